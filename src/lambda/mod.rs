@@ -1,0 +1,3 @@
+//! Where packs run: the invocation event, the worker runtime, launching, and the local Lambda.
+
+pub mod local;

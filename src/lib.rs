@@ -1,0 +1,34 @@
+//! lswitch: the missing wire between serverless functions.
+//!
+//! Functions on AWS Lambda accept no connection, so they cannot talk to each other. They can connect *out*: a
+//! *switch* that all of them reach forwards their messages and computes their collectives. This crate is the switch,
+//! the client that functions use, the jobs that run on it, and a local Lambda on which all of it runs without an
+//! account.
+//!
+//! # Layout
+//!
+//! | module | what lives there | what it does not know |
+//! |---|---|---|
+//! | [`cmd`] | arguments, printing, exit codes; one file a subcommand | how anything works |
+//! | [`job`] | programs and the driver: what ranks do | sockets, Lambda's HTTP API |
+//! | [`net`] | frames, switch, client, communicator | graphs, AWS |
+//! | [`graph`] | parsing, partitioning, the part format, kernels: pure | network, tokio |
+//! | [`lambda`] | where packs run: event, worker runtime, launching, the local Lambda | what a job computes |
+//! | [`store`] | objects in a directory or S3 | what the objects mean |
+//! | [`aws`] | how AWS's settings are found | everything else |
+//!
+//! Imports go down only: `main -> cmd -> job -> { net, graph, lambda, store }`.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod aws;
+pub mod cmd;
+pub mod graph;
+pub mod job;
+pub mod lambda;
+pub mod net;
+pub mod store;
+
+/// The release of this build. A worker of another release is refused by the switch, since jobs' messages and parts may differ.
+pub const RELEASE: &str = env!("CARGO_PKG_VERSION");

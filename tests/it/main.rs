@@ -1,0 +1,1 @@
+//! One test crate, so that everything links once: one file a theme.

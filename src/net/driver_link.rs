@@ -1,0 +1,109 @@
+//! The driver's connection: it creates the job, hears what becomes of it, and ends it.
+
+use crate::net::LOST_AFTER_MS;
+use crate::net::frame::kind;
+use crate::net::link::{FrameReader, LinkError, dial, ending, write_outbox};
+use crate::net::message::{Abort, Control, Hello, Leave, Notice, Role, bare_frame, cut_reason};
+use crate::net::outbox::Outbox;
+use crate::net::reassembly::{Message, Reassembly};
+use crate::net::token::{JobId, Token};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+/// How often the driver asks what passed through the switch; the answer feeds the progress line.
+const ASK: Duration = Duration::from_millis(250);
+
+/// What the driver hears.
+#[derive(Debug)]
+pub enum News {
+    /// The switch says something of the job.
+    Notice(Notice),
+    /// A rank sent a message.
+    Message(Message),
+}
+
+/// See the module.
+pub struct DriverLink {
+    reader: FrameReader,
+    outbox: Arc<Outbox>,
+    reassembly: Reassembly,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl DriverLink {
+    /// Connects to the switch at `address` and creates a fixed job of `size` ranks.
+    ///
+    /// # Errors
+    /// When the switch cannot be reached within `within`, or refuses.
+    pub async fn create(address: &str, job: JobId, token: Token, size: u32, within: Duration) -> Result<DriverLink, LinkError> {
+        let hello = Hello::new(job, token, Role::Driver { size });
+        let (reader, write) = dial(address, &hello, Instant::now() + within).await?;
+        let outbox = Arc::new(Outbox::default());
+        let writer = tokio::spawn({
+            let outbox = outbox.clone();
+            async move {
+                let _ = write_outbox(&outbox, write, Duration::from_millis(LOST_AFTER_MS), "switch").await;
+            }
+        });
+        let heartbeat = tokio::spawn({
+            let outbox = outbox.clone();
+            async move {
+                let mut beats = tokio::time::interval(ASK);
+                loop {
+                    beats.tick().await;
+                    outbox.push(bare_frame(kind::HEARTBEAT, false));
+                }
+            }
+        });
+        Ok(DriverLink { reader, outbox, reassembly: Reassembly::default(), tasks: [writer, heartbeat] })
+    }
+
+    /// Waits for the next news. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the connection or the job ended.
+    pub async fn next(&mut self) -> Result<News, LinkError> {
+        loop {
+            let frame = match timeout(Duration::from_millis(LOST_AFTER_MS), self.reader.next()).await {
+                Ok(outcome) => outcome?,
+                Err(_) => return Err(LinkError::Silent { peer: "switch", seconds: LOST_AFTER_MS / 1000 }),
+            };
+            match frame.header.kind {
+                kind::NOTICE => return Ok(News::Notice(Notice::from_body(&frame.body)?)),
+                kind::DATA => {
+                    if let Some((_, message)) = self.reassembly.accept(frame)? {
+                        return Ok(News::Message(message));
+                    }
+                }
+                kind::HEARTBEAT => {}
+                _ => return Err(ending(&frame)),
+            }
+        }
+    }
+
+    /// Ends the job: every member is told why. Returns once the switch has confirmed it, or after a short time.
+    pub async fn abort(self, reason: &str) {
+        self.finish(Abort { reason: cut_reason(reason.to_string()) }.to_frame(false)).await;
+    }
+
+    /// Ends the job in order, after its ranks have left.
+    pub async fn leave(self) {
+        self.finish(Leave { failure: None }.to_frame(false)).await;
+    }
+
+    async fn finish(mut self, last: crate::net::frame::Frame) {
+        self.outbox.push(last);
+        // The switch answers with the end of the job or with "left", and closes.
+        let _ = timeout(Duration::from_secs(2), async { while self.next().await.is_ok() {} }).await;
+    }
+}
+
+impl Drop for DriverLink {
+    fn drop(&mut self) {
+        self.outbox.close();
+        let [_writer, heartbeat] = &self.tasks;
+        heartbeat.abort();
+    }
+}

@@ -1,0 +1,274 @@
+//! One TCP connection, both sides alike: reading frames off it, writing an outbox to it, and the client's handshake.
+
+use crate::net::codec::HELLO_MAX;
+use crate::net::frame::{BODY_MAX, Frame, FrameError, PREAMBLE, kind};
+use crate::net::message::{Control, End, Hello, MessageError, Refused, Span, Welcome};
+use crate::net::outbox::Outbox;
+use crate::net::reassembly::ReassemblyError;
+use bytes::{Buf, Bytes, BytesMut};
+use std::io;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// Frames with a body up to this are copied into one buffer and written together; longer bodies are written from where
+/// they lie.
+const COPY_MAX: usize = 16 * 1024;
+
+/// Bytes that one write gathers at most.
+const BATCH_MAX: usize = 256 * 1024;
+
+/// Bytes that one read asks for.
+const READ_LEN: usize = 64 * 1024;
+
+/// Why a connection ended.
+#[derive(Debug, Error)]
+pub enum LinkError {
+    /// The peer's address cannot be reached.
+    #[error("cannot reach the switch at {address} after {seconds} s: {source}; is \"lswitch serve\" running there?")]
+    Unreachable {
+        /// The address.
+        address: String,
+        /// For how long it was tried, in seconds.
+        seconds: u64,
+        /// The last attempt's error.
+        source: io::Error,
+    },
+    /// Whoever listens there is no switch.
+    #[error("what listens at {0} is no lswitch switch; check the address")]
+    NotASwitch(String),
+    /// The switch turned the hello down.
+    #[error("the switch refused the connection: {}", .0.reason)]
+    Refused(Refused),
+    /// The switch ended the job.
+    #[error("the job was ended: {}", .0.reason)]
+    Ended(End),
+    /// The peer closed the connection without a word.
+    #[error("the connection to the {0} was closed")]
+    Closed(&'static str),
+    /// The peer was silent, or took no bytes, for too long.
+    #[error("the {peer} was silent for {seconds} s")]
+    Silent {
+        /// Whom we waited for.
+        peer: &'static str,
+        /// For how long, in seconds.
+        seconds: u64,
+    },
+    /// The socket failed.
+    #[error("the connection to the {peer} failed: {source}")]
+    Io {
+        /// Who is on the other side.
+        peer: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Messages arrived out of order or damaged.
+    #[error(transparent)]
+    Damaged(#[from] ReassemblyError),
+    /// A message arrived for a rank that is not here.
+    #[error("a message for rank {destination} arrived at the pack of {span}")]
+    Misrouted {
+        /// To whom it was addressed.
+        destination: u32,
+        /// Who is here.
+        span: Span,
+    },
+    /// Messages pile up that the program does not receive.
+    #[error(
+        "more than {} MiB of messages wait at this pack and are not received, the last for rank {destination} from rank {source_rank} with tag {tag}",
+        crate::net::comm::MAILBOXES_MAX >> 20
+    )]
+    MailboxesFull {
+        /// For whom the last one is.
+        destination: u32,
+        /// Who sent it.
+        source_rank: u32,
+        /// Its tag.
+        tag: u32,
+    },
+    /// Bytes that are no frame.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A frame whose body is not what it says.
+    #[error(transparent)]
+    Message(#[from] MessageError),
+}
+
+/// The reading side: frames off a socket.
+pub struct FrameReader {
+    socket: OwnedReadHalf,
+    buffer: BytesMut,
+    limit: usize,
+    peer: &'static str,
+}
+
+impl FrameReader {
+    /// Reads from `socket`, named `peer` in errors. Bodies are limited to a hello's size until [`FrameReader::trust`].
+    pub fn new(socket: OwnedReadHalf, peer: &'static str) -> FrameReader {
+        FrameReader { socket, buffer: BytesMut::new(), limit: HELLO_MAX, peer }
+    }
+
+    /// The peer has proved itself: from here on bodies may have any allowed size.
+    pub fn trust(&mut self) {
+        self.limit = BODY_MAX;
+    }
+
+    /// Reads the preamble. False if the peer sent something else.
+    ///
+    /// # Errors
+    /// When the connection ends.
+    pub async fn preamble(&mut self) -> Result<bool, LinkError> {
+        while self.buffer.len() < PREAMBLE.len() {
+            if !PREAMBLE.starts_with(&self.buffer) {
+                return Ok(false);
+            }
+            self.fill(PREAMBLE.len()).await?;
+        }
+        let genuine = self.buffer.starts_with(PREAMBLE);
+        self.buffer.advance(PREAMBLE.len());
+        Ok(genuine)
+    }
+
+    /// The next frame that is in the buffer already, if one is.
+    ///
+    /// # Errors
+    /// When the bytes are no frame.
+    pub fn buffered(&mut self) -> Result<Option<Frame>, FrameError> {
+        Frame::decode(&mut self.buffer, self.limit)
+    }
+
+    /// Waits for more bytes. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the connection ends.
+    pub async fn more(&mut self) -> Result<(), LinkError> {
+        self.fill(if self.limit == BODY_MAX { READ_LEN } else { HELLO_MAX }).await
+    }
+
+    /// The next frame. Cancel-safe.
+    ///
+    /// # Errors
+    /// When the connection ends or the bytes are no frame.
+    pub async fn next(&mut self) -> Result<Frame, LinkError> {
+        loop {
+            if let Some(frame) = self.buffered()? {
+                return Ok(frame);
+            }
+            self.more().await?;
+        }
+    }
+
+    async fn fill(&mut self, length: usize) -> Result<(), LinkError> {
+        self.buffer.reserve(length);
+        match self.socket.read_buf(&mut self.buffer).await {
+            Ok(0) => Err(LinkError::Closed(self.peer)),
+            Ok(_) => Ok(()),
+            Err(source) => Err(LinkError::Io { peer: self.peer, source }),
+        }
+    }
+}
+
+/// Writes an outbox to a socket until it is closed and empty, then shuts the socket's sending side. A peer that takes no
+/// bytes for `stall` ends it.
+///
+/// # Errors
+/// When the socket fails or stalls. The outbox is discarded then.
+pub async fn write_outbox(outbox: &Outbox, mut socket: OwnedWriteHalf, stall: Duration, peer: &'static str) -> Result<(), LinkError> {
+    let outcome = async {
+        let mut small = BytesMut::new();
+        while let Some(batch) = outbox.take(BATCH_MAX).await {
+            for frame in batch {
+                if frame.body.len() <= COPY_MAX {
+                    frame.put(&mut small);
+                    continue;
+                }
+                frame.put_header(&mut small);
+                write_all(&mut socket, small.split().freeze(), frame.body, stall, peer).await?;
+            }
+            write_all(&mut socket, small.split().freeze(), Bytes::new(), stall, peer).await?;
+            outbox.written();
+        }
+        let _ = timeout(stall, socket.shutdown()).await;
+        Ok(())
+    }
+    .await;
+    outbox.discard();
+    outcome
+}
+
+/// Writes two pieces together; each write that takes bytes restarts the clock.
+async fn write_all(socket: &mut OwnedWriteHalf, head: Bytes, body: Bytes, stall: Duration, peer: &'static str) -> Result<(), LinkError> {
+    let mut bytes = head.chain(body);
+    while bytes.has_remaining() {
+        match timeout(stall, socket.write_buf(&mut bytes)).await {
+            Ok(Ok(0)) => return Err(LinkError::Closed(peer)),
+            Ok(Ok(_)) => {}
+            Ok(Err(source)) => return Err(LinkError::Io { peer, source }),
+            Err(_) => return Err(LinkError::Silent { peer, seconds: stall.as_secs() }),
+        }
+    }
+    Ok(())
+}
+
+/// Connects to a switch, says hello and waits to be welcomed. An address that does not answer is tried again until
+/// the deadline, since a switch may start after its clients.
+///
+/// # Errors
+/// When nobody answers in time, what answers is no switch, or the switch refuses.
+pub async fn dial(address: &str, hello: &Hello, deadline: Instant) -> Result<(FrameReader, OwnedWriteHalf), LinkError> {
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(20);
+    let stream = loop {
+        let source = match timeout_at(deadline, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => break stream,
+            Ok(Err(source)) => source,
+            Err(_) => io::Error::new(io::ErrorKind::TimedOut, "no answer"),
+        };
+        // A name that does not resolve is a typing error more often than a slow start.
+        let hopeless = matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::PermissionDenied);
+        if hopeless || Instant::now() + pause >= deadline {
+            return Err(LinkError::Unreachable { address: address.into(), seconds: begun.elapsed().as_secs(), source });
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(500));
+    };
+    const PEER: &str = "switch";
+    let io = |source| LinkError::Io { peer: PEER, source };
+    stream.set_nodelay(true).map_err(io)?;
+    let (read, mut write) = stream.into_split();
+    let mut reader = FrameReader::new(read, PEER);
+    // What the switch may answer with, reasons included, is longer than what it reads from us.
+    reader.trust();
+    let handshake = async {
+        let mut bytes = BytesMut::from(&PREAMBLE[..]);
+        hello.to_frame(false).put(&mut bytes);
+        write.write_all(&bytes).await.map_err(io)?;
+        match reader.preamble().await {
+            Ok(true) => {}
+            Ok(false) | Err(LinkError::Closed(_)) => return Err(LinkError::NotASwitch(address.into())),
+            Err(error) => return Err(error),
+        }
+        let frame = reader.next().await?;
+        match frame.header.kind {
+            kind::WELCOME => Welcome::from_body(&frame.body).map(drop).map_err(LinkError::from),
+            _ => Err(ending(&frame)),
+        }
+    };
+    match timeout_at(deadline.max(Instant::now() + Duration::from_secs(2)), handshake).await {
+        Ok(outcome) => outcome.map(|()| (reader, write)),
+        Err(_) => Err(LinkError::NotASwitch(address.into())),
+    }
+}
+
+/// The error that a frame stands for which ends a connection, or which is out of place.
+pub fn ending(frame: &Frame) -> LinkError {
+    let decoded = match frame.header.kind {
+        kind::REFUSED => Refused::from_body(&frame.body).map(LinkError::Refused),
+        kind::END => End::from_body(&frame.body).map(LinkError::Ended),
+        other => return LinkError::Frame(FrameError::UnknownKind(other)),
+    };
+    decoded.unwrap_or_else(LinkError::Message)
+}

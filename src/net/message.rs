@@ -1,0 +1,288 @@
+//! What control frames mean: the bodies that are encoded with [`codec`], and how they become frames.
+//!
+//! One type a kind. Data, heartbeats and collectives carry raw bytes and are not here.
+
+use crate::net::codec::{self, CONTROL_MAX, HELLO_MAX};
+use crate::net::frame::{DRIVER, Frame, FrameError, Header, PROTOCOL, SWITCH, kind};
+use crate::net::token::{Bearer, JobId, Token};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::fmt;
+use thiserror::Error;
+
+/// The longest reason that travels in a control message, in bytes; longer ones are cut.
+pub const REASON_MAX: usize = 16 * 1024;
+
+/// A run of ranks that share one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Span {
+    /// The lowest rank.
+    pub first_rank: u32,
+    /// How many ranks, at least one.
+    pub ranks: u32,
+}
+
+impl Span {
+    /// One past the highest rank, saturating.
+    pub fn end(&self) -> u32 {
+        self.first_rank.saturating_add(self.ranks)
+    }
+
+    /// True if the rank is in it.
+    pub fn contains(&self, rank: u32) -> bool {
+        (self.first_rank..self.end()).contains(&rank)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        if self.ranks == 1 { write!(f, "rank {}", self.first_rank) } else { write!(f, "ranks {}-{}", self.first_rank, self.end() - 1) }
+    }
+}
+
+/// As what a client connects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// The driver, which creates a fixed job of so many ranks.
+    Driver {
+        /// The job's size in ranks.
+        size: u32,
+    },
+    /// One start of a pack.
+    Pack {
+        /// Its ranks.
+        span: Span,
+        /// The number of this start; a higher one takes the place of a lower.
+        incarnation: u32,
+        /// The epoch that it believes the job to be in.
+        epoch: u32,
+    },
+}
+
+/// The first message on a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The lowest and the highest protocol version that the client speaks.
+    pub protocols: (u16, u16),
+    /// Optional features that it knows, one bit each; none are defined yet.
+    pub features: u64,
+    /// The release of its lswitch.
+    pub release: String,
+    /// The job.
+    pub job: JobId,
+    /// Its proof.
+    pub token: Token,
+    /// As what it connects.
+    pub role: Role,
+}
+
+impl Hello {
+    /// A hello of this build.
+    pub fn new(job: JobId, token: Token, role: Role) -> Hello {
+        Hello { protocols: (PROTOCOL, PROTOCOL), features: 0, release: crate::RELEASE.into(), job, token, role }
+    }
+
+    /// For whom its token must have been made.
+    pub fn bearer(&self) -> Bearer {
+        match self.role {
+            Role::Driver { .. } => Bearer::Driver,
+            Role::Pack { span, incarnation, .. } => {
+                Bearer::Pack { first_rank: span.first_rank, ranks: span.ranks, incarnation }
+            }
+        }
+    }
+}
+
+/// The switch accepted the hello.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// The protocol version that is spoken from here on.
+    pub protocol: u16,
+    /// The features that both know.
+    pub features: u64,
+    /// How often the client must give a sign of life, in milliseconds.
+    pub heartbeat_ms: u32,
+    /// The silence after which either side takes the other for lost, in milliseconds.
+    pub lost_after_ms: u32,
+}
+
+/// Why the switch refuses a connection. The numbers are the protocol's error codes, in this order from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The bytes are not of this protocol, or break it.
+    Protocol,
+    /// No protocol version in common, or another release than the job's.
+    Version,
+    /// The token is wrong or has expired.
+    Token,
+    /// The switch does not know the job: it has ended or was never created.
+    UnknownJob,
+    /// The job exists already.
+    JobExists,
+    /// The ranks are not in the job, or another pack has them in part.
+    Ranks,
+    /// The same or a later start of this pack has joined.
+    Incarnation,
+    /// The pack is of another epoch.
+    Epoch,
+    /// The job has begun and takes nobody in.
+    Begun,
+    /// Too many connections, jobs or ranks.
+    Full,
+    /// The client was silent for too long.
+    Silent,
+    /// The switch is going down.
+    Closing,
+}
+
+/// A connection is refused; it ends after this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// Which kind of refusal.
+    pub code: Refusal,
+    /// What was wrong and what to do, for people.
+    pub reason: String,
+}
+
+/// All ranks are there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// All packs, by rising rank.
+    pub packs: Vec<Span>,
+}
+
+/// A client wants to go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leave {
+    /// Why its program failed, if it did.
+    pub failure: Option<String>,
+}
+
+/// The job ended before its time; the connection ends after this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// Why.
+    pub reason: String,
+}
+
+/// News of the job for its driver.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Notice {
+    /// A pack joined.
+    Joined {
+        /// Its ranks.
+        span: Span,
+        /// The number of its start.
+        incarnation: u32,
+    },
+    /// All ranks are there and were told so.
+    Started,
+    /// A pack left, done or failed.
+    Left {
+        /// Its ranks.
+        span: Span,
+        /// Why its program failed, if it did.
+        failure: Option<String>,
+    },
+    /// A pack's connection ended without a word, or was silent for too long.
+    Lost {
+        /// Its ranks.
+        span: Span,
+        /// How it was noticed.
+        reason: String,
+    },
+    /// What passed through the switch so far; sent in answer to each heartbeat of the driver.
+    Traffic {
+        /// Whole messages between ranks.
+        messages: u64,
+        /// Bytes of their payload, and of collectives.
+        bytes: u64,
+    },
+}
+
+/// The driver ends the job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Abort {
+    /// Why; every member is told.
+    pub reason: String,
+}
+
+/// A control frame whose body is not what its kind says.
+#[derive(Debug, Error)]
+pub enum MessageError {
+    /// The frame itself is wrong.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The body does not decode.
+    #[error("the body of a {name} message does not decode: {source}")]
+    Body {
+        /// The message's name.
+        name: &'static str,
+        /// What bincode says.
+        source: bincode::error::DecodeError,
+    },
+}
+
+/// A control message: its kind, its name for errors, and the limit on its size.
+pub trait Control: Serialize + DeserializeOwned {
+    /// One of [`kind`].
+    const KIND: u8;
+    /// For errors.
+    const NAME: &'static str;
+
+    /// The message in a frame from the switch to a client, or from a client to the switch: both are addressed by the
+    /// connection, so source and destination only say the direction.
+    fn to_frame(&self, from_switch: bool) -> Frame {
+        let body = codec::encode::<CONTROL_MAX>(self).expect("control messages are bounded where they are made");
+        let (source, destination) = if from_switch { (SWITCH, DRIVER) } else { (DRIVER, SWITCH) };
+        Frame::new(Header { kind: Self::KIND, source, destination, ..Header::default() }, body.into())
+    }
+
+    /// Reads the message from a frame's body.
+    ///
+    /// # Errors
+    /// When the body is not one.
+    fn from_body(body: &Bytes) -> Result<Self, MessageError> {
+        let decoded = if Self::KIND == kind::HELLO { codec::decode::<Self, HELLO_MAX>(body) } else { codec::decode::<Self, CONTROL_MAX>(body) };
+        decoded.map_err(|source| MessageError::Body { name: Self::NAME, source })
+    }
+}
+
+macro_rules! control {
+    ($($type:ident = $kind:ident, $name:literal;)*) => {$(
+        impl Control for $type {
+            const KIND: u8 = kind::$kind;
+            const NAME: &'static str = $name;
+        }
+    )*};
+}
+
+control! {
+    Hello = HELLO, "hello";
+    Welcome = WELCOME, "welcome";
+    Refused = REFUSED, "refused";
+    Start = START, "start";
+    Leave = LEAVE, "leave";
+    End = END, "end";
+    Notice = NOTICE, "notice";
+    Abort = ABORT, "abort";
+}
+
+/// Cuts a reason to what may travel, at a character's edge.
+pub fn cut_reason(mut reason: String) -> String {
+    if reason.len() > REASON_MAX {
+        let mut end = REASON_MAX - 4;
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        reason.truncate(end);
+        reason.push_str(" ...");
+    }
+    reason
+}
+
+/// A frame without a body: heartbeats and the answer to a leave.
+pub fn bare_frame(kind: u8, from_switch: bool) -> Frame {
+    let (source, destination) = if from_switch { (SWITCH, DRIVER) } else { (DRIVER, SWITCH) };
+    Frame::new(Header { kind, source, destination, ..Header::default() }, Bytes::new())
+}

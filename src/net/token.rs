@@ -1,0 +1,196 @@
+//! Who may speak: secrets, job keys and the tokens made from them.
+//!
+//! The switch and the driver share a secret. From it and the job's id both derive the job's key; with the key the driver
+//! makes one token for itself and one for each start of a pack, bound to the job, the ranks, the incarnation and an
+//! expiry. The switch keeps no table of tokens: it makes the same one again and compares in constant time.
+
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use std::fmt;
+use thiserror::Error;
+
+/// The shortest secret that is accepted, in bytes.
+pub const SECRET_MIN: usize = 16;
+
+/// What a switch and its drivers share. Never printed, never in an event, never an argument.
+#[derive(Clone)]
+pub struct Secret(Vec<u8>);
+
+/// A secret that is none.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("the switch's secret has {0} bytes and needs at least {SECRET_MIN}; make one with: head -c 32 /dev/urandom | base64")]
+pub struct ShortSecret(usize);
+
+impl Secret {
+    /// Takes a secret as it was found in a file or a variable; blanks around it do not count.
+    ///
+    /// # Errors
+    /// When it is shorter than [`SECRET_MIN`].
+    pub fn new(text: &str) -> Result<Secret, ShortSecret> {
+        let text = text.trim();
+        if text.len() < SECRET_MIN { Err(ShortSecret(text.len())) } else { Ok(Secret(text.as_bytes().to_vec())) }
+    }
+
+    /// A fresh secret, for a switch in the driver's own process.
+    pub fn random() -> Secret {
+        Secret(random_bytes::<32>().to_vec())
+    }
+
+    /// The key of one job.
+    pub fn job_key(&self, job: JobId) -> JobKey {
+        JobKey(mac(&self.0, &[b"lswitch job", &job.0]))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// A job's random 128-bit id.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct JobId(pub [u8; 16]);
+
+impl JobId {
+    /// A fresh id.
+    pub fn random() -> JobId {
+        JobId(random_bytes())
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "JobId({self})")
+    }
+}
+
+/// Parses 2·N hexadecimal digits, as ids and codes are written in events.
+pub fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digits = text.as_bytes();
+    if digits.len() != 2 * N {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+        let digit = |at: usize| (pair[at] as char).to_digit(16);
+        *byte = (digit(0)? * 16 + digit(1)?) as u8;
+    }
+    Some(bytes)
+}
+
+/// What tokens of one job are made with.
+#[derive(Clone)]
+pub struct JobKey([u8; 32]);
+
+/// Whom a token is for. A token for one bearer is none for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Bearer {
+    /// The driver of the job.
+    Driver,
+    /// One start of a pack.
+    Pack {
+        /// Its lowest rank.
+        first_rank: u32,
+        /// How many ranks it has.
+        ranks: u32,
+        /// The number of this start.
+        incarnation: u32,
+    },
+}
+
+/// The proof that a driver made, good for one bearer until it expires.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Seconds since 1970 after which it is refused.
+    pub expiry_s: u64,
+    /// HMAC-SHA256.
+    pub code: [u8; 32],
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "Token(expiry {})", self.expiry_s)
+    }
+}
+
+impl JobKey {
+    /// Makes a token.
+    pub fn token(&self, bearer: Bearer, expiry_s: u64) -> Token {
+        Token { expiry_s, code: self.mac(bearer, expiry_s).finalize().into_bytes().into() }
+    }
+
+    /// True if `token` was made with this key for `bearer` and has not expired.
+    pub fn verify(&self, token: &Token, bearer: Bearer, now_s: u64) -> bool {
+        let genuine = self.mac(bearer, token.expiry_s).verify_slice(&token.code).is_ok();
+        genuine && now_s <= token.expiry_s
+    }
+
+    fn mac(&self, bearer: Bearer, expiry_s: u64) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        match bearer {
+            Bearer::Driver => mac.update(b"driver"),
+            Bearer::Pack { first_rank, ranks, incarnation } => {
+                mac.update(b"pack");
+                [first_rank, ranks, incarnation].iter().for_each(|number| mac.update(&number.to_le_bytes()));
+            }
+        }
+        mac.update(&expiry_s.to_le_bytes());
+        mac
+    }
+}
+
+fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+    parts.iter().for_each(|part| mac.update(part));
+    mac.finalize().into_bytes().into()
+}
+
+fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).expect("the system's random numbers are there");
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_good_for_its_bearer_its_job_and_its_time_alone() {
+        let secret = Secret::new("0123456789abcdef").expect("long enough");
+        let key = secret.job_key(JobId([1; 16]));
+        let pack = |first_rank, ranks, incarnation| Bearer::Pack { first_rank, ranks, incarnation };
+        let token = key.token(pack(4, 2, 1), 1000);
+        assert!(key.verify(&token, pack(4, 2, 1), 1000));
+        assert!(!key.verify(&token, pack(4, 2, 1), 1001));
+        for other in [pack(5, 2, 1), pack(4, 3, 1), pack(4, 2, 2), Bearer::Driver] {
+            assert!(!key.verify(&token, other, 1000), "{other:?}");
+        }
+        assert!(!secret.job_key(JobId([2; 16])).verify(&token, pack(4, 2, 1), 1000));
+        assert!(!Secret::random().job_key(JobId([1; 16])).verify(&token, pack(4, 2, 1), 1000));
+        let longer = Token { expiry_s: 2000, ..token };
+        assert!(!key.verify(&longer, pack(4, 2, 1), 1000));
+    }
+
+    #[test]
+    fn a_secret_is_never_printed_and_a_short_one_is_refused() {
+        assert_eq!(format!("{:?}", Secret::random()), "Secret(..)");
+        assert_eq!(Secret::new("  short\n").err(), Some(ShortSecret(5)));
+    }
+
+    #[test]
+    fn ids_are_written_and_read_as_hexadecimal() {
+        let id = JobId::random();
+        assert_eq!(parse_hex(&id.to_string()), Some(id.0));
+        assert_eq!(parse_hex::<2>("zz00"), None);
+        assert_eq!(parse_hex::<2>("001"), None);
+    }
+}

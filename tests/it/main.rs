@@ -1,1 +1,4 @@
 //! One test crate, so that everything links once: one file a theme.
+
+mod graph;
+mod support;

@@ -1,0 +1,292 @@
+//! The manifest of a partitioned graph: what the graph is, how it was split, and which objects its parts are.
+//!
+//! JSON, so that people and other programs can read it. It is written after all parts, so a graph whose manifest
+//! exists is complete.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::partition::PARTS_MAX;
+use super::{Graph, GraphError, Part, Partitioner, Quality};
+
+/// The key of the manifest below the graph's prefix.
+pub const MANIFEST_KEY: &str = "manifest.json";
+
+/// What `format` says in each manifest.
+pub const MANIFEST_FORMAT: &str = "lswitch-graph";
+
+/// The version of the manifest that is written, and the newest that is read.
+pub const MANIFEST_VERSION: u32 = 1;
+
+/// What a manifest says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Always [`MANIFEST_FORMAT`].
+    pub format: String,
+    /// The manifest's version, [`MANIFEST_VERSION`].
+    pub version: u32,
+    /// The id of this partitioned graph, new each time one is written.
+    pub graph: String,
+    /// What the graph was read from, in words for people.
+    pub source: String,
+    /// Number of vertices.
+    pub vertices: u64,
+    /// Number of edges, repeats and self loops counted.
+    pub edges: u64,
+    /// Vertices with no out-edge.
+    pub dangling: u64,
+    /// Edges from a vertex to itself.
+    pub self_loops: u64,
+    /// How the vertices were split.
+    pub partitioner: Partitioner,
+    /// As in [`Quality::cut_edges`].
+    pub cut_edges: u64,
+    /// As in [`Quality::boundary_values`].
+    pub boundary_values: u64,
+    /// As in [`Quality::vertex_balance`].
+    pub vertex_balance: f64,
+    /// As in [`Quality::edge_balance`].
+    pub edge_balance: f64,
+    /// The parts, in order of their numbers.
+    pub parts: Vec<PartEntry>,
+}
+
+/// One part in a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartEntry {
+    /// The object's key below the graph's prefix.
+    pub key: String,
+    /// The object's length in bytes.
+    pub bytes: u64,
+    /// CRC32C of the whole object.
+    pub crc32c: u32,
+    /// Vertices of the part.
+    pub vertices: u64,
+    /// In-edges of the part.
+    pub edges: u64,
+    /// Values the part receives from other parts in each iteration.
+    pub ghosts: u64,
+}
+
+impl PartEntry {
+    /// The entry of a part and its encoded bytes.
+    pub fn new(key: impl Into<String>, part: &Part, encoded: &[u8]) -> PartEntry {
+        PartEntry {
+            key: key.into(),
+            bytes: encoded.len() as u64,
+            crc32c: crc32c::crc32c(encoded),
+            vertices: part.ids.len() as u64,
+            edges: part.sources.len() as u64,
+            ghosts: part.ghost_index.len() as u64,
+        }
+    }
+}
+
+impl Manifest {
+    /// The manifest of a graph that was split with this quality into these parts.
+    pub fn new(
+        graph_id: impl Into<String>,
+        source: impl Into<String>,
+        graph: &Graph,
+        partitioner: Partitioner,
+        quality: Quality,
+        parts: Vec<PartEntry>,
+    ) -> Manifest {
+        Manifest {
+            format: MANIFEST_FORMAT.to_owned(),
+            version: MANIFEST_VERSION,
+            graph: graph_id.into(),
+            source: source.into(),
+            vertices: graph.vertices(),
+            edges: graph.edges(),
+            dangling: graph.dangling(),
+            self_loops: graph.self_loops(),
+            partitioner,
+            cut_edges: quality.cut_edges,
+            boundary_values: quality.boundary_values,
+            vertex_balance: quality.vertex_balance,
+            edge_balance: quality.edge_balance,
+            parts,
+        }
+    }
+
+    /// The manifest in these bytes, which messages call `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`GraphError::Manifest`] for what is not JSON, not a graph's manifest, of a newer version, or contradicts
+    /// itself.
+    pub fn parse(bytes: &[u8], name: &str) -> Result<Manifest, GraphError> {
+        parse(bytes).map_err(|problem| GraphError::Manifest {
+            name: name.to_owned(),
+            problem,
+        })
+    }
+
+    /// The manifest as JSON for people, with a line end.
+    pub fn to_json(&self) -> String {
+        let mut json = serde_json::to_string_pretty(self).expect("its fields are plain values");
+        json.push('\n');
+        json
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.parts.is_empty() || self.parts.len() > PARTS_MAX as usize {
+            return Err(format!("it lists {} parts", self.parts.len()));
+        }
+        for (what, whole, of_part) in [
+            (
+                "vertices",
+                self.vertices,
+                (|part| part.vertices) as fn(&PartEntry) -> u64,
+            ),
+            ("edges", self.edges, |part| part.edges),
+            ("boundary values", self.boundary_values, |part| part.ghosts),
+        ] {
+            let sum: u128 = self
+                .parts
+                .iter()
+                .map(|part| u128::from(of_part(part)))
+                .sum();
+            if sum != u128::from(whole) {
+                return Err(format!("it says {whole} {what}, and its parts have {sum}"));
+            }
+        }
+        for (what, some, all) in [
+            ("dangling vertices", self.dangling, self.vertices),
+            ("self loops", self.self_loops, self.edges),
+            ("cut edges", self.cut_edges, self.edges),
+        ] {
+            if some > all {
+                return Err(format!("it says {some} {what} of {all}"));
+            }
+        }
+        let mut keys = HashSet::new();
+        for part in &self.parts {
+            // A key from a file must not lead out of the graph's own prefix.
+            let plain = part
+                .key
+                .split('/')
+                .all(|step| !matches!(step, "" | "." | ".."));
+            if !plain || part.key == MANIFEST_KEY {
+                return Err(format!("{:?} is no key for a part", part.key));
+            }
+            if !keys.insert(&part.key) {
+                return Err(format!("it lists the part {:?} twice", part.key));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Manifest, String> {
+    let again = "; run preprocess again";
+    let not_ours = "not the manifest of an lswitch graph; name the folder that preprocess wrote";
+    let json: serde_json::Value =
+        serde_json::from_slice(bytes).map_err(|cause| format!("not JSON ({cause}){again}"))?;
+    if json.get("format").and_then(|format| format.as_str()) != Some(MANIFEST_FORMAT) {
+        return Err(not_ours.to_owned());
+    }
+    match json.get("version").and_then(|version| version.as_u64()) {
+        Some(version) if version > u64::from(MANIFEST_VERSION) => {
+            return Err(format!(
+                "made by a newer lswitch; its format is version {version}, and this one reads up to \
+                 {MANIFEST_VERSION}: upgrade lswitch, or run preprocess again with this one"
+            ));
+        }
+        Some(1..) => {}
+        _ => return Err(format!("its version is missing or wrong{again}")),
+    }
+    let manifest: Manifest = serde_json::from_value(json)
+        .map_err(|cause| format!("a damaged manifest: {cause}{again}"))?;
+    manifest
+        .check()
+        .map_err(|problem| format!("a damaged manifest: {problem}{again}"))?;
+    Ok(manifest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let entry = |key: &str, vertices| PartEntry {
+            key: key.into(),
+            bytes: 100,
+            crc32c: 7,
+            vertices,
+            edges: 2,
+            ghosts: 1,
+        };
+        Manifest {
+            format: MANIFEST_FORMAT.into(),
+            version: 1,
+            graph: "0123".into(),
+            source: "g.txt".into(),
+            vertices: 5,
+            edges: 4,
+            dangling: 1,
+            self_loops: 0,
+            partitioner: Partitioner::Range,
+            cut_edges: 2,
+            boundary_values: 2,
+            vertex_balance: 1.2,
+            edge_balance: 1.0,
+            parts: vec![entry("part-0", 3), entry("part-1", 2)],
+        }
+    }
+
+    fn refusal(json: &str) -> String {
+        Manifest::parse(json.as_bytes(), "m")
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn a_manifest_comes_back_from_its_json() {
+        let json = manifest().to_json();
+        assert!(json.contains("\"partitioner\": \"range\""));
+        assert_eq!(Manifest::parse(json.as_bytes(), "m").unwrap(), manifest());
+    }
+
+    #[test]
+    fn what_is_no_manifest_is_refused_with_what_to_do() {
+        assert!(refusal("{").starts_with("m: not JSON ("));
+        let not_ours =
+            "m: not the manifest of an lswitch graph; name the folder that preprocess wrote";
+        assert_eq!(refusal("[]"), not_ours);
+        assert_eq!(refusal("{\"format\": \"x\"}"), not_ours);
+        let newer = manifest()
+            .to_json()
+            .replace("\"version\": 1", "\"version\": 2");
+        assert!(refusal(&newer).starts_with("m: made by a newer lswitch; its format is version 2"));
+        let missing = manifest().to_json().replace("\"edges\": 4,", "");
+        assert!(refusal(&missing).contains("missing field `edges`"));
+    }
+
+    #[test]
+    fn counts_that_contradict_each_other_are_refused() {
+        let refusal = |change: fn(&mut Manifest)| {
+            let mut changed = manifest();
+            change(&mut changed);
+            self::refusal(&changed.to_json())
+        };
+        assert_eq!(
+            refusal(|m| m.vertices = 6),
+            "m: a damaged manifest: it says 6 vertices, and its parts have 5; run preprocess again"
+        );
+        assert!(refusal(|m| m.edges = 3).contains("it says 3 edges"));
+        assert!(refusal(|m| m.dangling = 6).contains("6 dangling vertices of 5"));
+        assert!(refusal(|m| m.parts.clear()).contains("it lists 0 parts"));
+        assert!(refusal(|m| m.parts[1].key = "part-0".into()).contains("twice"));
+        for key in ["", "/etc/x", "../x", "a//b", "manifest.json"] {
+            let mut changed = manifest();
+            changed.parts[0].key = key.into();
+            assert!(
+                self::refusal(&changed.to_json()).contains("is no key"),
+                "{key}"
+            );
+        }
+    }
+}

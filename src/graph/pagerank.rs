@@ -1,0 +1,424 @@
+//! PageRank (L. Page, S. Brin, R. Motwani, T. Winograd, "The PageRank Citation Ranking", 1999) by power iteration,
+//! pulling along in-edges, in steps between which a program exchanges values.
+//!
+//! With N vertices and damping d, starting from 1/N:
+//!
+//! ```text
+//! r'(m) = (1 - d)/N + d * (sum over edges v->m of r(v)/outdeg(v) + D/N)
+//! ```
+//!
+//! where D is the rank held by vertices without out-edges (dangling), or 0 if that mass is to be dropped: with
+//! damping 1 that is the plain form r'(m) = sum r(v)/outdeg(v). A repeated edge counts each time.
+//!
+//! D and the L1 change are summed for each part by itself in the order of its vertices, and then over parts as
+//! integers ([`fixed`](super::fixed)), so results depend to the bit on the partition, not on which rank has what.
+
+use std::fmt;
+use std::ops::Range;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::fixed::to_fixed;
+use super::{Graph, GraphError, Shard};
+
+/// What becomes of the rank of vertices without out-edges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dangling {
+    /// It is spread evenly over all vertices in each iteration, so ranks sum to 1.
+    #[default]
+    Redistribute,
+    /// It is lost in each iteration.
+    Drop,
+}
+
+impl fmt::Display for Dangling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Dangling::Redistribute => "redistribute",
+            Dangling::Drop => "drop",
+        })
+    }
+}
+
+impl FromStr for Dangling {
+    type Err = GraphError;
+
+    fn from_str(name: &str) -> Result<Dangling, GraphError> {
+        match name {
+            "redistribute" => Ok(Dangling::Redistribute),
+            "drop" => Ok(Dangling::Drop),
+            _ => Err(GraphError::Setting {
+                what: "dangling",
+                value: format!("{name:?}"),
+                range: "redistribute or drop",
+            }),
+        }
+    }
+}
+
+/// Which PageRank is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The probability of following an edge, 0 to 1.
+    pub damping: f64,
+    /// What becomes of the rank of vertices without out-edges.
+    pub dangling: Dangling,
+    /// N: the vertices of the whole graph.
+    pub vertices: u64,
+}
+
+impl Settings {
+    /// Damping 0.85 with dangling mass spread, for a graph of this many vertices.
+    pub fn new(vertices: u64) -> Settings {
+        Settings {
+            damping: 0.85,
+            dangling: Dangling::Redistribute,
+            vertices,
+        }
+    }
+
+    /// Refuses settings that no PageRank has.
+    ///
+    /// # Errors
+    ///
+    /// [`GraphError::Setting`] for a damping outside 0 to 1, [`GraphError::NoVertices`] for no vertices.
+    pub fn check(&self) -> Result<(), GraphError> {
+        if !(0.0..=1.0).contains(&self.damping) {
+            return Err(GraphError::Setting {
+                what: "damping",
+                value: self.damping.to_string(),
+                range: "from 0 to 1",
+            });
+        }
+        if self.vertices == 0 {
+            return Err(GraphError::NoVertices);
+        }
+        Ok(())
+    }
+
+    /// The new rank of a vertex whose in-edges bring `incoming`.
+    fn rank(&self, incoming: f64, dangling_mass: f64) -> f64 {
+        let n = self.vertices as f64;
+        let spread = match self.dangling {
+            Dangling::Redistribute => dangling_mass / n,
+            Dangling::Drop => 0.0,
+        };
+        (1.0 - self.damping) / n + self.damping * (incoming + spread)
+    }
+}
+
+/// What an iteration did to this rank's vertices, in units of [`to_fixed`]. Add both over all ranks as integers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Step {
+    /// The sum over vertices of |r' - r|.
+    pub l1_change: i128,
+    /// The new rank held by vertices without out-edges.
+    pub dangling: i128,
+}
+
+/// The state of one rank. An iteration is [`contribute`](PageRank::contribute), then for each of the shard's
+/// `sends` a [`gather`](PageRank::gather) and for each of its `receives` a [`scatter`](PageRank::scatter), then
+/// [`update`](PageRank::update) with the dangling mass of all ranks.
+#[derive(Debug, Clone)]
+pub struct PageRank {
+    shard: Arc<Shard>,
+    settings: Settings,
+    ranks: Vec<f64>,
+    /// r(v)/outdeg(v) of each vertex here, then of each ghost: what `sources` points into.
+    contributions: Vec<f64>,
+}
+
+impl PageRank {
+    /// All ranks 1/N.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Settings::check`], and [`GraphError::Setting`] for fewer vertices than the shard has.
+    pub fn new(shard: Arc<Shard>, settings: Settings) -> Result<PageRank, GraphError> {
+        settings.check()?;
+        if settings.vertices < shard.vertices() as u64 {
+            return Err(GraphError::Setting {
+                what: "the number of vertices",
+                value: settings.vertices.to_string(),
+                range: "no less than one rank has",
+            });
+        }
+        Ok(PageRank {
+            ranks: vec![1.0 / settings.vertices as f64; shard.vertices()],
+            contributions: vec![0.0; shard.vertices() + shard.ghosts],
+            shard,
+            settings,
+        })
+    }
+
+    /// What this computes on.
+    pub fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    /// The rank of each vertex, by local index.
+    pub fn ranks(&self) -> &[f64] {
+        &self.ranks
+    }
+
+    /// The present rank held by vertices without out-edges, in units of [`to_fixed`]: what the first `update`
+    /// needs, added over all ranks. Later ones get it from [`Step`].
+    pub fn dangling(&self) -> i128 {
+        let of_part = |range: &Range<usize>| {
+            let pairs = self.ranks[range.clone()]
+                .iter()
+                .zip(&self.shard.out_degree[range.clone()]);
+            let mut mass = 0.0;
+            for (rank, _) in pairs.filter(|&(_, &degree)| degree == 0) {
+                mass += rank;
+            }
+            to_fixed(mass)
+        };
+        self.shard.part_ranges.iter().map(of_part).sum()
+    }
+
+    /// Computes what each vertex gives along each of its out-edges.
+    pub fn contribute(&mut self) {
+        let vertices = self.ranks.iter().zip(&self.shard.out_degree);
+        for (contribution, (rank, &degree)) in self.contributions.iter_mut().zip(vertices) {
+            // Nobody reads the contribution of a vertex without out-edges.
+            *contribution = if degree == 0 {
+                0.0
+            } else {
+                rank / f64::from(degree)
+            };
+        }
+    }
+
+    /// The contributions of these vertices (local indexes, from the shard's `sends`) as little-endian `f64`s.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such vertex.
+    pub fn gather(&self, vertices: &[u32]) -> Vec<u8> {
+        let mut payload = Vec::with_capacity(vertices.len() * 8);
+        for &v in vertices {
+            payload.extend(self.contributions[v as usize].to_le_bytes());
+        }
+        payload
+    }
+
+    /// Puts contributions that another rank gathered into these ghosts (a range from the shard's `receives`).
+    ///
+    /// # Errors
+    ///
+    /// [`GraphError::Values`] when the length is not that of the range, or a value is none that ranks have; the
+    /// ghosts may then be written in part.
+    pub fn scatter(&mut self, ghosts: Range<usize>, payload: &[u8]) -> Result<(), GraphError> {
+        let refused = |problem: String| GraphError::Values {
+            start: ghosts.start,
+            end: ghosts.end,
+            problem,
+        };
+        let first = self.ranks.len();
+        let places = (first + ghosts.start).min(self.contributions.len())..self.contributions.len();
+        let places = self.contributions[places].get_mut(..ghosts.len());
+        let places =
+            places.ok_or_else(|| refused(format!("there are {} ghosts", self.shard.ghosts)))?;
+        let (values, rest) = payload.as_chunks::<8>();
+        if values.len() != places.len() || !rest.is_empty() {
+            return Err(refused(format!(
+                "{} bytes came for {} values",
+                payload.len(),
+                places.len()
+            )));
+        }
+        for (place, &value) in places.iter_mut().zip(values) {
+            let value = f64::from_le_bytes(value);
+            // One NaN would spread to all ranks, so it is stopped where it can still be named.
+            if !(0.0..=2.0).contains(&value) {
+                return Err(refused(format!("{value} came as a rank's share")));
+            }
+            *place = value;
+        }
+        Ok(())
+    }
+
+    /// Computes the new ranks. `dangling_mass` is the old rank held by vertices without out-edges, over all ranks.
+    pub fn update(&mut self, dangling_mass: f64) -> Step {
+        let mut step = Step::default();
+        let shard = &*self.shard;
+        for range in &shard.part_ranges {
+            let mut l1_change = 0.0;
+            let mut dangling = 0.0;
+            for v in range.clone() {
+                let mut incoming = 0.0;
+                for &source in
+                    &shard.sources[shard.offsets[v] as usize..shard.offsets[v + 1] as usize]
+                {
+                    incoming += self.contributions[source as usize];
+                }
+                let new = self.settings.rank(incoming, dangling_mass);
+                let old = std::mem::replace(&mut self.ranks[v], new);
+                l1_change += (new - old).abs();
+                if shard.out_degree[v] == 0 {
+                    dangling += new;
+                }
+            }
+            step.l1_change += to_fixed(l1_change);
+            step.dangling += to_fixed(dangling);
+        }
+        step
+    }
+}
+
+/// PageRank of a whole graph in one thread, as a judge of the other: at most `iterations`, fewer when the L1 change
+/// falls below `tolerance` (0 never stops early). Gives the rank of each vertex by dense index, and the iterations
+/// made. N is the graph's; `settings.vertices` is not looked at.
+///
+/// # Errors
+///
+/// Those of [`Settings::check`].
+pub fn sequential(
+    graph: &Graph,
+    settings: Settings,
+    iterations: u32,
+    tolerance: f64,
+) -> Result<(Vec<f64>, u32), GraphError> {
+    let settings = Settings {
+        vertices: graph.vertices(),
+        ..settings
+    };
+    settings.check()?;
+    let mut ranks = vec![1.0 / graph.vertices() as f64; graph.ids.len()];
+    for iteration in 1..=iterations {
+        let shares: Vec<f64> = ranks
+            .iter()
+            .zip(&graph.out_degree)
+            .map(|(rank, &out)| rank / f64::from(out))
+            .collect();
+        let is_dangling = |&(_, &out): &(&f64, &u32)| out == 0;
+        let dangling_mass = ranks
+            .iter()
+            .zip(&graph.out_degree)
+            .filter(is_dangling)
+            .map(|(rank, _)| rank)
+            .sum();
+        let mut change = 0.0;
+        for (v, rank) in ranks.iter_mut().enumerate() {
+            let incoming = graph
+                .sources_of(v)
+                .iter()
+                .map(|&source| shares[source as usize])
+                .sum();
+            let new = settings.rank(incoming, dangling_mass);
+            change += (new - *rank).abs();
+            *rank = new;
+        }
+        if change < tolerance {
+            return Ok((ranks, iteration));
+        }
+    }
+    Ok((ranks, iterations))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Partitioner, build_parts, partition, rank_parts};
+    use super::*;
+
+    /// 1 -> 2, 2 -> 1, 2 -> 3; 3 is dangling.
+    fn small() -> Graph {
+        Graph::from_edges([(1, 2), (2, 1), (2, 3)]).unwrap()
+    }
+
+    fn whole(graph: &Graph) -> Shard {
+        let split = partition(graph, 1, Partitioner::Range).unwrap();
+        Shard::merge(
+            build_parts(graph, &split).collect(),
+            &rank_parts(1, 1).unwrap(),
+            0,
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn one_iteration_is_the_formula() {
+        let settings = Settings::new(3);
+        let mut pagerank = PageRank::new(Arc::new(whole(&small())), settings).unwrap();
+        let third = 1.0 / 3.0;
+        assert_eq!(super::super::fixed::from_fixed(pagerank.dangling()), third);
+        pagerank.contribute();
+        let step = pagerank.update(third);
+        let base = 0.05 + 0.85 * third / 3.0;
+        let expected = [
+            base + 0.85 * third / 2.0,
+            base + 0.85 * third,
+            base + 0.85 * third / 2.0,
+        ];
+        for (rank, expected) in pagerank.ranks().iter().zip(expected) {
+            assert!((rank - expected).abs() < 1e-15);
+        }
+        assert_eq!(step.dangling, to_fixed(pagerank.ranks()[2]));
+        assert_eq!(step.dangling, pagerank.dangling());
+    }
+
+    #[test]
+    fn the_plain_form_loses_what_dangling_vertices_hold() {
+        let settings = Settings {
+            damping: 1.0,
+            dangling: Dangling::Drop,
+            vertices: 3,
+        };
+        let (ranks, iterations) = sequential(&small(), settings, 1, 0.0).unwrap();
+        assert_eq!(
+            (ranks, iterations),
+            (vec![1.0 / 6.0, 1.0 / 3.0, 1.0 / 6.0], 1)
+        );
+    }
+
+    #[test]
+    fn sequential_stops_at_the_tolerance() {
+        let (ranks, iterations) = sequential(&small(), Settings::new(0), 1000, 1e-12).unwrap();
+        assert!(iterations < 200);
+        assert!((ranks.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn settings_that_no_pagerank_has_are_refused() {
+        for damping in [-0.1, 1.1, f64::NAN] {
+            let settings = Settings {
+                damping,
+                ..Settings::new(3)
+            };
+            let refusal = PageRank::new(Arc::new(whole(&small())), settings)
+                .unwrap_err()
+                .to_string();
+            assert_eq!(
+                refusal,
+                format!("damping is {damping}, and must be from 0 to 1")
+            );
+        }
+        assert!(PageRank::new(Arc::new(whole(&small())), Settings::new(2)).is_err());
+        assert_eq!("drop".parse::<Dangling>().unwrap(), Dangling::Drop);
+        assert!("lose".parse::<Dangling>().is_err());
+    }
+
+    #[test]
+    fn values_that_do_not_fit_are_refused() {
+        let graph = small();
+        let split = partition(&graph, 3, Partitioner::Range).unwrap();
+        let parts: Vec<_> = build_parts(&graph, &split).collect();
+        let shard = Shard::merge(parts[..1].to_vec(), &rank_parts(3, 3).unwrap(), 0).unwrap();
+        let mut pagerank = PageRank::new(Arc::new(shard), Settings::new(3)).unwrap();
+        let mut refusal =
+            |ghosts, payload: &[u8]| pagerank.scatter(ghosts, payload).unwrap_err().to_string();
+        assert_eq!(
+            refusal(0..1, &[0; 7]),
+            "values for ghosts 0..1 do not fit: 7 bytes came for 1 values; the sender works on other parts"
+        );
+        assert!(refusal(0..1, &f64::NAN.to_le_bytes()).contains("NaN came as a rank's share"));
+        assert!(refusal(1..2, &[0; 8]).contains("there are 1 ghosts"));
+        assert!(refusal(0..2, &[0; 16]).contains("there are 1 ghosts"));
+        assert!(refusal(9..10, &[0; 8]).contains("there are 1 ghosts"));
+        pagerank.scatter(0..1, &0.5f64.to_le_bytes()).unwrap();
+    }
+}

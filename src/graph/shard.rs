@@ -1,0 +1,326 @@
+//! What one rank computes on: a contiguous run of parts, merged.
+//!
+//! Vertices are numbered through the parts in order. A value that several parts of this rank read is received
+//! once; where it comes from a part of this same rank it is not received at all. Sender and receiver order the
+//! values in the same way (by owning part, then by index there), so that messages carry values only.
+
+use std::ops::Range;
+
+use super::csr::VERTICES_MAX;
+use super::{GraphError, Part};
+
+/// The merged parts of one rank.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shard {
+    /// The rank these parts belong to.
+    pub rank: usize,
+    /// The parts merged here.
+    pub parts: Range<u32>,
+    /// The vertices of each part, as a range of local indexes. Sums are made for each part by itself.
+    pub part_ranges: Vec<Range<usize>>,
+    /// The original id of each vertex; ascending within a part.
+    pub ids: Vec<u64>,
+    /// Out-edges of each vertex in the whole graph, repeats counted.
+    pub out_degree: Vec<u32>,
+    /// Where each vertex's in-edges start in `sources`; one more entry than vertices.
+    pub offsets: Vec<u64>,
+    /// For each in-edge, a local index, or the number of vertices plus a place among the ghosts.
+    pub sources: Vec<u32>,
+    /// Number of ghosts: distinct vertices of other ranks that are read here.
+    pub ghosts: usize,
+    /// From each rank that sends anything, ascending: the places of its values among the ghosts.
+    pub receives: Vec<(usize, Range<usize>)>,
+    /// To each rank that reads anything, ascending: the local indexes of the values to send, in order.
+    pub sends: Vec<(usize, Vec<u32>)>,
+}
+
+/// Which parts each rank takes: contiguous runs that differ by at most one part in length.
+///
+/// # Errors
+///
+/// [`GraphError::Parts`] when there are more ranks than parts, or no ranks.
+pub fn rank_parts(parts: u32, ranks: u32) -> Result<Vec<Range<u32>>, GraphError> {
+    if ranks == 0 {
+        let problem = "0 ranks were asked for; a job has at least 1".to_owned();
+        return Err(GraphError::Parts { problem });
+    }
+    if ranks > parts {
+        let problem = format!(
+            "{ranks} ranks cannot share {parts} parts, since a part is not divided; \
+             use at most {parts} ranks, or preprocess the graph into {ranks} parts"
+        );
+        return Err(GraphError::Parts { problem });
+    }
+    let start = |rank: u32| (u64::from(rank) * u64::from(parts) / u64::from(ranks)) as u32;
+    Ok((0..ranks)
+        .map(|rank| start(rank)..start(rank + 1))
+        .collect())
+}
+
+impl Shard {
+    /// Number of vertices of this rank.
+    pub fn vertices(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Number of in-edges of these vertices.
+    pub fn edges(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// Merges the parts of rank `me`, where `groups` has the range of parts of each rank. `parts` are those of
+    /// `groups[me]`, in order, each from [`Part::decode`] or [`build_parts`](super::build_parts()).
+    ///
+    /// # Errors
+    ///
+    /// [`GraphError::Shard`] when the parts are not those of the rank, or contradict each other.
+    pub fn merge(parts: Vec<Part>, groups: &[Range<u32>], me: usize) -> Result<Shard, GraphError> {
+        merge(parts, groups, me).map_err(|problem| GraphError::Shard { problem })
+    }
+}
+
+fn merge(parts: Vec<Part>, groups: &[Range<u32>], me: usize) -> Result<Shard, String> {
+    check_groups(&parts, groups, me)?;
+    let own = groups[me].clone();
+    check_mirrors(&parts)?;
+
+    let mut part_ranges = Vec::with_capacity(parts.len());
+    let mut vertices = 0;
+    for part in &parts {
+        part_ranges.push(vertices..vertices + part.ids.len());
+        vertices += part.ids.len();
+    }
+    let ghosts = ghosts_elsewhere(&parts, &own);
+    let places = vertices as u64 + ghosts.len() as u64;
+    if places > VERTICES_MAX {
+        return Err(format!(
+            "{places} vertices and ghosts in one rank, above {VERTICES_MAX}"
+        ));
+    }
+    let sends = sends(&parts, &part_ranges, groups, me);
+    let receives = receives(&ghosts, groups);
+
+    let edges = parts.iter().map(|part| part.sources.len()).sum();
+    let mut ids = Vec::with_capacity(vertices);
+    let mut out_degree = Vec::with_capacity(vertices);
+    let mut offsets = Vec::with_capacity(vertices + 1);
+    let mut sources = Vec::with_capacity(edges);
+    offsets.push(0);
+    for (part, range) in parts.into_iter().zip(&part_ranges) {
+        // Where each ghost of this part is: with its owner in this rank, or among the rank's ghosts.
+        let mut ghost_place = Vec::with_capacity(part.ghost_index.len());
+        for owner in 0..part.parts {
+            for &index in part.ghosts_of(owner) {
+                ghost_place.push(if own.contains(&owner) {
+                    (part_ranges[(owner - own.start) as usize].start + index as usize) as u32
+                } else {
+                    let place = ghosts.binary_search(&ghost_key(owner, index));
+                    (vertices + place.expect("the ghosts are the union over the parts")) as u32
+                });
+            }
+        }
+        let here = part.ids.len();
+        let before = sources.len() as u64;
+        sources.extend(part.sources.iter().map(
+            |&source| match (source as usize).checked_sub(here) {
+                Some(ghost) => ghost_place[ghost],
+                None => range.start as u32 + source,
+            },
+        ));
+        offsets.extend(part.offsets[1..].iter().map(|offset| before + offset));
+        ids.extend(part.ids);
+        out_degree.extend(part.out_degree);
+    }
+
+    Ok(Shard {
+        rank: me,
+        parts: own,
+        part_ranges,
+        ids,
+        out_degree,
+        offsets,
+        sources,
+        ghosts: ghosts.len(),
+        receives,
+        sends,
+    })
+}
+
+fn check_groups(parts: &[Part], groups: &[Range<u32>], me: usize) -> Result<(), String> {
+    let Some(own) = groups.get(me) else {
+        return Err(format!("there is no rank {me} of {}", groups.len()));
+    };
+    let mut end = 0;
+    for (rank, group) in groups.iter().enumerate() {
+        if group.start != end || group.is_empty() {
+            return Err(format!(
+                "rank {rank} has the parts {group:?} after part {end}"
+            ));
+        }
+        end = group.end;
+    }
+    if !parts.iter().map(|part| part.part).eq(own.clone()) {
+        let given: Vec<u32> = parts.iter().map(|part| part.part).collect();
+        return Err(format!(
+            "rank {me} has the parts {own:?} and was given {given:?}"
+        ));
+    }
+    match parts.iter().find(|part| part.parts != end) {
+        Some(part) => Err(format!(
+            "part {} is one of {}, and the ranks have {end}",
+            part.part, part.parts
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Within this rank both sides of each exchange are known, so they can be compared.
+fn check_mirrors(parts: &[Part]) -> Result<(), String> {
+    for owner in parts {
+        for reader in parts {
+            if owner.sends_to(reader.part) != reader.ghosts_of(owner.part) {
+                let (owner, reader) = (owner.part, reader.part);
+                return Err(format!(
+                    "part {owner} does not send what part {reader} reads"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Orders ghosts by owning part, then by index there.
+fn ghost_key(owner: u32, index: u32) -> u64 {
+    u64::from(owner) << 32 | u64::from(index)
+}
+
+/// The distinct ghosts that no part of this rank owns, by their keys, ascending.
+fn ghosts_elsewhere(parts: &[Part], own: &Range<u32>) -> Vec<u64> {
+    let mut keys = Vec::new();
+    for part in parts {
+        for owner in (0..part.parts).filter(|owner| !own.contains(owner)) {
+            keys.extend(
+                part.ghosts_of(owner)
+                    .iter()
+                    .map(|&index| ghost_key(owner, index)),
+            );
+        }
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+fn receives(ghosts: &[u64], groups: &[Range<u32>]) -> Vec<(usize, Range<usize>)> {
+    let mut start = 0;
+    let mut receives = Vec::new();
+    for (rank, group) in groups.iter().enumerate() {
+        let end = ghosts.partition_point(|&key| key >> 32 < u64::from(group.end));
+        if start < end {
+            receives.push((rank, start..end));
+        }
+        start = end;
+    }
+    receives
+}
+
+fn sends(
+    parts: &[Part],
+    part_ranges: &[Range<usize>],
+    groups: &[Range<u32>],
+    me: usize,
+) -> Vec<(usize, Vec<u32>)> {
+    let to = |group: &Range<u32>| {
+        let mut vertices = Vec::new();
+        for (part, range) in parts.iter().zip(part_ranges) {
+            let mut read: Vec<u32> = group
+                .clone()
+                .flat_map(|reader| part.sends_to(reader))
+                .copied()
+                .collect();
+            read.sort_unstable();
+            read.dedup();
+            vertices.extend(read.into_iter().map(|index| range.start as u32 + index));
+        }
+        vertices
+    };
+    let others = groups.iter().enumerate().filter(|&(rank, _)| rank != me);
+    others
+        .map(|(rank, group)| (rank, to(group)))
+        .filter(|(_, vertices)| !vertices.is_empty())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Graph, Partitioner, build_parts, partition};
+    use super::*;
+
+    fn parts() -> Vec<Part> {
+        // A star that all of 1..=5 read, and an edge back from each.
+        let edges: Vec<(u64, u64)> = (1..=5).flat_map(|v| [(0, v), (v, 0)]).collect();
+        let graph = Graph::from_edges(edges).unwrap();
+        let split = partition(&graph, 6, Partitioner::Range).unwrap();
+        build_parts(&graph, &split).collect()
+    }
+
+    #[test]
+    fn a_value_is_sent_once_to_a_rank_with_several_parts_that_read_it() {
+        let groups = rank_parts(6, 2).unwrap();
+        assert_eq!(groups, [0..3, 3..6]);
+        let first = Shard::merge(parts()[..3].to_vec(), &groups, 0).unwrap();
+        let second = Shard::merge(parts()[3..].to_vec(), &groups, 1).unwrap();
+        assert_eq!(first.sends, [(1, vec![0])]);
+        assert_eq!(second.receives, [(0, 0..1)]);
+        assert_eq!(second.sources, [3, 3, 3]);
+        assert_eq!(second.sends, [(0, vec![0, 1, 2])]);
+        assert_eq!(first.receives, [(1, 0..3)]);
+        assert_eq!(first.sources, [1, 2, 3, 4, 5, 0, 0]);
+    }
+
+    #[test]
+    fn a_rank_with_all_parts_exchanges_nothing() {
+        let whole = Shard::merge(parts(), &rank_parts(6, 1).unwrap(), 0).unwrap();
+        assert!(whole.ghosts == 0 && whole.sends.is_empty() && whole.receives.is_empty());
+        assert_eq!(
+            (whole.vertices(), whole.edges(), whole.part_ranges.len()),
+            (6, 10, 6)
+        );
+    }
+
+    #[test]
+    fn more_ranks_than_parts_are_refused_with_what_to_do() {
+        assert_eq!(
+            rank_parts(2, 3).unwrap_err().to_string(),
+            "3 ranks cannot share 2 parts, since a part is not divided; use at most 2 ranks, \
+             or preprocess the graph into 3 parts"
+        );
+        assert_eq!(rank_parts(8, 3).unwrap(), [0..2, 2..5, 5..8]);
+        assert!(rank_parts(3, 0).is_err());
+    }
+
+    #[test]
+    fn parts_that_do_not_belong_together_are_refused() {
+        let groups = rank_parts(6, 2).unwrap();
+        let refusal = |parts: &[Part], me| {
+            Shard::merge(parts.to_vec(), &groups, me)
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(
+            refusal(&parts()[..2], 0).contains("rank 0 has the parts 0..3 and was given [0, 1]")
+        );
+        assert!(refusal(&parts(), 2).contains("there is no rank 2 of 2"));
+        let mut other = parts()[..3].to_vec();
+        other[1].ghost_index[0] = 7;
+        assert!(refusal(&other, 0).contains("part 0 does not send what part 1 reads"));
+        other = parts()[..3].to_vec();
+        other[2].parts = 7;
+        assert!(
+            Shard::merge(other, &groups, 0)
+                .unwrap_err()
+                .to_string()
+                .contains("part 2 is one of 7")
+        );
+    }
+}

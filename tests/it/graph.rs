@@ -1,0 +1,513 @@
+//! Graphs from files to ranks, without a network: real graphs against their published facts, and properties.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{Read, Write};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use lswitch::graph::fixed::from_fixed;
+use lswitch::graph::pagerank::sequential;
+use lswitch::graph::{
+    Dangling, Graph, GraphError, Manifest, PageRank, Part, PartEntry, Partition, Partitioner,
+    Settings, Shard, build_parts, generate, partition, quality, rank_parts, read_edge_list,
+    read_graph, top,
+};
+use proptest::prelude::*;
+
+use crate::support::data;
+
+const PARTITIONERS: [Partitioner; 3] = [Partitioner::Metis, Partitioner::Range, Partitioner::Hash];
+
+fn read(path: &Path) -> Graph {
+    read_graph(path, &mut |_| {}).unwrap().0
+}
+
+/// Ranks that exchange bytes in this thread: iterates, and gives each vertex's rank by id, and the last change.
+fn distributed(
+    parts: &[Part],
+    groups: &[Range<u32>],
+    settings: Settings,
+    iterations: u32,
+) -> (HashMap<u64, f64>, f64) {
+    let shard = |(me, group): (usize, &Range<u32>)| {
+        let own = parts[group.start as usize..group.end as usize].to_vec();
+        Arc::new(Shard::merge(own, groups, me).unwrap())
+    };
+    let shards: Vec<Arc<Shard>> = groups.iter().enumerate().map(shard).collect();
+    let new = |shard: &Arc<Shard>| PageRank::new(Arc::clone(shard), settings).unwrap();
+    let mut ranks: Vec<PageRank> = shards.iter().map(new).collect();
+    let mut dangling: i128 = ranks.iter().map(PageRank::dangling).sum();
+    let mut change = f64::NAN;
+    for _ in 0..iterations {
+        let mut wire: HashMap<(usize, usize), Vec<u8>> = HashMap::new();
+        for (from, (rank, shard)) in ranks.iter_mut().zip(&shards).enumerate() {
+            rank.contribute();
+            wire.extend(
+                shard
+                    .sends
+                    .iter()
+                    .map(|(to, vertices)| ((from, *to), rank.gather(vertices))),
+            );
+        }
+        for (to, (rank, shard)) in ranks.iter_mut().zip(&shards).enumerate() {
+            for (from, ghosts) in &shard.receives {
+                let payload = wire
+                    .remove(&(*from, to))
+                    .expect("who is to receive is sent to");
+                rank.scatter(ghosts.clone(), &payload).unwrap();
+            }
+        }
+        assert!(wire.is_empty(), "somebody sent what nobody receives");
+        let mass = from_fixed(dangling);
+        let steps: Vec<_> = ranks.iter_mut().map(|rank| rank.update(mass)).collect();
+        dangling = steps.iter().map(|step| step.dangling).sum();
+        change = from_fixed(steps.iter().map(|step| step.l1_change).sum());
+        assert_eq!(dangling, ranks.iter().map(PageRank::dangling).sum::<i128>());
+    }
+    let of_rank = |rank: &PageRank| {
+        let pairs = rank
+            .shard()
+            .ids
+            .iter()
+            .copied()
+            .zip(rank.ranks().iter().copied());
+        pairs.collect::<Vec<_>>()
+    };
+    (ranks.iter().flat_map(of_rank).collect(), change)
+}
+
+fn parts_of(graph: &Graph, split: &Partition) -> Vec<Part> {
+    build_parts(graph, split).collect()
+}
+
+#[test]
+fn every_real_graph_has_its_published_counts() {
+    let Some(folder) = data("snap") else { return };
+    let table = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    let mut seen = 0;
+    for row in table
+        .lines()
+        .filter(|line| line.starts_with("| ") && line.contains("` |"))
+    {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let number = |cell: usize| cells[cell].parse::<u64>().unwrap();
+        let path = folder.join(cells[1]);
+        let list = read_edge_list(&path, &mut |_| {}).unwrap();
+        assert_eq!(list.notes.gzip, cells[1].ends_with(".gz"));
+        let distinct = list.edges.iter().collect::<HashSet<_>>().len() as u64;
+        let graph = Graph::from_edges(list).unwrap();
+        let found = [
+            graph.vertices(),
+            graph.edges(),
+            distinct,
+            graph.self_loops(),
+            graph.dangling(),
+        ];
+        assert_eq!(found, [3, 4, 5, 6, 7].map(number), "{}", cells[1]);
+        let ends = format!("{}..{}", graph.ids[0], graph.ids.last().unwrap());
+        assert_eq!(ends, cells[8], "{}", cells[1]);
+        seen += 1;
+    }
+    assert_eq!(seen, 12);
+}
+
+#[test]
+fn variants_of_a_file_give_the_same_graph() {
+    let Some(folder) = data("snap") else { return };
+    let original = read(&folder.join("p2p-Gnutella08.txt"));
+    for (name, notes) in [
+        ("g08-lf-mixed.txt.gz", "gzip, "),
+        ("g08.csv.gz", "gzip, header row \"source,target\" skipped"),
+        (
+            "g08-weighted.tsv.gz",
+            "gzip, extra columns of 20777 lines ignored",
+        ),
+        ("g08-konect.txt.gz", "gzip, 2 comment lines skipped"),
+    ] {
+        let (variant, found) =
+            read_graph(&folder.join("variants").join(name), &mut |_| {}).unwrap();
+        assert!(variant == original, "{name}");
+        assert!(found.to_string().starts_with(notes), "{name}: {found}");
+    }
+}
+
+#[test]
+fn progress_ends_at_the_size_of_the_file() {
+    let Some(path) = data("snap/soc-Epinions1.txt.gz") else {
+        return;
+    };
+    let mut told = Vec::new();
+    read_edge_list(&path, &mut |bytes| told.push(bytes)).unwrap();
+    assert!(told.len() > 3 && told.is_sorted());
+    assert_eq!(*told.last().unwrap(), path.metadata().unwrap().len());
+}
+
+#[test]
+fn declared_vertices_are_read_from_the_list_beside() {
+    let folder = tempfile::tempdir().unwrap();
+    let edges = folder.path().join("g.e");
+    std::fs::write(&edges, "1 3 0.5\n").unwrap();
+    assert_eq!(read(&edges).ids, [1, 3]);
+    std::fs::write(folder.path().join("g.v"), "3\n2\n\n1\n").unwrap();
+    let (graph, notes) = read_graph(&edges, &mut |_| {}).unwrap();
+    assert_eq!(
+        (graph.ids, notes.declared_vertices),
+        (vec![1, 2, 3], Some(3))
+    );
+    std::fs::write(&edges, "").unwrap();
+    assert_eq!(read(&edges).vertices(), 3);
+    std::fs::write(folder.path().join("g.v"), "3\nx\n").unwrap();
+    let error = read_graph(&edges, &mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("g.v:2: \"x\" is not a vertex id"), "{error}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let refusal = |path: &Path| read_edge_list(path, &mut |_| {}).unwrap_err().to_string();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    assert!(refusal(&folder.path().join("none")).contains("none: cannot read: No such file"));
+    assert!(refusal(folder.path()).ends_with("is a directory; name the edge list file in it"));
+    assert!(
+        refusal(&write("g.zip", b"PK\x03\x04....")).contains("zip is not read; unpack it first")
+    );
+
+    let text: String = (0..5000)
+        .map(|v| format!("{v} {}\n", v * 7919 % 5003))
+        .collect();
+    let pack = |text: &str| {
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+        gzip.write_all(text.as_bytes()).unwrap();
+        gzip.finish().unwrap()
+    };
+    let packed = pack(&text);
+    for length in [2, 10, 11, packed.len() / 2, packed.len() - 1] {
+        let error = refusal(&write("short.txt", &packed[..length]));
+        assert!(
+            error.contains("the gzip data end early"),
+            "{length}: {error}"
+        );
+    }
+    let mut damaged = packed.clone();
+    damaged[packed.len() / 2] ^= 0x55;
+    assert!(refusal(&write("damaged", &damaged)).contains("damaged"));
+    damaged = packed.clone();
+    let trailer = packed.len() - 6;
+    damaged[trailer] ^= 1;
+    assert!(refusal(&write("sum", &damaged)).contains("the gzip data are damaged after line 5000"));
+
+    // Several members, one after the other, are one text; here a line lies across them.
+    let (first, second) = text.split_at(text.len() / 2);
+    let members = [pack(first), pack(second)].concat();
+    let list = read_edge_list(&write("members", &members), &mut |_| {}).unwrap();
+    assert_eq!(
+        (list.edges.len(), list.edges[4999]),
+        (5000, (4999, 4999 * 7919 % 5003))
+    );
+}
+
+/// Column of a reference file by id.
+fn reference(path: &Path, column: usize) -> HashMap<u64, f64> {
+    let mut text = String::new();
+    GzDecoder::new(std::fs::File::open(path).unwrap())
+        .read_to_string(&mut text)
+        .unwrap();
+    let rows = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| {
+            let cells: Vec<&str> = line.split('\t').collect();
+            (cells[0].parse().unwrap(), cells[column].parse().unwrap())
+        });
+    rows.collect()
+}
+
+fn l1(a: &HashMap<u64, f64>, b: &HashMap<u64, f64>) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().map(|(id, value)| (value - b[id]).abs()).sum()
+}
+
+#[test]
+fn ranks_equal_the_reference_for_every_partitioner_and_number_of_parts() {
+    let Some(folder) = data("reference") else {
+        return;
+    };
+    let best = std::fs::read_to_string(folder.join("top20.tsv")).unwrap();
+    for name in ["wiki-Vote", "p2p-Gnutella08"] {
+        let graph = read(&folder.join(format!("../snap/{name}.txt")));
+        let pr85 = reference(&folder.join(format!("{name}.tsv.gz")), 2);
+        let plain10 = reference(&folder.join(format!("{name}.tsv.gz")), 1);
+        let rows = best
+            .lines()
+            .map(|line| line.split('\t').collect::<Vec<_>>());
+        let best: Vec<u64> = rows
+            .filter(|row| row[..3] == [name, "directed", "pr85"])
+            .map(|row| row[4].parse().unwrap())
+            .collect();
+        let settings = Settings::new(graph.vertices());
+        let plain = Settings {
+            damping: 1.0,
+            dangling: Dangling::Drop,
+            ..settings
+        };
+        for partitioner in PARTITIONERS {
+            for count in [1, 2, 3, 8] {
+                let split = partition(&graph, count, partitioner).unwrap();
+                let parts = parts_of(&graph, &split);
+                let groups = rank_parts(count, count).unwrap();
+                let (ranks, change) = distributed(&parts, &groups, settings, 80);
+                let case = format!("{name}, {count} parts by {partitioner}");
+                assert!(l1(&ranks, &pr85) <= 1e-9, "{case}");
+                assert!(change < 1e-10, "{case}");
+                assert!(
+                    (ranks.values().sum::<f64>() - 1.0).abs() < 1e-12 * graph.vertices() as f64,
+                    "{case}"
+                );
+                let found = top::top(20, ranks.iter().map(|(&id, &rank)| (id, rank)));
+                assert_eq!(
+                    found.iter().map(|&(id, _)| id).collect::<Vec<_>>(),
+                    best,
+                    "{case}"
+                );
+                let (ranks, _) = distributed(&parts, &groups, plain, 10);
+                assert!(l1(&ranks, &plain10) <= 1e-9, "{case}");
+            }
+        }
+    }
+}
+
+#[test]
+fn ranks_equal_those_of_graphalytics() {
+    let Some(folder) = data("graphalytics") else {
+        return;
+    };
+    for (name, iterations) in [("example-directed", 2), ("test-pr-directed", 14)] {
+        let graph = read(&folder.join(format!("{name}.e")));
+        let expected = std::fs::read_to_string(folder.join(format!("{name}-PR"))).unwrap();
+        let settings = Settings::new(graph.vertices());
+        let split = partition(&graph, 3, Partitioner::Hash).unwrap();
+        let groups = rank_parts(3, 2).unwrap();
+        let (ranks, _) = distributed(&parts_of(&graph, &split), &groups, settings, iterations);
+        let mut seen = 0;
+        for line in expected.lines() {
+            let (id, value) = line.split_once(' ').unwrap();
+            let value: f64 = value.trim().parse().unwrap();
+            assert!(
+                (ranks[&id.parse().unwrap()] - value).abs() <= 1e-4 * value,
+                "{name}: {id}"
+            );
+            seen += 1;
+        }
+        assert_eq!(seen, ranks.len());
+    }
+}
+
+#[test]
+fn metis_balances_and_cuts_less_than_the_others() {
+    let Some(path) = data("snap/facebook_combined.txt.gz") else {
+        return;
+    };
+    let graph = read(&path);
+    let measured = PARTITIONERS.map(|by| quality(&graph, &partition(&graph, 8, by).unwrap()));
+    let [metis, range, hash] = measured;
+    assert!(metis.vertex_balance < 1.05, "{metis:?}");
+    assert!(range.vertex_balance < 1.01, "{range:?}");
+    assert!(metis.cut_edges * 4 < hash.cut_edges, "{metis:?} {hash:?}");
+    assert!(
+        metis.boundary_values * 2 < hash.boundary_values,
+        "{metis:?} {hash:?}"
+    );
+}
+
+#[test]
+fn a_manifest_of_a_real_graph_agrees_with_itself() {
+    let graph = Graph::from_edges(generate::rmat(8, 8, 1).unwrap().collect::<Vec<_>>()).unwrap();
+    for partitioner in PARTITIONERS {
+        let split = partition(&graph, 5, partitioner).unwrap();
+        let entry =
+            |part: Part| PartEntry::new(format!("part-{}", part.part), &part, &part.encode());
+        let entries = build_parts(&graph, &split).map(entry).collect();
+        let measured = quality(&graph, &split);
+        let manifest = Manifest::new("1f", "rmat", &graph, partitioner, measured, entries);
+        assert_eq!(
+            Manifest::parse(manifest.to_json().as_bytes(), "m").unwrap(),
+            manifest
+        );
+    }
+}
+
+#[test]
+fn every_changed_byte_and_every_missing_byte_of_a_part_is_refused() {
+    let graph = Graph::from_edges(generate::rmat(5, 3, 1).unwrap().collect::<Vec<_>>()).unwrap();
+    let split = partition(&graph, 3, Partitioner::Hash).unwrap();
+    for part in build_parts(&graph, &split) {
+        let bytes = part.encode();
+        assert_eq!(bytes.len() % 8, 0);
+        assert_eq!(Part::decode(&bytes, "p").unwrap(), part);
+        for at in 0..bytes.len() {
+            assert!(
+                Part::decode(&bytes[..at], "p").is_err(),
+                "{at} bytes were accepted"
+            );
+            for flip in [1, 0x80, 0xff] {
+                let mut changed = bytes.clone();
+                changed[at] ^= flip;
+                let error = Part::decode(&changed, "p").unwrap_err();
+                assert!(
+                    matches!(&error, GraphError::Part { name, .. } if name == "p"),
+                    "{error}"
+                );
+            }
+        }
+        let longer = [bytes.as_slice(), &[0; 8]].concat();
+        assert!(Part::decode(&longer, "p").is_err());
+    }
+}
+
+/// The part's bytes with one byte changed and both checksums made to fit: what a wrong program could write.
+fn forged(bytes: &[u8], at: usize, value: u8) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[at] = value;
+    let body = crc32c::crc32c(&bytes[64..]);
+    bytes[56..60].copy_from_slice(&body.to_le_bytes());
+    let header = crc32c::crc32c(&bytes[..60]);
+    bytes[60..64].copy_from_slice(&header.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn a_part_with_right_checksums_and_wrong_content_never_panics() {
+    let graph = Graph::from_edges(generate::rmat(4, 3, 1).unwrap().collect::<Vec<_>>()).unwrap();
+    let split = partition(&graph, 3, Partitioner::Hash).unwrap();
+    let groups = rank_parts(3, 3).unwrap();
+    for part in build_parts(&graph, &split) {
+        let bytes = part.encode();
+        for at in 0..bytes.len() {
+            for value in [0, 1, 7, 0x7f, 0xff] {
+                // What is accepted must be safe to merge and compute with.
+                if let Ok(part) = Part::decode(&forged(&bytes, at, value), "p") {
+                    let me = part.part as usize;
+                    if let Ok(shard) = Shard::merge(vec![part], &groups, me) {
+                        let mut rank = PageRank::new(Arc::new(shard), Settings::new(1000)).unwrap();
+                        rank.contribute();
+                        rank.update(0.1);
+                    }
+                }
+            }
+        }
+    }
+    let bytes = parts_of(&graph, &split)[0].encode();
+    let refusal = |at, value| {
+        Part::decode(&forged(&bytes, at, value), "p")
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(refusal(8, 2).contains("its format is version 2, and this lswitch reads version 1"));
+    assert!(refusal(20, 1).contains("flags 0x1"));
+    assert!(refusal(12, 9).contains("it is part 9 of 3"));
+    for count in [24, 32, 40, 48] {
+        assert!(refusal(count + 7, 0xff).contains("which is not what its counts need"));
+    }
+}
+
+/// Graphs of few vertices, so that repeats, loops, dangling vertices and empty parts all happen.
+fn graphs() -> impl Strategy<Value = Graph> {
+    let edge = (0u64..24, 0u64..24).prop_map(|(source, target)| (source * 3, target * 3));
+    let declared = prop::collection::vec(0u64..90, 0..4);
+    (prop::collection::vec(edge, 1..80), declared)
+        .prop_map(|(edges, declared)| Graph::from_edges_and_vertices(edges, &declared).unwrap())
+}
+
+/// A graph and a partition of it.
+fn partitions() -> impl Strategy<Value = (Graph, Partition, Partitioner)> {
+    (graphs(), 1u32..12, 0usize..3).prop_map(|(graph, parts, by)| {
+        let parts = parts.min(graph.vertices() as u32);
+        let split = partition(&graph, parts, PARTITIONERS[by]).unwrap();
+        (graph, split, PARTITIONERS[by])
+    })
+}
+
+proptest! {
+    #[test]
+    fn each_vertex_is_in_exactly_one_part_and_no_part_is_empty((graph, split, _) in partitions()) {
+        let parts = parts_of(&graph, &split);
+        prop_assert_eq!(parts.len(), split.parts as usize);
+        prop_assert!(parts.iter().all(|part| !part.ids.is_empty()));
+        let mut ids: Vec<u64> = parts.iter().flat_map(|part| part.ids.iter().copied()).collect();
+        ids.sort_unstable();
+        prop_assert_eq!(&ids, &graph.ids);
+        let edges: usize = parts.iter().map(|part| part.sources.len()).sum();
+        prop_assert_eq!(edges as u64, graph.edges());
+        let measured = quality(&graph, &split);
+        let ghosts: usize = parts.iter().map(|part| part.ghost_index.len()).sum();
+        prop_assert_eq!(measured.boundary_values, ghosts as u64);
+    }
+
+    #[test]
+    fn parts_come_back_from_their_bytes_and_sends_mirror_receives((graph, split, _) in partitions()) {
+        let parts = parts_of(&graph, &split);
+        for part in &parts {
+            prop_assert_eq!(&Part::decode(&part.encode(), "p").unwrap(), part);
+            for other in &parts {
+                prop_assert_eq!(part.sends_to(other.part), other.ghosts_of(part.part));
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_part_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(Part::decode(&bytes, "p").is_err());
+        let magic = [b"LSWPART\0".as_slice(), &bytes].concat();
+        prop_assert!(Part::decode(&magic, "p").is_err());
+    }
+
+    #[test]
+    fn ranks_that_exchange_values_compute_what_one_thread_does(
+        (graph, split, _) in partitions(),
+        damping in 0.0..=1.0,
+        drop in any::<bool>(),
+    ) {
+        let dangling = if drop { Dangling::Drop } else { Dangling::Redistribute };
+        let settings = Settings { damping, dangling, vertices: graph.vertices() };
+        let (expected, _) = sequential(&graph, settings, 12, 0.0).unwrap();
+        let expected: HashMap<u64, f64> = graph.ids.iter().copied().zip(expected).collect();
+        let parts = parts_of(&graph, &split);
+        let mut bits: Option<HashMap<u64, u64>> = None;
+        for ranks in 1..=split.parts {
+            let groups = rank_parts(split.parts, ranks).unwrap();
+            let (found, change) = distributed(&parts, &groups, settings, 12);
+            prop_assert!(l1(&found, &expected) <= 1e-12);
+            prop_assert!(change.is_finite());
+            let found: HashMap<u64, u64> = found.into_iter().map(|(id, rank)| (id, rank.to_bits())).collect();
+            // The grouping of parts into ranks must not be seen in a single bit.
+            prop_assert_eq!(bits.get_or_insert_with(|| found.clone()), &found);
+        }
+    }
+
+    #[test]
+    fn text_of_any_bytes_is_read_or_refused_with_its_line(text in prop::collection::vec(any::<u8>(), 0..200)) {
+        match lswitch::graph::snap::parse_edge_list(text.as_slice(), "t") {
+            Ok(list) => prop_assert!(!list.edges.is_empty()),
+            Err(error) => prop_assert!(error.to_string().starts_with("t:")),
+        }
+    }
+
+    #[test]
+    fn edges_come_back_from_their_text(
+        edges in prop::collection::vec((any::<u64>(), any::<u64>()), 1..50),
+        separator in prop::sample::select(vec!["\t", " ", ",", " , ", "  \t"]),
+        end in prop::sample::select(vec!["\n", "\r\n", " \n\n", ",x\n", "\n#c\n"]),
+    ) {
+        let text: String = edges.iter().map(|(s, t)| format!("{s}{separator}{t}{end}")).collect();
+        let list = lswitch::graph::snap::parse_edge_list(text.as_bytes(), "t").unwrap();
+        prop_assert_eq!(list.edges, edges);
+    }
+}

@@ -1,1 +1,425 @@
-//! Placeholder.
+//! Objects by key, in a directory or in S3: where parts, code, spill and checkpoints are kept.
+//!
+//! A [`Store`] is opened from what a user wrote (`./.lswitch`, `file:///data/store`, `s3://bucket/prefix`); its
+//! [`url`](Store::url) is the absolute form that other processes open. What the objects mean is not known here.
+//!
+//! # Contract
+//!
+//! Both kinds of store keep these promises, and one suite of tests (`tests/it/store.rs`) holds both to them:
+//!
+//! - **Whole objects.** A reader sees an object as one `put` wrote it, never a mixture and never a beginning.
+//! - **Writes are seen.** When a write or a deletion has returned, every reader sees it, and `list` shows it.
+//! - **One first writer.** Of several [`put_if_absent`](Store::put_if_absent) with different values one wins.
+//! - **Repeating is safe.** Every method may be called again after an error; none leaves half an object.
+//!
+//! Durability differs: S3 answers when the object is safe; the directory does not call `fsync`, so an object that was
+//! written just before the machine lost power may be lost or cut short.
+//!
+//! # Keys
+//!
+//! A key is a relative path: components separated by `/`, none of them empty, `.` or `..`; no control character; at
+//! most 1024 bytes, counting the store's own prefix in S3. The first component `.lswitch-tmp` is reserved. A directory
+//! cannot hold both `a` and `a/b`, so no program should use one key as the folder of another.
+
+mod dir;
+mod location;
+mod s3;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use bytes::Bytes;
+
+use crate::aws::AwsSettings;
+
+use dir::Dir;
+use location::Location;
+use s3::S3;
+
+/// The longest key, in bytes. S3's own limit, which the store's prefix shares.
+pub const KEY_BYTES_MAX: usize = 1024;
+
+/// Where a directory keeps what is not yet an object. No key may begin with it, in any kind of store.
+const TEMPORARY_FOLDER: &str = ".lswitch-tmp";
+
+/// How often `put_if_absent` starts over because the object it met was deleted before it could be read.
+const VANISHED_TRIES_MAX: u32 = 5;
+
+/// An open store. Clones are cheap and share one S3 client.
+#[derive(Clone)]
+pub struct Store {
+    url: Arc<str>,
+    backend: Backend,
+}
+
+#[derive(Clone)]
+enum Backend {
+    Dir(Dir),
+    S3(S3),
+}
+
+/// An object as [`Store::list`] names it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// The key, relative to the store.
+    pub key: String,
+    /// The size of the object in bytes.
+    pub bytes: u64,
+}
+
+/// What a backend answers to a write that must not overwrite.
+enum Placed {
+    /// The object is new, and ours.
+    Written,
+    /// An object was there; it was not touched.
+    Present,
+}
+
+impl Store {
+    /// Opens the store that `location` names: `s3://bucket[/prefix]`, `file:///absolute/path`, or a path, which is
+    /// made absolute against the current directory. Nothing is created and no server is asked: a directory
+    /// appears with the first object, and a bucket that does not exist is reported by the first call that needs it.
+    /// A path that looks like a URL can be written with `./` before it.
+    ///
+    /// For S3, AWS's configuration is loaded through `aws`; for a directory nothing of AWS is touched.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::BadLocation`] when `location` is none of the three forms.
+    pub async fn open(location: &str, aws: &AwsSettings) -> Result<Store, StoreError> {
+        let location = Location::parse(location)?;
+        match &location {
+            Location::Dir(_) => Ok(Store::at(location, None)),
+            Location::S3 { .. } => Ok(Store::at(location, Some(&aws.load().await))),
+        }
+    }
+
+    /// Opens the store that `location` names as [`Store::open`] does, with a configuration of AWS that was loaded
+    /// already. It is not used when `location` is a directory.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::BadLocation`], as for [`Store::open`].
+    pub async fn open_with(location: &str, sdk_config: &SdkConfig) -> Result<Store, StoreError> {
+        Ok(Store::at(Location::parse(location)?, Some(sdk_config)))
+    }
+
+    fn at(location: Location, sdk_config: Option<&SdkConfig>) -> Store {
+        let url = location.url().into();
+        let backend = match location {
+            Location::Dir(root) => Backend::Dir(Dir::new(root)),
+            Location::S3 { bucket, prefix } => {
+                let sdk_config = sdk_config
+                    .expect("whoever opens an S3 location loads AWS's configuration first");
+                Backend::S3(S3::new(bucket, prefix, sdk_config))
+            }
+        };
+        Store { url, backend }
+    }
+
+    /// The absolute form of the store's location, which any process can [open](Store::open): `s3://bucket[/prefix]`,
+    /// or `file://` and the absolute path, where characters that mean something in a URL (space, `%`, `#`, `?`) are
+    /// written as `%XX`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The full URL of the object `key`, as error messages show it. The key is not checked.
+    pub fn object_url(&self, key: &str) -> String {
+        match &self.backend {
+            Backend::Dir(_) => format!(
+                "{}/{}",
+                self.url.trim_end_matches('/'),
+                location::encode(key)
+            ),
+            Backend::S3(_) => format!("{}/{key}", self.url),
+        }
+    }
+
+    /// Reads the whole object `key` into memory.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] when there is no such object.
+    pub async fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        let url = self.checked(key)?;
+        match &self.backend {
+            Backend::Dir(dir) => dir.get(key, url).await,
+            Backend::S3(s3) => s3.get(key, url).await,
+        }
+    }
+
+    /// Reads exactly the bytes `range` of the object `key`, counted from 0. An empty range reads nothing, but the
+    /// object must exist and reach that far.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] when there is no such object, [`StoreError::ShortObject`] when it ends before the range
+    /// does, [`StoreError::BadRange`] when the range ends before it starts.
+    pub async fn get_range(&self, key: &str, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let url = self.checked(key)?;
+        if range.start > range.end || usize::try_from(range.end - range.start).is_err() {
+            return Err(StoreError::BadRange {
+                url,
+                start: range.start,
+                end: range.end,
+            });
+        }
+        match &self.backend {
+            Backend::Dir(dir) => dir.get_range(key, range, url).await,
+            Backend::S3(s3) => s3.get_range(key, range, url).await,
+        }
+    }
+
+    /// Writes the object `key`, replacing the one that may be there. Readers see the old object or the new one, whole.
+    ///
+    /// S3 takes at most 5 GiB in one object written this way.
+    ///
+    /// # Errors
+    ///
+    /// Those of the backend. After an error either object may be there, still whole.
+    pub async fn put(&self, key: &str, value: Bytes) -> Result<(), StoreError> {
+        let url = self.checked(key)?;
+        match &self.backend {
+            Backend::Dir(dir) => dir.put(key, value, url).await,
+            Backend::S3(s3) => s3.put(key, value, url).await,
+        }
+    }
+
+    /// Writes the object `key` unless there is one, and tells whether the object is now `value`: `true` when it was
+    /// written, `false` when another value was there first and was left alone.
+    ///
+    /// An object that is there already and holds exactly `value` counts as written. Without that rule a write whose
+    /// answer was lost on the way would, when repeated, lose against itself. So callers that race for one winner must
+    /// write different values, such as their own names.
+    ///
+    /// # Errors
+    ///
+    /// Those of the backend, and [`StoreError::Conflict`] when others kept changing the object for so long that no
+    /// answer can be given.
+    pub async fn put_if_absent(&self, key: &str, value: Bytes) -> Result<bool, StoreError> {
+        let url = self.checked(key)?;
+        for _ in 0..VANISHED_TRIES_MAX {
+            let placed = match &self.backend {
+                Backend::Dir(dir) => dir.put_if_absent(key, value.clone(), url.clone()).await?,
+                Backend::S3(s3) => s3.put_if_absent(key, value.clone(), url.clone()).await?,
+            };
+            match placed {
+                Placed::Written => return Ok(true),
+                Placed::Present => match self.get(key).await {
+                    Ok(there) => return Ok(there == value),
+                    Err(StoreError::NotFound { .. }) => {}
+                    Err(error) => return Err(error),
+                },
+            }
+        }
+        Err(StoreError::Conflict {
+            url,
+            tries: VANISHED_TRIES_MAX,
+        })
+    }
+
+    /// Lists the objects whose keys begin with `prefix`, sorted by key. As in S3, `prefix` is a plain string, not a
+    /// folder: `a/b` matches `a/b`, `a/bc` and `a/b/c`; the empty prefix matches everything. A directory that does not
+    /// exist lists as empty. What is in the place but could not have been written through a store (names that are no
+    /// keys, in a directory also symbolic links) is not listed.
+    ///
+    /// # Errors
+    ///
+    /// Those of the backend.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
+        let mut entries = match &self.backend {
+            Backend::Dir(dir) => dir.list(prefix, self.url.to_string()).await?,
+            Backend::S3(s3) => s3.list(prefix, &self.url).await?,
+        };
+        entries.retain(|entry| key_problem(&entry.key).is_none());
+        entries.sort_unstable();
+        Ok(entries)
+    }
+
+    /// Deletes the object `key`. That there is none is no error. A directory keeps the folders that become empty.
+    ///
+    /// # Errors
+    ///
+    /// Those of the backend.
+    pub async fn delete(&self, key: &str) -> Result<(), StoreError> {
+        let url = self.checked(key)?;
+        match &self.backend {
+            Backend::Dir(dir) => dir.delete(key, url).await,
+            Backend::S3(s3) => s3.delete(key, url).await,
+        }
+    }
+
+    /// The URL of the object `key`, once the key is known to be a good one.
+    fn checked(&self, key: &str) -> Result<String, StoreError> {
+        let prefix_bytes = match &self.backend {
+            Backend::Dir(_) => 0,
+            Backend::S3(s3) => s3.prefix_bytes(),
+        };
+        let problem = key_problem(key).or_else(|| {
+            (prefix_bytes + key.len() > KEY_BYTES_MAX)
+                .then_some("it is longer than 1024 bytes together with the prefix of the store")
+        });
+        match problem {
+            None => Ok(self.object_url(key)),
+            Some(problem) => Err(StoreError::BadKey {
+                store: self.url.to_string(),
+                key: key.to_owned(),
+                problem,
+            }),
+        }
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Store").field(&self.url).finish()
+    }
+}
+
+/// What keeps `key` from being a key, if anything does.
+fn key_problem(key: &str) -> Option<&'static str> {
+    if key.is_empty() {
+        return Some("it is empty");
+    }
+    if key.len() > KEY_BYTES_MAX {
+        return Some("it is longer than 1024 bytes");
+    }
+    if key.starts_with('/') {
+        return Some("it starts with a slash, but keys are relative to the store");
+    }
+    if key.chars().any(char::is_control) {
+        return Some("it contains a control character");
+    }
+    if key.split('/').any(str::is_empty) {
+        return Some("it has an empty component (two slashes in a row, or one at the end)");
+    }
+    if key
+        .split('/')
+        .any(|component| component == "." || component == "..")
+    {
+        return Some("it has a component \".\" or \"..\"");
+    }
+    if key.split('/').next() == Some(TEMPORARY_FOLDER) {
+        return Some("its first component is reserved for unfinished writes");
+    }
+    None
+}
+
+/// Why a store did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The text names no store.
+    #[error("\"{location}\" is no place for a store: {problem}")]
+    BadLocation {
+        /// What was written.
+        location: String,
+        /// What is wrong with it, and what to write instead.
+        problem: String,
+    },
+    /// The key breaks a rule of the module's section "Keys".
+    #[error(
+        "{key:?} cannot be a key in {store}: {problem}; use a relative path such as \"parts/00001\""
+    )]
+    BadKey {
+        /// The store's URL.
+        store: String,
+        /// The key.
+        key: String,
+        /// The rule that it breaks.
+        problem: &'static str,
+    },
+    /// The range ends before it starts, or is longer than this machine can address.
+    #[error(
+        "cannot read bytes {start}..{end} of {url}: a range must not end before it starts, and must fit in memory"
+    )]
+    BadRange {
+        /// The object.
+        url: String,
+        /// The first byte that was wanted.
+        start: u64,
+        /// The byte after the last.
+        end: u64,
+    },
+    /// There is no such object.
+    #[error("there is no object {url}; was it written, and is this the right store?")]
+    NotFound {
+        /// The object.
+        url: String,
+    },
+    /// There is no such bucket.
+    #[error(
+        "there is no bucket \"{bucket}\", which {url} needs; create it (aws s3 mb s3://{bucket}) or correct the store's location"
+    )]
+    NoBucket {
+        /// The object, or the store when it was being listed.
+        url: String,
+        /// The bucket.
+        bucket: String,
+    },
+    /// The object ends before the range that was asked for does.
+    #[error(
+        "{url} ends before byte {end} of the bytes {start}..{end} that were asked for; it was cut short, or it is another object than the one expected"
+    )]
+    ShortObject {
+        /// The object.
+        url: String,
+        /// The first byte that was wanted.
+        start: u64,
+        /// The byte after the last.
+        end: u64,
+    },
+    /// Other writers kept changing the object while `put_if_absent` tried to create it.
+    #[error(
+        "could not create {url} in {tries} tries, because others kept creating and deleting it; try again when they are done"
+    )]
+    Conflict {
+        /// The object.
+        url: String,
+        /// How often it was tried.
+        tries: u32,
+    },
+    /// The file system refused.
+    #[error("cannot {action} {url}: {cause}; check the directory's permissions and free space")]
+    Directory {
+        /// What was being done: read, write, delete, list.
+        action: &'static str,
+        /// The object, or the store when it was being listed.
+        url: String,
+        /// What the file system said.
+        cause: std::io::Error,
+    },
+    /// S3 refused, or could not be reached.
+    #[error("cannot {action} {url}: {cause}; {advice}")]
+    S3 {
+        /// What was being done: read, write, delete, list.
+        action: &'static str,
+        /// The object, or the store when it was being listed.
+        url: String,
+        /// The SDK's error and everything below it, outermost first.
+        cause: String,
+        /// What to do about it.
+        advice: &'static str,
+    },
+    /// The bytes of an object stopped arriving, each time it was read.
+    #[error(
+        "cannot read {url}: its bytes did not arrive in {tries} tries, the last time because {cause}; check the network, and try again"
+    )]
+    BrokenRead {
+        /// The object.
+        url: String,
+        /// How often it was read.
+        tries: u32,
+        /// What ended the last try.
+        cause: String,
+    },
+}
+
+/// The pause before try number `tries + 1`, after `tries` failed ones: it doubles, from 50 ms to at most 3.2 s.
+fn pause_after(tries: u32) -> Duration {
+    Duration::from_millis(50) * 2u32.pow(tries.saturating_sub(1).min(6))
+}

@@ -1,4 +1,5 @@
 //! One test crate, so that everything links once: one file a theme.
 
 mod graph;
+mod store;
 mod support;

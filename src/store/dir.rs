@@ -1,0 +1,234 @@
+//! A store in a directory: every object is a file, and its key is the file's path.
+//!
+//! A write fills a file in the folder `.lswitch-tmp` of the store and then gives it its name in one step, so readers
+//! never see a part of it; a process that is killed may leave such a file behind, which is never listed and may be deleted
+//! when no writer is alive. Objects take the permissions that the umask leaves. Symbolic links are the user's business:
+//! reads and writes follow them wherever they lead, also out of the store, but `list` does not show them.
+//!
+//! File work runs on tokio's blocking threads and has no deadline: on a network file system it waits as long as that does.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tempfile::NamedTempFile;
+
+use super::{Entry, Placed, StoreError, TEMPORARY_FOLDER};
+
+/// The directory. It need not exist before the first write.
+#[derive(Clone)]
+pub(super) struct Dir {
+    root: Arc<Path>,
+}
+
+impl Dir {
+    pub(super) fn new(root: PathBuf) -> Dir {
+        Dir { root: root.into() }
+    }
+
+    pub(super) async fn get(&self, key: &str, url: String) -> Result<Bytes, StoreError> {
+        let path = self.root.join(key);
+        blocking(move || match fs::read(path) {
+            Ok(value) => Ok(value.into()),
+            Err(error) => Err(read_error(error, url)),
+        })
+        .await
+    }
+
+    pub(super) async fn get_range(
+        &self,
+        key: &str,
+        range: Range<u64>,
+        url: String,
+    ) -> Result<Bytes, StoreError> {
+        let path = self.root.join(key);
+        blocking(move || match read_range(&path, &range) {
+            Ok(Some(value)) => Ok(value.into()),
+            Ok(None) => Err(StoreError::ShortObject {
+                url,
+                start: range.start,
+                end: range.end,
+            }),
+            Err(error) => Err(read_error(error, url)),
+        })
+        .await
+    }
+
+    pub(super) async fn put(&self, key: &str, value: Bytes, url: String) -> Result<(), StoreError> {
+        let (root, path) = (self.root.clone(), self.root.join(key));
+        blocking(move || {
+            let written = fill(&root, &path, &value)
+                .and_then(|file| file.persist(&path).map_err(|error| error.error));
+            match written {
+                Ok(_) => Ok(()),
+                Err(cause) => Err(StoreError::Directory {
+                    action: "write",
+                    url,
+                    cause,
+                }),
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn put_if_absent(
+        &self,
+        key: &str,
+        value: Bytes,
+        url: String,
+    ) -> Result<Placed, StoreError> {
+        let (root, path) = (self.root.clone(), self.root.join(key));
+        blocking(move || {
+            // The name is given without replacing, in one step of the file system, so of two racers one wins.
+            let written = fill(&root, &path, &value)
+                .and_then(|file| file.persist_noclobber(&path).map_err(|error| error.error));
+            match written {
+                Ok(_) => Ok(Placed::Written),
+                Err(cause) if cause.kind() == ErrorKind::AlreadyExists && !path.is_dir() => {
+                    Ok(Placed::Present)
+                }
+                Err(cause) => Err(StoreError::Directory {
+                    action: "write",
+                    url,
+                    cause,
+                }),
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn list(&self, prefix: &str, url: String) -> Result<Vec<Entry>, StoreError> {
+        let (root, prefix) = (self.root.clone(), prefix.to_owned());
+        blocking(move || {
+            let mut entries = Vec::new();
+            match walk(&root, "", &prefix, &mut entries) {
+                Ok(()) => Ok(entries),
+                Err(cause) => Err(StoreError::Directory {
+                    action: "list",
+                    url,
+                    cause,
+                }),
+            }
+        })
+        .await
+    }
+
+    pub(super) async fn delete(&self, key: &str, url: String) -> Result<(), StoreError> {
+        let path = self.root.join(key);
+        blocking(move || match fs::remove_file(&path) {
+            Ok(()) => Ok(()),
+            Err(cause) if is_absence(&cause) || path.is_dir() => Ok(()),
+            Err(cause) => Err(StoreError::Directory {
+                action: "delete",
+                url,
+                cause,
+            }),
+        })
+        .await
+    }
+}
+
+/// Runs file work where it cannot hold up the tasks of others.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Whether the error says that no file is there: no such name, a folder of that name, or a file where a folder would be.
+fn is_absence(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory
+    )
+}
+
+fn read_error(cause: io::Error, url: String) -> StoreError {
+    if is_absence(&cause) {
+        StoreError::NotFound { url }
+    } else {
+        StoreError::Directory {
+            action: "read",
+            url,
+            cause,
+        }
+    }
+}
+
+/// Reads exactly `range`; `None` when the file ends earlier.
+fn read_range(path: &Path, range: &Range<u64>) -> io::Result<Option<Vec<u8>>> {
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
+    }
+    // Before memory is taken for it: a range is whatever the caller says.
+    if metadata.len() < range.end {
+        return Ok(None);
+    }
+    let mut value =
+        Vec::with_capacity(usize::try_from(range.end - range.start).map_err(io::Error::other)?);
+    file.seek(SeekFrom::Start(range.start))?;
+    file.take(range.end - range.start).read_to_end(&mut value)?;
+    Ok((value.len() as u64 == range.end - range.start).then_some(value))
+}
+
+/// Writes `value` to a fresh file that is ready to be renamed to `path`. It is removed if that does not happen.
+fn fill(root: &Path, path: &Path, value: &[u8]) -> io::Result<NamedTempFile> {
+    let temporary = root.join(TEMPORARY_FOLDER);
+    fs::create_dir_all(&temporary)?;
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.prefix("put-").tempfile_in(&temporary)?;
+    file.write_all(value)?;
+    Ok(file)
+}
+
+/// Adds the files below `folder` whose keys begin with `prefix`. `key` is the folder's own key with a slash at its end,
+/// or nothing for the root. Folders where no such key can be are not opened.
+fn walk(folder: &Path, key: &str, prefix: &str, entries: &mut Vec<Entry>) -> io::Result<()> {
+    let files = match fs::read_dir(folder) {
+        Ok(files) => files,
+        // Gone since its parent was read, or a store that nothing was written to.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for file in files {
+        let file = file?;
+        let Ok(name) = file.file_name().into_string() else {
+            continue;
+        };
+        if key.is_empty() && name == TEMPORARY_FOLDER {
+            continue;
+        }
+        let mut key = format!("{key}{name}");
+        let metadata = match file.metadata() {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        if metadata.is_dir() {
+            key.push('/');
+            if key.starts_with(prefix) || prefix.starts_with(&key) {
+                walk(&file.path(), &key, prefix, entries)?;
+            }
+        } else if metadata.is_file() && key.starts_with(prefix) {
+            entries.push(Entry {
+                key,
+                bytes: metadata.len(),
+            });
+        }
+    }
+    Ok(())
+}

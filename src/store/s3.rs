@@ -1,0 +1,400 @@
+//! A store in S3, or in anything that speaks its protocol: every object is an object, under the store's prefix.
+//!
+//! Every wait ends: connecting after 5 s, a try of a request after a minute and one more second for each MiB it carries,
+//! and a body after the same time. The SDK repeats what may be repeated, 5 tries in all with growing pauses.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::ops::Range;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::endpoint::{DefaultResolver, EndpointFuture, Params, ResolveEndpoint};
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::primitives::ByteStream;
+use bytes::{Bytes, BytesMut};
+
+use super::{Entry, Placed, StoreError, pause_after};
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long one try of a request may take, besides the time for the bytes it carries.
+const TRY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The slowest transfer that is still worth waiting for, in bytes a second.
+const SLOWEST_BYTES_A_SECOND: u64 = 1 << 20;
+
+/// How often the SDK sends one request, the first time included.
+const SEND_TRIES_MAX: u32 = 5;
+
+/// How often an object is read whose bytes stop arriving. The SDK repeats requests, but not bodies that break off.
+const READ_TRIES_MAX: u32 = 4;
+
+/// How often a write that must not overwrite is tried while S3 says that another such write is under way. With
+/// [`pause_after`] that is patience for some 6 s.
+const CONFLICT_TRIES_MAX: u32 = 8;
+
+/// A bucket, and a prefix in it.
+#[derive(Clone)]
+pub(super) struct S3 {
+    client: Client,
+    bucket: String,
+    /// Empty, or ending with a slash.
+    prefix: String,
+}
+
+impl S3 {
+    pub(super) fn new(bucket: String, mut prefix: String, sdk_config: &SdkConfig) -> S3 {
+        let config = aws_sdk_s3::config::Builder::from(sdk_config)
+            .endpoint_resolver(PathStyleForCustomEndpoints(DefaultResolver::new()))
+            .retry_config(RetryConfig::standard().with_max_attempts(SEND_TRIES_MAX))
+            .timeout_config(timeouts(0))
+            .build();
+        if !prefix.is_empty() {
+            prefix.push('/');
+        }
+        S3 {
+            client: Client::from_conf(config),
+            bucket,
+            prefix,
+        }
+    }
+
+    /// What the store's prefix takes of the length that a key may have.
+    pub(super) fn prefix_bytes(&self) -> usize {
+        self.prefix.len()
+    }
+
+    pub(super) async fn get(&self, key: &str, url: String) -> Result<Bytes, StoreError> {
+        self.read(key, None, url).await
+    }
+
+    pub(super) async fn get_range(
+        &self,
+        key: &str,
+        range: Range<u64>,
+        url: String,
+    ) -> Result<Bytes, StoreError> {
+        if range.is_empty() {
+            // HTTP has no way to ask for no bytes, but the contract wants to know whether the object reaches that far.
+            let head = self
+                .client
+                .head_object()
+                .bucket(&self.bucket)
+                .key(self.key(key))
+                .send()
+                .await;
+            let head = head.map_err(|error| self.explain("read", &url, &error))?;
+            return match head
+                .content_length()
+                .and_then(|bytes| u64::try_from(bytes).ok())
+            {
+                Some(bytes) if bytes >= range.end => Ok(Bytes::new()),
+                _ => Err(StoreError::ShortObject {
+                    url,
+                    start: range.start,
+                    end: range.end,
+                }),
+            };
+        }
+        let value = self.read(key, Some(&range), url.clone()).await?;
+        if value.len() as u64 == range.end - range.start {
+            Ok(value)
+        } else {
+            Err(StoreError::ShortObject {
+                url,
+                start: range.start,
+                end: range.end,
+            })
+        }
+    }
+
+    pub(super) async fn put(&self, key: &str, value: Bytes, url: String) -> Result<(), StoreError> {
+        let bytes = value.len() as u64;
+        let put = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(self.key(key))
+            .body(ByteStream::from(value));
+        let put = put
+            .customize()
+            .config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts(bytes)));
+        match put.send().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.explain("write", &url, &error)),
+        }
+    }
+
+    pub(super) async fn put_if_absent(
+        &self,
+        key: &str,
+        value: Bytes,
+        url: String,
+    ) -> Result<Placed, StoreError> {
+        let bytes = value.len() as u64;
+        for tries in 1..=CONFLICT_TRIES_MAX {
+            let put = self
+                .client
+                .put_object()
+                .bucket(&self.bucket)
+                .key(self.key(key));
+            let put = put.if_none_match("*").body(ByteStream::from(value.clone()));
+            let put = put
+                .customize()
+                .config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts(bytes)));
+            match put.send().await {
+                Ok(_) => return Ok(Placed::Written),
+                Err(error) => match status(&error) {
+                    Some(412) => return Ok(Placed::Present),
+                    // Another conditional write of this key is under way; S3 asks to try again.
+                    Some(409) if error.code() == Some("ConditionalRequestConflict") => {}
+                    _ => return Err(self.explain("write", &url, &error)),
+                },
+            }
+            if tries < CONFLICT_TRIES_MAX {
+                tokio::time::sleep(pause_after(tries)).await;
+            }
+        }
+        Err(StoreError::Conflict {
+            url,
+            tries: CONFLICT_TRIES_MAX,
+        })
+    }
+
+    pub(super) async fn list(&self, prefix: &str, url: &str) -> Result<Vec<Entry>, StoreError> {
+        let list = self
+            .client
+            .list_objects_v2()
+            .bucket(&self.bucket)
+            .prefix(self.key(prefix));
+        let mut pages = list.into_paginator().send();
+        let mut entries = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| self.explain("list", url, &error))?;
+            for object in page.contents() {
+                let key = object.key().and_then(|key| key.strip_prefix(&self.prefix));
+                let bytes = object.size().and_then(|bytes| u64::try_from(bytes).ok());
+                if let (Some(key), Some(bytes)) = (key, bytes) {
+                    entries.push(Entry {
+                        key: key.to_owned(),
+                        bytes,
+                    });
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    pub(super) async fn delete(&self, key: &str, url: String) -> Result<(), StoreError> {
+        match self
+            .client
+            .delete_object()
+            .bucket(&self.bucket)
+            .key(self.key(key))
+            .send()
+            .await
+        {
+            Ok(_) => Ok(()),
+            // S3 says yes to deleting what is not there; not everything that speaks its protocol does.
+            Err(error) => match self.explain("delete", &url, &error) {
+                StoreError::NotFound { .. } => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+
+    fn key(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    /// Reads an object or a range of it, again if its bytes break off. The range may come back shorter than asked for.
+    async fn read(
+        &self,
+        key: &str,
+        range: Option<&Range<u64>>,
+        url: String,
+    ) -> Result<Bytes, StoreError> {
+        let header = range.map(|range| format!("bytes={}-{}", range.start, range.end - 1));
+        let mut tries = 1;
+        loop {
+            let get = self
+                .client
+                .get_object()
+                .bucket(&self.bucket)
+                .key(self.key(key))
+                .set_range(header.clone());
+            let output = match (get.send().await, range) {
+                (Ok(output), _) => output,
+                (Err(error), Some(range)) if status(&error) == Some(416) => {
+                    return Err(StoreError::ShortObject {
+                        url,
+                        start: range.start,
+                        end: range.end,
+                    });
+                }
+                (Err(error), _) => return Err(self.explain("read", &url, &error)),
+            };
+            let bytes = output
+                .content_length()
+                .and_then(|bytes| usize::try_from(bytes).ok())
+                .unwrap_or(0);
+            let patience = patience(bytes as u64);
+            let cause = match tokio::time::timeout(patience, collect(output.body, bytes)).await {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(error)) => chain(&error),
+                Err(_) => format!("{bytes} bytes took longer than {} s", patience.as_secs()),
+            };
+            if tries == READ_TRIES_MAX {
+                return Err(StoreError::BrokenRead { url, tries, cause });
+            }
+            tokio::time::sleep(pause_after(tries)).await;
+            tries += 1;
+        }
+    }
+
+    /// Turns the SDK's error into one that says where and what to do.
+    fn explain<E>(&self, action: &'static str, url: &str, error: &SdkError<E>) -> StoreError
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+    {
+        let url = url.to_owned();
+        let (code, status) = (error.code().unwrap_or_default(), status(error));
+        let advice = match (code, status) {
+            ("NoSuchBucket", _) => {
+                return StoreError::NoBucket {
+                    url,
+                    bucket: self.bucket.clone(),
+                };
+            }
+            ("NoSuchKey" | "NotFound", _) | ("", Some(404)) => return StoreError::NotFound { url },
+            (
+                "PermanentRedirect"
+                | "AuthorizationHeaderMalformed"
+                | "IllegalLocationConstraintException",
+                _,
+            )
+            | (_, Some(301 | 307)) => {
+                "is the bucket in another region? name it with --region or AWS_REGION"
+            }
+            (
+                "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken",
+                _,
+            ) => "AWS does not accept the credentials; renew them, or choose others with --profile",
+            (_, Some(401 | 403)) => {
+                "the credentials need s3:GetObject, s3:PutObject and s3:DeleteObject on the objects and s3:ListBucket on \
+                 the bucket; without the last, even a missing object looks forbidden"
+            }
+            ("EntityTooLarge", _) => "S3 takes at most 5 GiB at once; write smaller objects",
+            ("SlowDown" | "ServiceUnavailable", _) | (_, Some(429 | 500..=599)) => {
+                "the service is overloaded or broken; try again later, or with fewer workers"
+            }
+            (_, Some(_)) => "check the store's location and the bucket's settings",
+            (_, None) => match error {
+                SdkError::TimeoutError(_) => {
+                    "nothing answered in time; check the endpoint and the network"
+                }
+                SdkError::DispatchFailure(failure)
+                    if failure.is_io() || failure.is_timeout() || failure.as_other().is_some() =>
+                {
+                    "check the network, and that the endpoint (AWS_ENDPOINT_URL_S3 if it is set) can be reached from here"
+                }
+                _ => {
+                    "check AWS's settings: a region (--region or AWS_REGION), credentials (--profile; \"aws sts \
+                     get-caller-identity\" shows whose they are), the endpoint"
+                }
+            },
+        };
+        StoreError::S3 {
+            action,
+            url,
+            cause: chain(error),
+            advice,
+        }
+    }
+}
+
+/// The SDK's own rules for endpoints, except that the bucket goes into the path whenever the endpoint was set by hand
+/// (AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_S3, a profile, a caller's configuration): `bucket.localhost` rarely has an address.
+#[derive(Debug)]
+struct PathStyleForCustomEndpoints(DefaultResolver);
+
+impl ResolveEndpoint for PathStyleForCustomEndpoints {
+    fn resolve_endpoint<'a>(&'a self, params: &'a Params) -> EndpointFuture<'a> {
+        if params.endpoint().is_none() {
+            return ResolveEndpoint::resolve_endpoint(&self.0, params);
+        }
+        let in_path = Params::builder()
+            .force_path_style(true)
+            .set_endpoint(params.endpoint().map(str::to_owned))
+            .set_bucket(params.bucket().map(str::to_owned))
+            .set_key(params.key().map(str::to_owned))
+            .set_prefix(params.prefix().map(str::to_owned))
+            .set_region(params.region().map(str::to_owned))
+            .set_use_fips(params.use_fips())
+            .set_use_dual_stack(params.use_dual_stack())
+            .set_accelerate(params.accelerate())
+            .set_use_global_endpoint(params.use_global_endpoint())
+            .set_disable_multi_region_access_points(params.disable_multi_region_access_points())
+            .set_disable_s3_express_session_auth(params.disable_s3_express_session_auth())
+            .build();
+        match in_path {
+            Ok(params) => EndpointFuture::new(async move {
+                ResolveEndpoint::resolve_endpoint(&self.0, &params).await
+            }),
+            Err(error) => EndpointFuture::ready(Err(error.into())),
+        }
+    }
+}
+
+/// How long to wait for a transfer of `bytes`.
+fn patience(bytes: u64) -> Duration {
+    TRY_TIMEOUT + Duration::from_secs(bytes / SLOWEST_BYTES_A_SECOND)
+}
+
+/// The deadlines of one try of a request that carries `bytes`.
+fn timeouts(bytes: u64) -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(patience(bytes))
+        .build()
+}
+
+/// The HTTP status of the answer, if there was one.
+fn status<E>(error: &SdkError<E>) -> Option<u16> {
+    error
+        .raw_response()
+        .map(|response| response.status().as_u16())
+}
+
+/// Reads a body of probably `bytes` into one piece of memory.
+async fn collect(
+    mut body: ByteStream,
+    bytes: usize,
+) -> Result<Bytes, aws_sdk_s3::primitives::ByteStreamError> {
+    let mut value = BytesMut::with_capacity(bytes);
+    while let Some(piece) = body.try_next().await? {
+        value.extend_from_slice(&piece);
+    }
+    Ok(value.freeze())
+}
+
+/// An error and everything below it, outermost first. The SDK's own `DisplayErrorContext` would add a debug print of the
+/// whole answer; here what the service said stands at the end in its own words.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(error) = below {
+        let message = error.to_string();
+        // Some layers only repeat the one below.
+        if !text.ends_with(&message) {
+            write!(text, ": {message}").expect("writing to a string cannot fail");
+        }
+        below = error.source();
+    }
+    text
+}

@@ -1,0 +1,387 @@
+//! One environment: a process in a group of its own, its log, its folder, and the port of its Runtime API.
+//!
+//! It does what the pool decided and reports what happens to the process. It knows nothing of invocations.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+use tokio::net::unix::pipe;
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::decision::EnvironmentId;
+use super::function::LocalFunction;
+use super::invocation::{random_bytes, to_hex};
+use super::log::{Log, LogSink, utc_date};
+use super::memory;
+use super::message::{Call, Message};
+use super::runtime_api;
+
+/// How often a busy environment's memory is looked at.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
+/// What of this process's environment reaches the functions: how to find programs, and AWS's settings.
+const PASSED_ON: [&str; 10] = [
+    "PATH",
+    "LANG",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+];
+/// Endpoints of stand-ins for AWS's services: `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>`.
+const PASSED_ON_PREFIX: &str = "AWS_ENDPOINT_URL";
+
+/// A running environment. Dropping it kills its processes and removes its folder.
+pub(super) struct Environment {
+    pub(super) log: Arc<Mutex<Log>>,
+    pub(super) started: Instant,
+    group: Arc<Group>,
+    memory: Arc<MemoryUse>,
+    /// API, log reader and supervisor; they end with this.
+    _tasks: JoinSet<()>,
+    folder: Option<TempDir>,
+}
+
+/// A process group, signalled only as long as its leader was not reaped: after that its number may be another's.
+struct Group {
+    leader: Pid,
+    reaped: Mutex<bool>,
+}
+
+#[derive(Default)]
+struct MemoryUse {
+    measured: AtomicBool,
+    peak_kib: AtomicU64,
+}
+
+impl MemoryUse {
+    fn measure(&self, leader: u32) -> u64 {
+        let used_kib = memory::resident_kib(leader);
+        self.peak_kib
+            .fetch_max(used_kib, Ordering::Relaxed)
+            .max(used_kib)
+    }
+}
+
+impl Environment {
+    /// Starts the function's command. The environment's events go to `events`.
+    pub(super) fn start(
+        id: EnvironmentId,
+        function: &Arc<LocalFunction>,
+        region: &str,
+        sink: Option<LogSink>,
+        events: mpsc::Sender<Message>,
+    ) -> io::Result<Environment> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        let api = listener.local_addr()?;
+        let folder = tempfile::Builder::new()
+            .prefix("lswitch-local-")
+            .tempdir()?;
+        let (output, input) = io::pipe()?;
+        let mut command = command(function, region, api, &folder)?;
+        command
+            .stdin(Stdio::null())
+            .stdout(input.try_clone()?)
+            .stderr(input);
+        let child = command.spawn()?;
+        drop(command); // It holds the pipe's writing end, which would keep us from seeing the log's end.
+        let leader = child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .and_then(Pid::from_raw);
+        let leader = leader.expect("a child that was just started has a process id");
+        let group = Arc::new(Group {
+            leader,
+            reaped: Mutex::new(false),
+        });
+
+        let mut log = Log::new(&function.name, id.0, sink);
+        let output = pipe::Receiver::from_owned_fd(OwnedFd::from(output))?;
+        log.attach(File::from(
+            std::os::fd::AsFd::as_fd(&output).try_clone_to_owned()?,
+        ));
+        let log = Arc::new(Mutex::new(log));
+
+        let memory = Arc::new(MemoryUse::default());
+        memory.measured.store(true, Ordering::Relaxed);
+        let limit_kib = u64::from(function.memory_mb) * 1024;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(runtime_api::serve(
+            tokio::net::TcpListener::from_std(listener)?,
+            id,
+            Arc::clone(function),
+            events.clone(),
+        ));
+        tasks.spawn(read_log(output, Arc::clone(&log)));
+        tasks.spawn(supervise(
+            child,
+            id,
+            Arc::clone(&group),
+            Arc::clone(&memory),
+            limit_kib,
+            events,
+        ));
+        Ok(Environment {
+            log,
+            started: Instant::now(),
+            group,
+            memory,
+            _tasks: tasks,
+            folder: Some(folder),
+        })
+    }
+
+    pub(super) fn log(&self) -> MutexGuard<'_, Log> {
+        lock(&self.log)
+    }
+
+    /// SIGSTOP. Should this process die without notice, the kernel hangs up (SIGHUP) its stopped, now orphaned groups.
+    pub(super) fn freeze(&self) {
+        self.memory.measured.store(false, Ordering::Relaxed);
+        self.group.signal(Signal::STOP);
+    }
+
+    pub(super) fn thaw(&self) {
+        self.memory.measured.store(true, Ordering::Relaxed);
+        self.group.signal(Signal::CONT);
+    }
+
+    pub(super) fn terminate(&self) {
+        self.group.signal(Signal::TERM);
+    }
+
+    pub(super) fn kill(&self) {
+        self.group.signal(Signal::KILL);
+    }
+
+    /// The most memory that it was seen to hold.
+    pub(super) fn peak_mb(&self) -> u64 {
+        self.memory
+            .measure(self.group.leader.as_raw_nonzero().get().unsigned_abs())
+            .div_ceil(1024)
+    }
+
+    /// Hands out the folder, whose removal may take a while.
+    pub(super) fn take_folder(&mut self) -> Option<TempDir> {
+        self.folder.take()
+    }
+}
+
+impl Drop for Environment {
+    fn drop(&mut self) {
+        self.group.signal(Signal::KILL);
+    }
+}
+
+impl Group {
+    fn signal(&self, signal: Signal) {
+        let reaped = lock(&self.reaped);
+        if !*reaped && let Err(error) = rustix::process::kill_process_group(self.leader, signal) {
+            tracing::debug!(group = ?self.leader, ?signal, %error, "cannot signal an environment; it just ended");
+        }
+    }
+
+    /// The leader is gone: whatever it left behind goes with it.
+    fn end(&self) {
+        self.signal(Signal::KILL);
+        *lock(&self.reaped) = true;
+    }
+}
+
+/// How Lambda words an end that nobody asked for.
+pub(super) fn describe_exit(status: &io::Result<ExitStatus>) -> String {
+    match status {
+        Ok(status) => match (status.code(), status.signal()) {
+            (Some(0), _) => "Runtime exited without providing a reason".to_owned(),
+            (Some(code), _) => format!("Runtime exited with error: exit status {code}"),
+            (None, signal) => {
+                let core = if status.core_dumped() {
+                    " (core dumped)"
+                } else {
+                    ""
+                };
+                format!(
+                    "Runtime exited with error: signal: {}{core}",
+                    signal_name(signal.unwrap_or_default())
+                )
+            }
+        },
+        Err(error) => format!("Runtime exited with error: {error}"),
+    }
+}
+
+/// The words of Lambda's own supervisor, which is written in Go.
+fn signal_name(signal: i32) -> String {
+    let names = [
+        (Signal::HUP, "hangup"),
+        (Signal::INT, "interrupt"),
+        (Signal::QUIT, "quit"),
+        (Signal::ILL, "illegal instruction"),
+        (Signal::TRAP, "trace/breakpoint trap"),
+        (Signal::ABORT, "aborted"),
+        (Signal::BUS, "bus error"),
+        (Signal::FPE, "floating point exception"),
+        (Signal::KILL, "killed"),
+        (Signal::SEGV, "segmentation fault"),
+        (Signal::PIPE, "broken pipe"),
+        (Signal::ALARM, "alarm clock"),
+        (Signal::TERM, "terminated"),
+    ];
+    let name = names
+        .iter()
+        .find(|(known, _)| known.as_raw() == signal)
+        .map(|(_, name)| (*name).to_owned());
+    name.unwrap_or_else(|| format!("signal {signal}"))
+}
+
+fn command(
+    function: &LocalFunction,
+    region: &str,
+    api: SocketAddr,
+    folder: &TempDir,
+) -> io::Result<Command> {
+    let (home, temporary) = (folder.path().join("home"), folder.path().join("tmp"));
+    std::fs::create_dir(&home)?;
+    std::fs::create_dir(&temporary)?;
+    let task_root = function.task_root.clone().unwrap_or_else(|| home.clone());
+    let (program, arguments) = function
+        .command
+        .split_first()
+        .expect("functions without a command are refused");
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .current_dir(&task_root)
+        .process_group(0)
+        .kill_on_drop(true)
+        .env_clear();
+    let passed_on = |name: &OsString| {
+        name.to_str()
+            .is_some_and(|name| PASSED_ON.contains(&name) || name.starts_with(PASSED_ON_PREFIX))
+    };
+    command.envs(std::env::vars_os().filter(|(name, _)| passed_on(name)));
+    let (year, month, day) = utc_date(SystemTime::now());
+    let stream = format!(
+        "{year}/{month:02}/{day:02}/[$LATEST]{}",
+        to_hex(&random_bytes::<16>())
+    );
+    command
+        .env("AWS_REGION", region)
+        .env("AWS_DEFAULT_REGION", region)
+        .env("TZ", ":UTC")
+        .env("HOME", &home)
+        .env("TMPDIR", &temporary)
+        .env("LAMBDA_TASK_ROOT", &task_root)
+        .env("_HANDLER", &function.handler)
+        .env("AWS_EXECUTION_ENV", "AWS_Lambda_provided.al2023")
+        .env("AWS_LAMBDA_FUNCTION_NAME", &function.name)
+        .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
+        .env(
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+            function.memory_mb.to_string(),
+        )
+        .env("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
+        .env(
+            "AWS_LAMBDA_LOG_GROUP_NAME",
+            format!("/aws/lambda/{}", function.name),
+        )
+        .env("AWS_LAMBDA_LOG_STREAM_NAME", stream)
+        .env("AWS_LAMBDA_RUNTIME_API", api.to_string())
+        .envs(&function.environment);
+    Ok(command)
+}
+
+/// Waits for the process's end, and looks at its memory meanwhile.
+async fn supervise(
+    mut child: Child,
+    id: EnvironmentId,
+    group: Arc<Group>,
+    memory: Arc<MemoryUse>,
+    limit_kib: u64,
+    events: mpsc::Sender<Message>,
+) {
+    let leader = group.leader.as_raw_nonzero().get().unsigned_abs();
+    let mut interval = tokio::time::interval(MEMORY_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut exceeded = false;
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status,
+            _ = interval.tick() => {}
+        }
+        if !exceeded && memory.measured.load(Ordering::Relaxed) {
+            let used_kib = memory.measure(leader);
+            if used_kib > limit_kib {
+                exceeded = true;
+                group.signal(Signal::KILL); // Now: what it takes while the message waits is this machine's memory.
+                let call = Call::MemoryExceeded {
+                    used_mb: used_kib.div_ceil(1024),
+                };
+                let _gone = events.send(Message::Call(id, call)).await;
+            }
+        }
+    };
+    group.end();
+    let _gone = events.send(Message::Call(id, Call::Exited(status))).await;
+}
+
+async fn read_log(output: pipe::Receiver, log: Arc<Mutex<Log>>) {
+    let mut buffer = [0; 8192];
+    while output.readable().await.is_ok() {
+        let mut log = lock(&log);
+        // Read and take under one lock, or another reader's later bytes could come first.
+        match output.try_read(&mut buffer) {
+            Ok(0) => return log.end_line(),
+            Ok(bytes) => log.push(&buffer[..bytes]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// A panic elsewhere leaves logs and flags usable, so it is no reason for another one here.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exits_are_worded_as_on_lambda() {
+        let described = |raw| describe_exit(&Ok(ExitStatus::from_raw(raw)));
+        assert_eq!(described(0), "Runtime exited without providing a reason");
+        assert_eq!(
+            described(3 << 8),
+            "Runtime exited with error: exit status 3"
+        );
+        assert_eq!(described(9), "Runtime exited with error: signal: killed");
+        assert_eq!(
+            described(11),
+            "Runtime exited with error: signal: segmentation fault"
+        );
+        assert_eq!(
+            described(64),
+            "Runtime exited with error: signal: signal 64"
+        );
+    }
+}

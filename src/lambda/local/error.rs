@@ -1,0 +1,65 @@
+//! What can keep a local Lambda from being set up. What goes wrong later is answered over HTTP, as on AWS.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Why a local Lambda, or one of its functions, could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// The Invoke API's port could not be opened.
+    #[error(
+        "cannot listen on {listen} for the local Lambda: {source}; is another one running? Port 0 takes a free one"
+    )]
+    Listen {
+        /// The address that was asked for.
+        listen: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The Invoke API asks for no credentials, so it stays on this machine.
+    #[error(
+        "the local Lambda runs commands for whoever can reach it, so it listens on loopback only, not on {listen}; use 127.0.0.1"
+    )]
+    NotLoopback {
+        /// The address that was asked for.
+        listen: SocketAddr,
+    },
+    /// No environment would ever be allowed to start.
+    #[error("the local Lambda's concurrency is 0, so nothing could ever run; give 1 or more")]
+    NoConcurrency,
+    /// Two functions have one name.
+    #[error("two local functions are named {name:?}; rename one of them")]
+    DuplicateFunction {
+        /// The name that occurs twice.
+        name: String,
+    },
+    /// A value of a function breaks one of Lambda's rules.
+    #[error("function {function}: {key}: {problem}")]
+    FunctionValue {
+        /// The function's name, or the file that describes it.
+        function: String,
+        /// The key in the function's file, for example `memory_mb`.
+        key: &'static str,
+        /// What is wrong and what would be right.
+        problem: String,
+    },
+    /// A function's file is no TOML, or has keys that mean nothing.
+    #[error("{}:{line}: {problem}; a function has the keys command, handler, memory_mb, timeout_s, task_root and [environment]", file.display())]
+    FunctionFile {
+        /// The file.
+        file: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What the TOML reader said.
+        problem: String,
+    },
+    /// A function's file, or the folder of functions, could not be read.
+    #[error("cannot read {}: {source}; a local function is a file NAME.toml", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}

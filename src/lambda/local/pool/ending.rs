@@ -1,0 +1,111 @@
+//! How environments end, and what becomes of the invocations they had.
+
+use std::time::Instant;
+
+use super::super::decision::{Action, EnvironmentId};
+use super::super::invocation::{Outcome, Refusal, RequestId};
+use super::{Pool, Promise, Queued, State};
+
+impl Pool {
+    /// Ends an environment the way Lambda does when nothing is wrong: with a warning to those who registered for it.
+    pub(super) fn shut_down(&mut self, now: Instant, id: EnvironmentId) {
+        let killed = "Runtime exited with error: signal: killed";
+        let Some(environment) = self.environments.get(&id) else {
+            return;
+        };
+        if environment.is_ending() {
+            return;
+        }
+        if environment.extensions.is_empty() {
+            self.kill(id, |request| {
+                Outcome::failed(request, "Runtime.ExitError", killed)
+            });
+            return;
+        }
+        self.thaw(id);
+        let kill_at = now + self.limits.grace;
+        self.end(id, Some(kill_at), |request| {
+            Outcome::failed(request, "Runtime.ExitError", killed)
+        });
+        let environment = self
+            .environments
+            .get_mut(&id)
+            .expect("it was there above, and ending leaves it");
+        for (name, extension) in environment.extensions.iter_mut() {
+            if extension.wants.shutdown && std::mem::take(&mut extension.waits) {
+                let (extension, reason, deadline) = (name.clone(), "spindown", kill_at);
+                self.actions.push_back(Action::TellShutdown {
+                    environment: id,
+                    extension,
+                    reason,
+                    deadline,
+                });
+            }
+        }
+        self.actions
+            .push_back(Action::Terminate { environment: id });
+    }
+
+    /// Ends an environment at once and answers whoever waited for it. Nothing happens to one that was killed already.
+    pub(super) fn kill(
+        &mut self,
+        id: EnvironmentId,
+        outcome_of: impl FnOnce(&RequestId) -> Outcome,
+    ) {
+        match self
+            .environments
+            .get(&id)
+            .map(|environment| &environment.state)
+        {
+            None | Some(State::Ending { kill_at: None }) => return,
+            Some(_) => {}
+        }
+        self.actions.push_back(Action::Kill { environment: id });
+        self.end(id, None, outcome_of);
+    }
+
+    fn end(
+        &mut self,
+        id: EnvironmentId,
+        kill_at: Option<Instant>,
+        outcome_of: impl FnOnce(&RequestId) -> Outcome,
+    ) {
+        let environment = self
+            .environments
+            .get_mut(&id)
+            .expect("only environments of the pool are ended");
+        let function = environment.function.clone();
+        match std::mem::replace(&mut environment.state, State::Ending { kill_at }) {
+            State::Starting { request, .. } | State::Busy { request, .. } => {
+                let outcome = outcome_of(&request);
+                self.actions.push_back(Action::Finish {
+                    environment: id,
+                    request,
+                    outcome,
+                });
+            }
+            State::Returning {
+                promised: Some(Promise { request, .. }),
+                ..
+            } if self.stopping => {
+                self.actions.push_back(Action::Refuse {
+                    request,
+                    refusal: Refusal::Stopping,
+                });
+            }
+            // It was accepted, so it is not refused now: it is the next to be placed.
+            State::Returning {
+                promised: Some(Promise { request, .. }),
+                ..
+            } => {
+                self.queue.push_front(Queued {
+                    request,
+                    function,
+                    bytes: 0,
+                });
+            }
+            State::Returning { promised: None, .. } | State::Idle { .. } | State::Ending { .. } => {
+            }
+        }
+    }
+}

@@ -1,1 +1,147 @@
-//! Placeholder.
+//! The command line: arguments, printing, exit codes. One file a subcommand; how anything works is below.
+
+mod generate;
+mod invoke;
+mod lambda;
+mod local;
+mod preprocess;
+mod serve;
+mod settings;
+mod ui;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failed
+  2    wrong usage
+  3    finished in part
+  130  interrupted";
+
+const EXAMPLES: &str = "\
+Examples:
+  lswitch generate rmat --scale 12 --edge-factor 8 --seed 1 --out graph.txt
+  lswitch preprocess graph.txt --parts 4 --out graph.parts
+  lswitch invoke pagerank --graph graph.parts --workers 4
+
+Run \"lswitch help COMMAND\" for what a command takes.";
+
+/// The missing wire between serverless functions: a TCP switch, and the jobs that run on it.
+#[derive(Debug, Parser)]
+#[command(name = "lswitch", version, before_help = EXAMPLES, after_help = EXIT_CODES, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Say only what went wrong
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Preprocess(preprocess::Preprocess),
+    Serve(serve::Serve),
+    Invoke(invoke::Invoke),
+    Lambda(lambda::Lambda),
+    Generate(generate::Generate),
+    Local(local::Local),
+}
+
+/// How a command ended, for the shell. The numbers are part of the interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    Done = 0,
+    Failed = 1,
+    Usage = 2,
+    Interrupted = 130,
+}
+
+/// Wrong usage that only shows after parsing.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct UsageError(String);
+
+/// The user stopped it.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+struct Interrupted;
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    ui::start_logging();
+    if crate::lambda::runtime::is_lambda() && std::env::args_os().len() <= 1 {
+        return finish(lambda::Lambda {}.run());
+    }
+    let cli = Cli::parse();
+    let ui = ui::Ui::new(cli.quiet);
+    finish(match cli.command {
+        Command::Preprocess(command) => command.run(&ui),
+        Command::Serve(command) => command.run(&ui),
+        Command::Invoke(command) => command.run(&ui),
+        Command::Lambda(command) => command.run(),
+        Command::Generate(command) => command.run(&ui),
+        Command::Local(command) => command.run(&ui),
+    })
+}
+
+fn finish(outcome: anyhow::Result<()>) -> ExitCode {
+    let exit = match outcome {
+        Ok(()) => Exit::Done,
+        Err(error) if ui::is_closed_pipe(&error) => Exit::Done,
+        Err(error) => {
+            ui::print_error(&error);
+            if error.is::<UsageError>() {
+                Exit::Usage
+            } else if error.is::<Interrupted>() {
+                Exit::Interrupted
+            } else {
+                Exit::Failed
+            }
+        }
+    };
+    ExitCode::from(exit as u8)
+}
+
+/// Runs a command's asynchronous part.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(work);
+    // Blocking work that was abandoned, say by Ctrl-C, must not hold the process.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+    outcome
+}
+
+/// Completes at the first Ctrl-C or SIGTERM; a second one ends the process at once.
+async fn interrupted() {
+    signal().await;
+    tokio::spawn(async {
+        signal().await;
+        std::process::exit(Exit::Interrupted as i32);
+    });
+}
+
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    // A handler cannot be installed only when the runtime has no signal driver, which block_on() enables.
+    let mut terminate = signal(SignalKind::terminate()).expect("the runtime has a signal driver");
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,1 +1,12 @@
-//! Placeholder.
+//! Jobs: the driver that runs one, the pack that runs its ranks, and the programs.
+//!
+//! This is where [`crate::net`], [`crate::graph`], [`crate::lambda`] and [`crate::store`] meet. Programs see a
+//! [`context::Context`] and nothing of sockets or Lambda's HTTP.
+
+pub mod context;
+pub mod driver;
+pub mod pack;
+pub mod pagerank;
+pub mod preprocess;
+pub mod program;
+pub mod report;

@@ -4,7 +4,7 @@
 //! heartbeat nor the socket. A pack always reads its socket: what arrives waits in mailboxes.
 
 use crate::net::comm::{Comm, Shared};
-use crate::net::frame::kind;
+use crate::net::frame::{Frame, kind};
 use crate::net::link::{FrameReader, LinkError, dial, ending, write_outbox};
 use crate::net::message::{Control, Hello, Leave, Role, Span, Start, bare_frame, cut_reason};
 use crate::net::outbox::Outbox;
@@ -51,16 +51,35 @@ impl Pack {
     /// # Errors
     /// When the switch cannot be reached, refuses, or ends the job, or when not all ranks came in time.
     pub async fn join(options: JoinOptions) -> Result<Pack, LinkError> {
-        let JoinOptions { span, incarnation, epoch, .. } = options;
+        let JoinOptions {
+            span,
+            incarnation,
+            epoch,
+            ..
+        } = options;
         let deadline = Instant::now() + options.join_within;
-        let hello = Hello::new(options.job, options.token, Role::Pack { span, incarnation, epoch });
+        let hello = Hello::new(
+            options.job,
+            options.token,
+            Role::Pack {
+                span,
+                incarnation,
+                epoch,
+            },
+        );
         let (mut reader, write) = dial(&options.switch, &hello, deadline).await?;
         let outbox = Arc::new(Outbox::default());
         let writer = tokio::spawn({
             let outbox = outbox.clone();
             async move {
                 // A failure to write shows on the reading side too, where it is reported.
-                let _ = write_outbox(&outbox, write, Duration::from_millis(LOST_AFTER_MS), "switch").await;
+                let _ = write_outbox(
+                    &outbox,
+                    write,
+                    Duration::from_millis(LOST_AFTER_MS),
+                    "switch",
+                )
+                .await;
             }
         });
         let heartbeat = tokio::spawn({
@@ -81,18 +100,36 @@ impl Pack {
                 outbox.discard();
                 return Err(match failed {
                     Ok(Err(error)) => error,
-                    _ => LinkError::Silent { peer: "start of the job, for which all ranks must join,", seconds: options.join_within.as_secs() },
+                    _ => LinkError::Silent {
+                        peer: "start of the job, for which all ranks must join,",
+                        seconds: options.join_within.as_secs(),
+                    },
                 });
             }
         };
-        let shared = Arc::new(Shared::new(span, options.size, epoch, packs, outbox, options.deadline));
+        let shared = Arc::new(Shared::new(
+            span,
+            options.size,
+            epoch,
+            packs,
+            outbox,
+            options.deadline,
+        ));
         let reading = tokio::spawn(deliver(shared.clone(), reader));
-        Ok(Pack { shared, tasks: vec![reading, heartbeat, writer] })
+        Ok(Pack {
+            shared,
+            tasks: vec![reading, heartbeat, writer],
+        })
     }
 
     /// What one rank of the pack speaks through. `index` counts from 0 within the pack.
     pub fn comm(&self, index: u32) -> Comm {
         Comm::new(self.shared.clone(), self.shared.span.first_rank + index)
+    }
+
+    /// Ends every wait of the pack's ranks, now and later: one of them failed.
+    pub fn interrupt(&self) {
+        self.shared.close_mailboxes();
     }
 
     /// Says that the pack is done, or why its program failed; waits for the answer and closes.
@@ -109,7 +146,10 @@ impl Pack {
         match (answered, ended) {
             (_, Some(error)) => Err(error),
             (Ok(_), None) => Ok(()),
-            (Err(_), None) => Err(LinkError::Silent { peer: "switch", seconds: LOST_AFTER_MS / 1000 }),
+            (Err(_), None) => Err(LinkError::Silent {
+                peer: "switch",
+                seconds: LOST_AFTER_MS / 1000,
+            }),
         }
     }
 }
@@ -140,10 +180,13 @@ async fn wait_for_start(reader: &mut FrameReader) -> Result<Start, LinkError> {
 }
 
 /// The next frame from a switch that must answer our heartbeats.
-async fn live(reader: &mut FrameReader) -> Result<crate::net::frame::Frame, LinkError> {
+async fn live(reader: &mut FrameReader) -> Result<Frame, LinkError> {
     match timeout(Duration::from_millis(LOST_AFTER_MS), reader.next()).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(LinkError::Silent { peer: "switch", seconds: LOST_AFTER_MS / 1000 }),
+        Err(_) => Err(LinkError::Silent {
+            peer: "switch",
+            seconds: LOST_AFTER_MS / 1000,
+        }),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Bulk payloads never pass through here; they travel as raw bytes.
 
-use bincode::config::{Configuration, Fixint, LittleEndian, Limit};
+use bincode::config::{Configuration, Fixint, Limit, LittleEndian};
 use bincode::error::{DecodeError, EncodeError};
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -16,7 +16,9 @@ pub const HELLO_MAX: usize = 512;
 pub const REPORT_MAX: usize = 16 * 1024 * 1024;
 
 const fn config<const LIMIT: usize>() -> Configuration<LittleEndian, Fixint, Limit<LIMIT>> {
-    bincode::config::standard().with_fixed_int_encoding().with_limit::<LIMIT>()
+    bincode::config::standard()
+        .with_fixed_int_encoding()
+        .with_limit::<LIMIT>()
 }
 
 /// Encodes a value; a value that encodes to more than `LIMIT` bytes is an error.
@@ -26,7 +28,10 @@ const fn config<const LIMIT: usize>() -> Configuration<LittleEndian, Fixint, Lim
 pub fn encode<const LIMIT: usize>(value: &impl Serialize) -> Result<Vec<u8>, EncodeError> {
     let bytes = bincode::serde::encode_to_vec(value, config::<LIMIT>())?;
     if bytes.len() > LIMIT {
-        return Err(EncodeError::OtherString(format!("{} bytes are over the limit of {LIMIT}", bytes.len())));
+        return Err(EncodeError::OtherString(format!(
+            "{} bytes are over the limit of {LIMIT}",
+            bytes.len()
+        )));
     }
     Ok(bytes)
 }
@@ -38,7 +43,10 @@ pub fn encode<const LIMIT: usize>(value: &impl Serialize) -> Result<Vec<u8>, Enc
 pub fn decode<T: DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> Result<T, DecodeError> {
     let (value, used) = bincode::serde::decode_from_slice(bytes, config::<LIMIT>())?;
     if used != bytes.len() {
-        return Err(DecodeError::OtherString(format!("{} bytes are left over", bytes.len() - used)));
+        return Err(DecodeError::OtherString(format!(
+            "{} bytes are left over",
+            bytes.len() - used
+        )));
     }
     Ok(value)
 }

@@ -31,7 +31,9 @@ pub enum CollectiveError {
         found: u64,
     },
     /// The packs disagree about the call.
-    #[error("collective call {sequence} has {found} elements here and {expected} elsewhere; all ranks must make the same calls")]
+    #[error(
+        "collective call {sequence} has {found} elements here and {expected} elsewhere; all ranks must make the same calls"
+    )]
     Mismatch {
         /// The call's number.
         sequence: u64,
@@ -68,26 +70,46 @@ impl Collectives {
     ///
     /// # Errors
     /// When the call is not the pack's next, or does not fit those of the other packs.
-    pub fn contribute(&mut self, pack: u32, sequence: u64, operation: u32, body: &Bytes, packs: usize) -> Result<Option<Bytes>, CollectiveError> {
+    pub fn contribute(
+        &mut self,
+        pack: u32,
+        sequence: u64,
+        operation: u32,
+        body: &Bytes,
+        packs: usize,
+    ) -> Result<Option<Bytes>, CollectiveError> {
         if operation != SUM_I128 {
             return Err(CollectiveError::UnknownOperation(operation));
         }
         let next = self.next.entry(pack).or_default();
         if sequence != *next {
-            return Err(CollectiveError::Sequence { expected: *next, found: sequence });
+            return Err(CollectiveError::Sequence {
+                expected: *next,
+                found: sequence,
+            });
         }
         let values = decode(body)?;
         *next += 1;
-        let pending = self.pending.entry(sequence).or_insert_with(|| Pending { sums: vec![0; values.len()], contributed: 0 });
+        let pending = self.pending.entry(sequence).or_insert_with(|| Pending {
+            sums: vec![0; values.len()],
+            contributed: 0,
+        });
         if pending.sums.len() != values.len() {
-            return Err(CollectiveError::Mismatch { sequence, expected: pending.sums.len(), found: values.len() });
+            return Err(CollectiveError::Mismatch {
+                sequence,
+                expected: pending.sums.len(),
+                found: values.len(),
+            });
         }
         add(&mut pending.sums, &values).ok_or(CollectiveError::Overflow(sequence))?;
         pending.contributed += 1;
         if pending.contributed < packs {
             return Ok(None);
         }
-        let done = self.pending.remove(&sequence).expect("it was there a line above");
+        let done = self
+            .pending
+            .remove(&sequence)
+            .expect("it was there a line above");
         Ok(Some(encode(&done.sums)))
     }
 }
@@ -115,7 +137,10 @@ pub fn decode(body: &Bytes) -> Result<Vec<i128>, CollectiveError> {
     if body.len() % 16 != 0 {
         return Err(CollectiveError::Length(body.len()));
     }
-    Ok(body.chunks_exact(16).map(|mut element| element.get_i128_le()).collect())
+    Ok(body
+        .chunks_exact(16)
+        .map(|mut element| element.get_i128_le())
+        .collect())
 }
 
 #[cfg(test)]
@@ -125,21 +150,47 @@ mod tests {
     #[test]
     fn the_last_contribution_gives_the_sum_and_calls_do_not_mix() {
         let mut calls = Collectives::default();
-        let mut give = |pack, sequence, values: &[i128]| calls.contribute(pack, sequence, SUM_I128, &encode(values), 2);
+        let mut give = |pack, sequence, values: &[i128]| {
+            calls.contribute(pack, sequence, SUM_I128, &encode(values), 2)
+        };
         assert_eq!(give(0, 0, &[1, -2]), Ok(None));
         assert_eq!(give(0, 1, &[10]), Ok(None), "a pack may be one call ahead");
-        assert_eq!(give(4, 0, &[i128::MAX - 1, 5]), Ok(Some(encode(&[i128::MAX, 3]))));
+        assert_eq!(
+            give(4, 0, &[i128::MAX - 1, 5]),
+            Ok(Some(encode(&[i128::MAX, 3])))
+        );
         assert_eq!(give(4, 1, &[1]), Ok(Some(encode(&[11]))));
-        assert_eq!(give(0, 3, &[]), Err(CollectiveError::Sequence { expected: 2, found: 3 }));
+        assert_eq!(
+            give(0, 3, &[]),
+            Err(CollectiveError::Sequence {
+                expected: 2,
+                found: 3
+            })
+        );
     }
 
     #[test]
     fn contributions_that_do_not_fit_are_refused() {
         let mut calls = Collectives::default();
-        assert_eq!(calls.contribute(0, 0, 7, &Bytes::new(), 2), Err(CollectiveError::UnknownOperation(7)));
-        assert_eq!(calls.contribute(0, 0, SUM_I128, &Bytes::from_static(b"abc"), 2), Err(CollectiveError::Length(3)));
+        assert_eq!(
+            calls.contribute(0, 0, 7, &Bytes::new(), 2),
+            Err(CollectiveError::UnknownOperation(7))
+        );
+        assert_eq!(
+            calls.contribute(0, 0, SUM_I128, &Bytes::from_static(b"abc"), 2),
+            Err(CollectiveError::Length(3))
+        );
         assert_eq!(calls.contribute(0, 0, SUM_I128, &encode(&[1]), 2), Ok(None));
-        let error = calls.contribute(1, 0, SUM_I128, &encode(&[1, 2]), 2).expect_err("two elements are not one");
-        assert_eq!(error, CollectiveError::Mismatch { sequence: 0, expected: 1, found: 2 });
+        let error = calls
+            .contribute(1, 0, SUM_I128, &encode(&[1, 2]), 2)
+            .expect_err("two elements are not one");
+        assert_eq!(
+            error,
+            CollectiveError::Mismatch {
+                sequence: 0,
+                expected: 1,
+                found: 2
+            }
+        );
     }
 }

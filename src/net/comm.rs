@@ -58,7 +58,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(span: Span, size: u32, epoch: u32, packs: Vec<Span>, outbox: Arc<Outbox>, deadline: Instant) -> Shared {
+    pub(crate) fn new(
+        span: Span,
+        size: u32,
+        epoch: u32,
+        packs: Vec<Span>,
+        outbox: Arc<Outbox>,
+        deadline: Instant,
+    ) -> Shared {
         Shared {
             span,
             size,
@@ -78,11 +85,21 @@ impl Shared {
     pub(crate) fn deliver(&self, destination: u32, message: Message) -> Result<(), LinkError> {
         let index = destination.wrapping_sub(self.span.first_rank) as usize;
         let Some(mailbox) = self.mailboxes.get(index) else {
-            return Err(LinkError::Misrouted { destination, span: self.span });
+            return Err(LinkError::Misrouted {
+                destination,
+                span: self.span,
+            });
         };
-        let waiting = self.mailbox_bytes.fetch_add(message.payload.len(), Ordering::Relaxed) + message.payload.len();
+        let waiting = self
+            .mailbox_bytes
+            .fetch_add(message.payload.len(), Ordering::Relaxed)
+            + message.payload.len();
         if waiting > MAILBOXES_MAX {
-            return Err(LinkError::MailboxesFull { destination, source_rank: message.source, tag: message.tag });
+            return Err(LinkError::MailboxesFull {
+                destination,
+                source_rank: message.source,
+                tag: message.tag,
+            });
         }
         mailbox.deliver(message);
         Ok(())
@@ -127,7 +144,13 @@ pub struct Comm {
 
 impl Comm {
     pub(crate) fn new(shared: Arc<Shared>, rank: u32) -> Comm {
-        Comm { shared, rank, next: HashMap::new(), sent_messages: 0, sent_bytes: 0 }
+        Comm {
+            shared,
+            rank,
+            next: HashMap::new(),
+            sent_messages: 0,
+            sent_bytes: 0,
+        }
     }
 
     /// This rank.
@@ -157,11 +180,21 @@ impl Comm {
     /// When there is no such rank, or the connection or the job ended.
     pub fn send(&mut self, to: u32, tag: u32, payload: Bytes) -> Result<(), CommError> {
         if to >= self.shared.size {
-            return Err(CommError::Usage(format!("rank {} sent to rank {to} of a job of {} ranks", self.rank, self.shared.size)));
+            return Err(CommError::Usage(format!(
+                "rank {} sent to rank {to} of a job of {} ranks",
+                self.rank, self.shared.size
+            )));
         }
         if self.shared.span.contains(to) {
-            let message = Message { source: self.rank, tag, payload };
-            return self.shared.deliver(to, message).map_err(|error| CommError::Ended(error.to_string()));
+            let message = Message {
+                source: self.rank,
+                tag,
+                payload,
+            };
+            return self
+                .shared
+                .deliver(to, message)
+                .map_err(|error| CommError::Ended(error.to_string()));
         }
         self.transmit(to, tag, payload)
     }
@@ -188,7 +221,9 @@ impl Comm {
         let impatient = || warn!("rank {rank} has waited 5 s for {}", what());
         match mailbox.receive(from, tag, self.shared.deadline, impatient) {
             Ok(message) => {
-                self.shared.mailbox_bytes.fetch_sub(message.payload.len(), Ordering::Relaxed);
+                self.shared
+                    .mailbox_bytes
+                    .fetch_sub(message.payload.len(), Ordering::Relaxed);
                 Ok(message)
             }
             Err(NoMessage::Closed) => Err(self.shared.ended()),
@@ -203,9 +238,17 @@ impl Comm {
     /// When vectors differ in length, a sum is over an i128, the connection or the job ended, or the deadline passed.
     pub fn all_reduce_sum(&mut self, values: &[i128]) -> Result<Arc<Vec<i128>>, CommError> {
         if values.len() > ELEMENTS_MAX {
-            return Err(CommError::Usage(format!("an all-reduce takes at most {ELEMENTS_MAX} elements, not {}", values.len())));
+            return Err(CommError::Usage(format!(
+                "an all-reduce takes at most {ELEMENTS_MAX} elements, not {}",
+                values.len()
+            )));
         }
-        let Shared { span, epoch, deadline, .. } = *self.shared;
+        let Shared {
+            span,
+            epoch,
+            deadline,
+            ..
+        } = *self.shared;
         let upload = |sequence, sums: &[i128]| {
             let header = Header {
                 kind: kind::CONTRIBUTE,
@@ -217,16 +260,24 @@ impl Comm {
                 ..Header::default()
             };
             // A connection that is gone closes the meeting too, and says why there.
-            self.shared.outbox.push_when_room(Frame::new(header, encode(sums)), deadline);
+            self.shared
+                .outbox
+                .push_when_room(Frame::new(header, encode(sums)), deadline);
         };
         match self.shared.meeting.sum(values, deadline, upload) {
             Ok(sums) => Ok(sums),
             Err(NoResult::Closed) => Err(self.shared.ended()),
-            Err(NoResult::Deadline) => Err(CommError::Deadline { rank: self.rank, what: "all ranks to make a collective call".into() }),
-            Err(NoResult::Mismatch { expected, found }) => {
-                Err(CommError::Usage(format!("rank {} gave {found} elements to an all-reduce in which others gave {expected}", self.rank)))
-            }
-            Err(NoResult::Overflow) => Err(CommError::Usage("a sum of an all-reduce overflows 128 bits".into())),
+            Err(NoResult::Deadline) => Err(CommError::Deadline {
+                rank: self.rank,
+                what: "all ranks to make a collective call".into(),
+            }),
+            Err(NoResult::Mismatch { expected, found }) => Err(CommError::Usage(format!(
+                "rank {} gave {found} elements to an all-reduce in which others gave {expected}",
+                self.rank
+            ))),
+            Err(NoResult::Overflow) => Err(CommError::Usage(
+                "a sum of an all-reduce overflows 128 bits".into(),
+            )),
         }
     }
 
@@ -240,16 +291,34 @@ impl Comm {
 
     fn transmit(&mut self, destination: u32, tag: u32, payload: Bytes) -> Result<(), CommError> {
         let sequence = self.next.entry(destination).or_default();
-        let route = Header { epoch: self.shared.epoch, tag, source: self.rank, destination, sequence: *sequence, ..Header::default() };
+        let route = Header {
+            epoch: self.shared.epoch,
+            tag,
+            source: self.rank,
+            destination,
+            sequence: *sequence,
+            ..Header::default()
+        };
         *sequence += 1;
         self.sent_messages += 1;
         self.sent_bytes += payload.len() as u64;
         for chunk in chunks(route, &payload) {
             debug_assert!(chunk.body.len() <= CHUNK_MAX + crate::net::frame::FIRST_CHUNK_LEN);
-            if !self.shared.outbox.push_when_room(chunk, self.shared.deadline) {
+            if !self
+                .shared
+                .outbox
+                .push_when_room(chunk, self.shared.deadline)
+            {
                 let waited = Instant::now() >= self.shared.deadline;
                 let what = format!("room to send to rank {destination}");
-                return Err(if waited { CommError::Deadline { rank: self.rank, what } } else { self.shared.ended() });
+                return Err(if waited {
+                    CommError::Deadline {
+                        rank: self.rank,
+                        what,
+                    }
+                } else {
+                    self.shared.ended()
+                });
             }
         }
         Ok(())

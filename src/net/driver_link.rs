@@ -1,7 +1,7 @@
 //! The driver's connection: it creates the job, hears what becomes of it, and ends it.
 
 use crate::net::LOST_AFTER_MS;
-use crate::net::frame::kind;
+use crate::net::frame::{Frame, kind};
 use crate::net::link::{FrameReader, LinkError, dial, ending, write_outbox};
 use crate::net::message::{Abort, Control, Hello, Leave, Notice, Role, bare_frame, cut_reason};
 use crate::net::outbox::Outbox;
@@ -14,6 +14,9 @@ use tokio::time::{Instant, timeout};
 
 /// How often the driver asks what passed through the switch; the answer feeds the progress line.
 const ASK: Duration = Duration::from_millis(250);
+
+/// How long the switch gets to answer the driver's last word.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What the driver hears.
 #[derive(Debug)]
@@ -37,14 +40,26 @@ impl DriverLink {
     ///
     /// # Errors
     /// When the switch cannot be reached within `within`, or refuses.
-    pub async fn create(address: &str, job: JobId, token: Token, size: u32, within: Duration) -> Result<DriverLink, LinkError> {
+    pub async fn create(
+        address: &str,
+        job: JobId,
+        token: Token,
+        size: u32,
+        within: Duration,
+    ) -> Result<DriverLink, LinkError> {
         let hello = Hello::new(job, token, Role::Driver { size });
         let (reader, write) = dial(address, &hello, Instant::now() + within).await?;
         let outbox = Arc::new(Outbox::default());
         let writer = tokio::spawn({
             let outbox = outbox.clone();
             async move {
-                let _ = write_outbox(&outbox, write, Duration::from_millis(LOST_AFTER_MS), "switch").await;
+                let _ = write_outbox(
+                    &outbox,
+                    write,
+                    Duration::from_millis(LOST_AFTER_MS),
+                    "switch",
+                )
+                .await;
             }
         });
         let heartbeat = tokio::spawn({
@@ -57,7 +72,12 @@ impl DriverLink {
                 }
             }
         });
-        Ok(DriverLink { reader, outbox, reassembly: Reassembly::default(), tasks: [writer, heartbeat] })
+        Ok(DriverLink {
+            reader,
+            outbox,
+            reassembly: Reassembly::default(),
+            tasks: [writer, heartbeat],
+        })
     }
 
     /// Waits for the next news. Cancel-safe.
@@ -66,10 +86,16 @@ impl DriverLink {
     /// When the connection or the job ended.
     pub async fn next(&mut self) -> Result<News, LinkError> {
         loop {
-            let frame = match timeout(Duration::from_millis(LOST_AFTER_MS), self.reader.next()).await {
-                Ok(outcome) => outcome?,
-                Err(_) => return Err(LinkError::Silent { peer: "switch", seconds: LOST_AFTER_MS / 1000 }),
-            };
+            let frame =
+                match timeout(Duration::from_millis(LOST_AFTER_MS), self.reader.next()).await {
+                    Ok(outcome) => outcome?,
+                    Err(_) => {
+                        return Err(LinkError::Silent {
+                            peer: "switch",
+                            seconds: LOST_AFTER_MS / 1000,
+                        });
+                    }
+                };
             match frame.header.kind {
                 kind::NOTICE => return Ok(News::Notice(Notice::from_body(&frame.body)?)),
                 kind::DATA => {
@@ -85,18 +111,33 @@ impl DriverLink {
 
     /// Ends the job: every member is told why. Returns once the switch has confirmed it, or after a short time.
     pub async fn abort(self, reason: &str) {
-        self.finish(Abort { reason: cut_reason(reason.to_string()) }.to_frame(false)).await;
+        self.finish(
+            Abort {
+                reason: cut_reason(reason.to_string()),
+            }
+            .to_frame(false),
+        )
+        .await;
     }
 
-    /// Ends the job in order, after its ranks have left.
-    pub async fn leave(self) {
-        self.finish(Leave { failure: None }.to_frame(false)).await;
+    /// Ends the job in order, after its ranks have left; gives what is heard until then, the final traffic last.
+    pub async fn leave(self) -> Vec<Notice> {
+        self.finish(Leave { failure: None }.to_frame(false)).await
     }
 
-    async fn finish(mut self, last: crate::net::frame::Frame) {
+    async fn finish(mut self, last: Frame) -> Vec<Notice> {
+        let mut heard = Vec::new();
         self.outbox.push(last);
         // The switch answers with the end of the job or with "left", and closes.
-        let _ = timeout(Duration::from_secs(2), async { while self.next().await.is_ok() {} }).await;
+        let _ = timeout(FAREWELL, async {
+            while let Ok(news) = self.next().await {
+                if let News::Notice(notice) = news {
+                    heard.push(notice);
+                }
+            }
+        })
+        .await;
+        heard
     }
 }
 

@@ -156,7 +156,9 @@ pub struct Frame {
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum FrameError {
     /// The header names a body over the limit.
-    #[error("a frame of kind {kind:#04x} names a body of {length} bytes, over the limit of {limit}")]
+    #[error(
+        "a frame of kind {kind:#04x} names a body of {length} bytes, over the limit of {limit}"
+    )]
     TooLong {
         /// The frame's kind.
         kind: u8,
@@ -166,10 +168,14 @@ pub enum FrameError {
         limit: usize,
     },
     /// The kind is unknown and not marked skippable.
-    #[error("a frame of unknown kind {0:#04x} that is not marked as skippable; the peer may be a newer lswitch")]
+    #[error(
+        "a frame of unknown kind {0:#04x} that is not marked as skippable; the peer may be a newer lswitch"
+    )]
     UnknownKind(u8),
     /// A first chunk is too short for its total length and checksum.
-    #[error("a message's first chunk has a body of {0} bytes, too short for its length and checksum")]
+    #[error(
+        "a message's first chunk has a body of {0} bytes, too short for its length and checksum"
+    )]
     ShortFirstChunk(usize),
 }
 
@@ -209,7 +215,11 @@ impl Frame {
             }
             let header = Header::take(&buffer[..HEADER_LEN]);
             if header.length as usize > limit {
-                return Err(FrameError::TooLong { kind: header.kind, length: header.length, limit });
+                return Err(FrameError::TooLong {
+                    kind: header.kind,
+                    length: header.length,
+                    limit,
+                });
             }
             let known = kind::is_known(header.kind);
             if !known && header.flags & FLAG_SKIPPABLE == 0 {
@@ -223,7 +233,10 @@ impl Frame {
             let mut whole = buffer.split_to(wire_len);
             if known {
                 whole.advance(HEADER_LEN);
-                return Ok(Some(Frame { header, body: whole.freeze() }));
+                return Ok(Some(Frame {
+                    header,
+                    body: whole.freeze(),
+                }));
             }
         }
     }
@@ -247,7 +260,10 @@ impl FirstChunk {
         if body.len() < FIRST_CHUNK_LEN {
             return Err(FrameError::ShortFirstChunk(body.len()));
         }
-        Ok(FirstChunk { total: body.get_u64_le(), crc32c: body.get_u32_le() })
+        Ok(FirstChunk {
+            total: body.get_u64_le(),
+            crc32c: body.get_u32_le(),
+        })
     }
 }
 
@@ -259,7 +275,10 @@ pub fn chunks(route: Header, message: &Bytes) -> impl Iterator<Item = Frame> {
     let message = message.clone();
     (0..count).map(move |index| {
         let payload = message.slice(index * CHUNK_MAX..total.min((index + 1) * CHUNK_MAX));
-        let mut header = Header { kind: kind::DATA, ..route };
+        let mut header = Header {
+            kind: kind::DATA,
+            ..route
+        };
         if index + 1 == count {
             header.flags |= FLAG_LAST;
         }
@@ -282,14 +301,32 @@ mod tests {
 
     fn any_frame() -> impl Strategy<Value = Frame> {
         (
-            prop::sample::select(vec![kind::HELLO, kind::HEARTBEAT, kind::DATA, kind::CONTRIBUTE, kind::COMBINED]),
+            prop::sample::select(vec![
+                kind::HELLO,
+                kind::HEARTBEAT,
+                kind::DATA,
+                kind::CONTRIBUTE,
+                kind::COMBINED,
+            ]),
             any::<(u8, u16, u32, u32, u32, u32, u64)>(),
             prop::collection::vec(any::<u8>(), 0..600),
         )
-            .prop_map(|(kind, (flags, group, epoch, tag, source, destination, sequence), body)| {
-                let header = Header { kind, flags, group, epoch, tag, source, destination, sequence, length: 0 };
-                Frame::new(header, body.into())
-            })
+            .prop_map(
+                |(kind, (flags, group, epoch, tag, source, destination, sequence), body)| {
+                    let header = Header {
+                        kind,
+                        flags,
+                        group,
+                        epoch,
+                        tag,
+                        source,
+                        destination,
+                        sequence,
+                        length: 0,
+                    };
+                    Frame::new(header, body.into())
+                },
+            )
     }
 
     proptest! {
@@ -321,19 +358,43 @@ mod tests {
 
     #[test]
     fn an_unknown_kind_is_skipped_only_if_it_says_so() {
-        let unknown = |flags| Frame::new(Header { kind: 0x7f, flags, ..Header::default() }, Bytes::from_static(b"later"));
-        let known = Frame::new(Header { kind: kind::HEARTBEAT, ..Header::default() }, Bytes::new());
+        let unknown = |flags| {
+            Frame::new(
+                Header {
+                    kind: 0x7f,
+                    flags,
+                    ..Header::default()
+                },
+                Bytes::from_static(b"later"),
+            )
+        };
+        let known = Frame::new(
+            Header {
+                kind: kind::HEARTBEAT,
+                ..Header::default()
+            },
+            Bytes::new(),
+        );
         let mut buffer = BytesMut::new();
         unknown(FLAG_SKIPPABLE).put(&mut buffer);
         known.put(&mut buffer);
         assert_eq!(Frame::decode(&mut buffer, BODY_MAX), Ok(Some(known)));
         unknown(0).put(&mut buffer);
-        assert_eq!(Frame::decode(&mut buffer, BODY_MAX), Err(FrameError::UnknownKind(0x7f)));
+        assert_eq!(
+            Frame::decode(&mut buffer, BODY_MAX),
+            Err(FrameError::UnknownKind(0x7f))
+        );
     }
 
     #[test]
     fn a_message_is_cut_into_chunks_and_an_empty_one_into_one() {
-        for (length, count) in [(0, 1), (1, 1), (CHUNK_MAX, 1), (CHUNK_MAX + 1, 2), (3 * CHUNK_MAX, 3)] {
+        for (length, count) in [
+            (0, 1),
+            (1, 1),
+            (CHUNK_MAX, 1),
+            (CHUNK_MAX + 1, 2),
+            (3 * CHUNK_MAX, 3),
+        ] {
             let message = Bytes::from(vec![7; length]);
             let frames: Vec<Frame> = chunks(Header::default(), &message).collect();
             assert_eq!(frames.len(), count, "{length} bytes");

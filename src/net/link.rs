@@ -28,7 +28,9 @@ const READ_LEN: usize = 64 * 1024;
 #[derive(Debug, Error)]
 pub enum LinkError {
     /// The peer's address cannot be reached.
-    #[error("cannot reach the switch at {address} after {seconds} s: {source}; is \"lswitch serve\" running there?")]
+    #[error(
+        "cannot reach the switch at {address} after {seconds} s: {source}; is \"lswitch serve\" running there?"
+    )]
     Unreachable {
         /// The address.
         address: String,
@@ -108,7 +110,12 @@ pub struct FrameReader {
 impl FrameReader {
     /// Reads from `socket`, named `peer` in errors. Bodies are limited to a hello's size until [`FrameReader::trust`].
     pub fn new(socket: OwnedReadHalf, peer: &'static str) -> FrameReader {
-        FrameReader { socket, buffer: BytesMut::new(), limit: HELLO_MAX, peer }
+        FrameReader {
+            socket,
+            buffer: BytesMut::new(),
+            limit: HELLO_MAX,
+            peer,
+        }
     }
 
     /// The peer has proved itself: from here on bodies may have any allowed size.
@@ -145,7 +152,12 @@ impl FrameReader {
     /// # Errors
     /// When the connection ends.
     pub async fn more(&mut self) -> Result<(), LinkError> {
-        self.fill(if self.limit == BODY_MAX { READ_LEN } else { HELLO_MAX }).await
+        self.fill(if self.limit == BODY_MAX {
+            READ_LEN
+        } else {
+            HELLO_MAX
+        })
+        .await
     }
 
     /// The next frame. Cancel-safe.
@@ -166,7 +178,10 @@ impl FrameReader {
         match self.socket.read_buf(&mut self.buffer).await {
             Ok(0) => Err(LinkError::Closed(self.peer)),
             Ok(_) => Ok(()),
-            Err(source) => Err(LinkError::Io { peer: self.peer, source }),
+            Err(source) => Err(LinkError::Io {
+                peer: self.peer,
+                source,
+            }),
         }
     }
 }
@@ -176,7 +191,12 @@ impl FrameReader {
 ///
 /// # Errors
 /// When the socket fails or stalls. The outbox is discarded then.
-pub async fn write_outbox(outbox: &Outbox, mut socket: OwnedWriteHalf, stall: Duration, peer: &'static str) -> Result<(), LinkError> {
+pub async fn write_outbox(
+    outbox: &Outbox,
+    mut socket: OwnedWriteHalf,
+    stall: Duration,
+    peer: &'static str,
+) -> Result<(), LinkError> {
     let outcome = async {
         let mut small = BytesMut::new();
         while let Some(batch) = outbox.take(BATCH_MAX).await {
@@ -188,7 +208,14 @@ pub async fn write_outbox(outbox: &Outbox, mut socket: OwnedWriteHalf, stall: Du
                 frame.put_header(&mut small);
                 write_all(&mut socket, small.split().freeze(), frame.body, stall, peer).await?;
             }
-            write_all(&mut socket, small.split().freeze(), Bytes::new(), stall, peer).await?;
+            write_all(
+                &mut socket,
+                small.split().freeze(),
+                Bytes::new(),
+                stall,
+                peer,
+            )
+            .await?;
             outbox.written();
         }
         let _ = timeout(stall, socket.shutdown()).await;
@@ -200,14 +227,25 @@ pub async fn write_outbox(outbox: &Outbox, mut socket: OwnedWriteHalf, stall: Du
 }
 
 /// Writes two pieces together; each write that takes bytes restarts the clock.
-async fn write_all(socket: &mut OwnedWriteHalf, head: Bytes, body: Bytes, stall: Duration, peer: &'static str) -> Result<(), LinkError> {
+async fn write_all(
+    socket: &mut OwnedWriteHalf,
+    head: Bytes,
+    body: Bytes,
+    stall: Duration,
+    peer: &'static str,
+) -> Result<(), LinkError> {
     let mut bytes = head.chain(body);
     while bytes.has_remaining() {
         match timeout(stall, socket.write_buf(&mut bytes)).await {
             Ok(Ok(0)) => return Err(LinkError::Closed(peer)),
             Ok(Ok(_)) => {}
             Ok(Err(source)) => return Err(LinkError::Io { peer, source }),
-            Err(_) => return Err(LinkError::Silent { peer, seconds: stall.as_secs() }),
+            Err(_) => {
+                return Err(LinkError::Silent {
+                    peer,
+                    seconds: stall.as_secs(),
+                });
+            }
         }
     }
     Ok(())
@@ -218,7 +256,11 @@ async fn write_all(socket: &mut OwnedWriteHalf, head: Bytes, body: Bytes, stall:
 ///
 /// # Errors
 /// When nobody answers in time, what answers is no switch, or the switch refuses.
-pub async fn dial(address: &str, hello: &Hello, deadline: Instant) -> Result<(FrameReader, OwnedWriteHalf), LinkError> {
+pub async fn dial(
+    address: &str,
+    hello: &Hello,
+    deadline: Instant,
+) -> Result<(FrameReader, OwnedWriteHalf), LinkError> {
     let begun = Instant::now();
     let mut pause = Duration::from_millis(20);
     let stream = loop {
@@ -228,9 +270,16 @@ pub async fn dial(address: &str, hello: &Hello, deadline: Instant) -> Result<(Fr
             Err(_) => io::Error::new(io::ErrorKind::TimedOut, "no answer"),
         };
         // A name that does not resolve is a typing error more often than a slow start.
-        let hopeless = matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::PermissionDenied);
+        let hopeless = matches!(
+            source.kind(),
+            io::ErrorKind::InvalidInput | io::ErrorKind::PermissionDenied
+        );
         if hopeless || Instant::now() + pause >= deadline {
-            return Err(LinkError::Unreachable { address: address.into(), seconds: begun.elapsed().as_secs(), source });
+            return Err(LinkError::Unreachable {
+                address: address.into(),
+                seconds: begun.elapsed().as_secs(),
+                source,
+            });
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(500));
@@ -248,16 +297,25 @@ pub async fn dial(address: &str, hello: &Hello, deadline: Instant) -> Result<(Fr
         write.write_all(&bytes).await.map_err(io)?;
         match reader.preamble().await {
             Ok(true) => {}
-            Ok(false) | Err(LinkError::Closed(_)) => return Err(LinkError::NotASwitch(address.into())),
+            Ok(false) | Err(LinkError::Closed(_)) => {
+                return Err(LinkError::NotASwitch(address.into()));
+            }
             Err(error) => return Err(error),
         }
         let frame = reader.next().await?;
         match frame.header.kind {
-            kind::WELCOME => Welcome::from_body(&frame.body).map(drop).map_err(LinkError::from),
+            kind::WELCOME => Welcome::from_body(&frame.body)
+                .map(drop)
+                .map_err(LinkError::from),
             _ => Err(ending(&frame)),
         }
     };
-    match timeout_at(deadline.max(Instant::now() + Duration::from_secs(2)), handshake).await {
+    match timeout_at(
+        deadline.max(Instant::now() + Duration::from_secs(2)),
+        handshake,
+    )
+    .await
+    {
         Ok(outcome) => outcome.map(|()| (reader, write)),
         Err(_) => Err(LinkError::NotASwitch(address.into())),
     }

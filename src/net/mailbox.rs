@@ -34,7 +34,11 @@ impl Mailbox {
     /// Adds a message and wakes the rank.
     pub fn deliver(&self, message: Message) {
         let mut state = self.state.lock().expect("no holder of this lock panics");
-        state.by_tag.entry(message.tag).or_default().push_back(message);
+        state
+            .by_tag
+            .entry(message.tag)
+            .or_default()
+            .push_back(message);
         drop(state);
         self.arrived.notify_one();
     }
@@ -44,7 +48,13 @@ impl Mailbox {
     ///
     /// # Errors
     /// When none came.
-    pub fn receive(&self, source: Option<u32>, tag: u32, deadline: Instant, impatient: impl FnOnce()) -> Result<Message, NoMessage> {
+    pub fn receive(
+        &self,
+        source: Option<u32>,
+        tag: u32,
+        deadline: Instant,
+        impatient: impl FnOnce(),
+    ) -> Result<Message, NoMessage> {
         let begun = Instant::now();
         let mut impatient = Some(impatient);
         let mut state = self.state.lock().expect("no holder of this lock panics");
@@ -64,14 +74,25 @@ impl Mailbox {
             {
                 impatient();
             }
-            let until = if impatient.is_some() { deadline.min(begun + PATIENCE) } else { deadline };
-            state = self.arrived.wait_timeout(state, until - now).expect("no holder of this lock panics").0;
+            let until = if impatient.is_some() {
+                deadline.min(begun + PATIENCE)
+            } else {
+                deadline
+            };
+            state = self
+                .arrived
+                .wait_timeout(state, until - now)
+                .expect("no holder of this lock panics")
+                .0;
         }
     }
 
     /// Nothing will arrive any more: the rank is woken.
     pub fn close(&self) {
-        self.state.lock().expect("no holder of this lock panics").closed = true;
+        self.state
+            .lock()
+            .expect("no holder of this lock panics")
+            .closed = true;
         self.arrived.notify_all();
     }
 }
@@ -96,17 +117,30 @@ mod tests {
     use super::*;
 
     fn message(source: u32, tag: u32, text: &'static str) -> Message {
-        Message { source, tag, payload: text.into() }
+        Message {
+            source,
+            tag,
+            payload: text.into(),
+        }
     }
 
     #[test]
     fn messages_are_taken_by_tag_and_source_in_order_of_arrival() {
         let mailbox = Mailbox::default();
-        for arrived in [message(1, 7, "a"), message(2, 7, "b"), message(1, 7, "c"), message(2, 8, "d")] {
+        for arrived in [
+            message(1, 7, "a"),
+            message(2, 7, "b"),
+            message(1, 7, "c"),
+            message(2, 8, "d"),
+        ] {
             mailbox.deliver(arrived);
         }
         let soon = Instant::now() + Duration::from_secs(5);
-        let mut take = |source, tag| mailbox.receive(source, tag, soon, || {}).map(|message| message.payload);
+        let take = |source, tag| {
+            mailbox
+                .receive(source, tag, soon, || {})
+                .map(|message| message.payload)
+        };
         assert_eq!(take(Some(2), 7), Ok("b".into()));
         assert_eq!(take(None, 7), Ok("a".into()));
         assert_eq!(take(None, 8), Ok("d".into()));
@@ -117,7 +151,10 @@ mod tests {
 
     #[test]
     fn a_wait_ends_at_its_deadline() {
-        let outcome = Mailbox::default().receive(None, 0, Instant::now() + Duration::from_millis(10), || panic!("not for so short a wait"));
+        let outcome =
+            Mailbox::default().receive(None, 0, Instant::now() + Duration::from_millis(10), || {
+                panic!("not for so short a wait")
+            });
         assert_eq!(outcome, Err(NoMessage::Deadline));
     }
 }

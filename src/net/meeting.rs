@@ -46,7 +46,11 @@ pub enum NoResult {
 impl Meeting {
     /// A meeting place for so many ranks.
     pub fn new(ranks: usize) -> Meeting {
-        Meeting { ranks, state: Mutex::default(), changed: Condvar::new() }
+        Meeting {
+            ranks,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        }
     }
 
     /// Gives one rank's part and waits for the result. The last rank of the pack to come calls `upload` with the call's
@@ -54,12 +58,20 @@ impl Meeting {
     ///
     /// # Errors
     /// When there is no result; see [`NoResult`].
-    pub fn sum(&self, values: &[i128], deadline: Instant, upload: impl FnOnce(u64, &[i128])) -> Result<Arc<Vec<i128>>, NoResult> {
+    pub fn sum(
+        &self,
+        values: &[i128],
+        deadline: Instant,
+        upload: impl FnOnce(u64, &[i128]),
+    ) -> Result<Arc<Vec<i128>>, NoResult> {
         let mut state = self.state.lock().expect("no holder of this lock panics");
         if state.arrived == 0 {
             state.sums = vec![0; values.len()];
         } else if state.sums.len() != values.len() {
-            return Err(NoResult::Mismatch { expected: state.sums.len(), found: values.len() });
+            return Err(NoResult::Mismatch {
+                expected: state.sums.len(),
+                found: values.len(),
+            });
         }
         add(&mut state.sums, values).ok_or(NoResult::Overflow)?;
         state.arrived += 1;
@@ -89,21 +101,34 @@ impl Meeting {
             if left.is_zero() {
                 return Err(NoResult::Deadline);
             }
-            state = self.changed.wait_timeout(state, left).expect("no holder of this lock panics").0;
+            state = self
+                .changed
+                .wait_timeout(state, left)
+                .expect("no holder of this lock panics")
+                .0;
         }
     }
 
     /// The result of a call arrived. False if the bytes are no vector.
     pub fn complete(&self, call: u64, body: &Bytes) -> bool {
-        let Ok(values) = decode(body) else { return false };
-        self.state.lock().expect("no holder of this lock panics").results.insert(call, (Arc::new(values), 0));
+        let Ok(values) = decode(body) else {
+            return false;
+        };
+        self.state
+            .lock()
+            .expect("no holder of this lock panics")
+            .results
+            .insert(call, (Arc::new(values), 0));
         self.changed.notify_all();
         true
     }
 
     /// No result will arrive any more.
     pub fn close(&self) {
-        self.state.lock().expect("no holder of this lock panics").closed = true;
+        self.state
+            .lock()
+            .expect("no holder of this lock panics")
+            .closed = true;
         self.changed.notify_all();
     }
 }

@@ -36,7 +36,11 @@ impl Span {
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        if self.ranks == 1 { write!(f, "rank {}", self.first_rank) } else { write!(f, "ranks {}-{}", self.first_rank, self.end() - 1) }
+        if self.ranks == 1 {
+            write!(f, "rank {}", self.first_rank)
+        } else {
+            write!(f, "ranks {}-{}", self.first_rank, self.end() - 1)
+        }
     }
 }
 
@@ -79,16 +83,27 @@ pub struct Hello {
 impl Hello {
     /// A hello of this build.
     pub fn new(job: JobId, token: Token, role: Role) -> Hello {
-        Hello { protocols: (PROTOCOL, PROTOCOL), features: 0, release: crate::RELEASE.into(), job, token, role }
+        Hello {
+            protocols: (PROTOCOL, PROTOCOL),
+            features: 0,
+            release: crate::RELEASE.into(),
+            job,
+            token,
+            role,
+        }
     }
 
     /// For whom its token must have been made.
     pub fn bearer(&self) -> Bearer {
         match self.role {
             Role::Driver { .. } => Bearer::Driver,
-            Role::Pack { span, incarnation, .. } => {
-                Bearer::Pack { first_rank: span.first_rank, ranks: span.ranks, incarnation }
-            }
+            Role::Pack {
+                span, incarnation, ..
+            } => Bearer::Pack {
+                first_rank: span.first_rank,
+                ranks: span.ranks,
+                incarnation,
+            },
         }
     }
 }
@@ -233,9 +248,22 @@ pub trait Control: Serialize + DeserializeOwned {
     /// The message in a frame from the switch to a client, or from a client to the switch: both are addressed by the
     /// connection, so source and destination only say the direction.
     fn to_frame(&self, from_switch: bool) -> Frame {
-        let body = codec::encode::<CONTROL_MAX>(self).expect("control messages are bounded where they are made");
-        let (source, destination) = if from_switch { (SWITCH, DRIVER) } else { (DRIVER, SWITCH) };
-        Frame::new(Header { kind: Self::KIND, source, destination, ..Header::default() }, body.into())
+        let body = codec::encode::<CONTROL_MAX>(self)
+            .expect("control messages are bounded where they are made");
+        let (source, destination) = if from_switch {
+            (SWITCH, DRIVER)
+        } else {
+            (DRIVER, SWITCH)
+        };
+        Frame::new(
+            Header {
+                kind: Self::KIND,
+                source,
+                destination,
+                ..Header::default()
+            },
+            body.into(),
+        )
     }
 
     /// Reads the message from a frame's body.
@@ -243,8 +271,15 @@ pub trait Control: Serialize + DeserializeOwned {
     /// # Errors
     /// When the body is not one.
     fn from_body(body: &Bytes) -> Result<Self, MessageError> {
-        let decoded = if Self::KIND == kind::HELLO { codec::decode::<Self, HELLO_MAX>(body) } else { codec::decode::<Self, CONTROL_MAX>(body) };
-        decoded.map_err(|source| MessageError::Body { name: Self::NAME, source })
+        let decoded = if Self::KIND == kind::HELLO {
+            codec::decode::<Self, HELLO_MAX>(body)
+        } else {
+            codec::decode::<Self, CONTROL_MAX>(body)
+        };
+        decoded.map_err(|source| MessageError::Body {
+            name: Self::NAME,
+            source,
+        })
     }
 }
 
@@ -283,6 +318,18 @@ pub fn cut_reason(mut reason: String) -> String {
 
 /// A frame without a body: heartbeats and the answer to a leave.
 pub fn bare_frame(kind: u8, from_switch: bool) -> Frame {
-    let (source, destination) = if from_switch { (SWITCH, DRIVER) } else { (DRIVER, SWITCH) };
-    Frame::new(Header { kind, source, destination, ..Header::default() }, Bytes::new())
+    let (source, destination) = if from_switch {
+        (SWITCH, DRIVER)
+    } else {
+        (DRIVER, SWITCH)
+    };
+    Frame::new(
+        Header {
+            kind,
+            source,
+            destination,
+            ..Header::default()
+        },
+        Bytes::new(),
+    )
 }

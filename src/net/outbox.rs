@@ -56,7 +56,11 @@ impl Outbox {
             if left.is_zero() {
                 return false;
             }
-            queue = self.room.wait_timeout(queue, left).expect("no holder of this lock panics").0;
+            queue = self
+                .room
+                .wait_timeout(queue, left)
+                .expect("no holder of this lock panics")
+                .0;
         }
         if queue.closed {
             return false;

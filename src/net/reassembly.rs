@@ -27,7 +27,9 @@ pub enum ReassemblyError {
     #[error(transparent)]
     Frame(#[from] FrameError),
     /// A message was lost, doubled or reordered.
-    #[error("message {found} from rank {from} to rank {to} arrived where number {expected} was due")]
+    #[error(
+        "message {found} from rank {from} to rank {to} arrived where number {expected} was due"
+    )]
     Sequence {
         /// Source rank.
         from: u32,
@@ -79,9 +81,19 @@ impl Reassembly {
         let Frame { header, mut body } = frame;
         let (from, to, sequence) = (header.source, header.destination, header.sequence);
         let stream = self.streams.entry((from, to)).or_default();
-        let broken = |what: String| ReassemblyError::Broken { from, to, sequence, what };
+        let broken = |what: String| ReassemblyError::Broken {
+            from,
+            to,
+            sequence,
+            what,
+        };
         if sequence != stream.next {
-            return Err(ReassemblyError::Sequence { from, to, expected: stream.next, found: sequence });
+            return Err(ReassemblyError::Sequence {
+                from,
+                to,
+                expected: stream.next,
+                found: sequence,
+            });
         }
         let last = header.flags & FLAG_LAST != 0;
         if header.flags & FLAG_FIRST != 0 {
@@ -90,43 +102,91 @@ impl Reassembly {
             }
             let first = FirstChunk::take(&mut body)?;
             if first.total > MESSAGE_MAX {
-                return Err(broken(format!("it names {} bytes, over the limit of {MESSAGE_MAX}", first.total)));
+                return Err(broken(format!(
+                    "it names {} bytes, over the limit of {MESSAGE_MAX}",
+                    first.total
+                )));
             }
             if last {
                 stream.next += 1;
-                return check(first, body).map_err(broken).map(|payload| Some((to, Message { source: from, tag: header.tag, payload })));
+                return check(first, body).map_err(broken).map(|payload| {
+                    Some((
+                        to,
+                        Message {
+                            source: from,
+                            tag: header.tag,
+                            payload,
+                        },
+                    ))
+                });
             }
-            stream.partial = Some(Partial { tag: header.tag, first, payload: BytesMut::from(&body[..]) });
+            stream.partial = Some(Partial {
+                tag: header.tag,
+                first,
+                payload: BytesMut::from(&body[..]),
+            });
             return Ok(None);
         }
         let Some(partial) = stream.partial.as_mut() else {
             return Err(broken("its first chunk is missing".into()));
         };
         if (partial.payload.len() + body.len()) as u64 > partial.first.total {
-            return Err(broken(format!("it is longer than the {} bytes it named", partial.first.total)));
+            return Err(broken(format!(
+                "it is longer than the {} bytes it named",
+                partial.first.total
+            )));
         }
         partial.payload.extend_from_slice(&body);
         if !last {
             return Ok(None);
         }
         stream.next += 1;
-        let Partial { tag, first, payload } = stream.partial.take().expect("the message was under way a line above");
-        check(first, payload.freeze()).map_err(broken).map(|payload| Some((to, Message { source: from, tag, payload })))
+        let Partial {
+            tag,
+            first,
+            payload,
+        } = stream
+            .partial
+            .take()
+            .expect("the message was under way a line above");
+        check(first, payload.freeze())
+            .map_err(broken)
+            .map(|payload| {
+                Some((
+                    to,
+                    Message {
+                        source: from,
+                        tag,
+                        payload,
+                    },
+                ))
+            })
     }
 
     /// Bytes of messages that are not complete yet.
     pub fn pending_bytes(&self) -> usize {
-        self.streams.values().filter_map(|stream| stream.partial.as_ref()).map(|partial| partial.payload.len()).sum()
+        self.streams
+            .values()
+            .filter_map(|stream| stream.partial.as_ref())
+            .map(|partial| partial.payload.len())
+            .sum()
     }
 }
 
 fn check(first: FirstChunk, payload: Bytes) -> Result<Bytes, String> {
     if payload.len() as u64 != first.total {
-        return Err(format!("it has {} bytes where it named {}", payload.len(), first.total));
+        return Err(format!(
+            "it has {} bytes where it named {}",
+            payload.len(),
+            first.total
+        ));
     }
     let found = crc32c::crc32c(&payload);
     if found != first.crc32c {
-        return Err(format!("its checksum is {found:#010x} where the sender made {:#010x}", first.crc32c));
+        return Err(format!(
+            "its checksum is {found:#010x} where the sender made {:#010x}",
+            first.crc32c
+        ));
     }
     Ok(payload)
 }
@@ -137,20 +197,42 @@ mod tests {
     use crate::net::frame::{CHUNK_MAX, Header, chunks};
 
     fn route(sequence: u64) -> Header {
-        Header { source: 3, destination: 5, tag: 9, sequence, ..Header::default() }
+        Header {
+            source: 3,
+            destination: 5,
+            tag: 9,
+            sequence,
+            ..Header::default()
+        }
     }
 
     #[test]
     fn chunks_become_the_message_they_were_cut_from() {
         let mut reassembly = Reassembly::default();
-        for (sequence, length) in [0, 1, CHUNK_MAX, CHUNK_MAX + 1, 3 * CHUNK_MAX + 17].into_iter().enumerate() {
-            let payload: Bytes = (0..length).map(|i| (i * 31) as u8).collect::<Vec<u8>>().into();
+        for (sequence, length) in [0, 1, CHUNK_MAX, CHUNK_MAX + 1, 3 * CHUNK_MAX + 17]
+            .into_iter()
+            .enumerate()
+        {
+            let payload: Bytes = (0..length)
+                .map(|i| (i * 31) as u8)
+                .collect::<Vec<u8>>()
+                .into();
             let mut whole = None;
             for frame in chunks(route(sequence as u64), &payload) {
                 assert!(whole.is_none(), "complete before its last chunk");
                 whole = reassembly.accept(frame).expect("valid chunks");
             }
-            assert_eq!(whole, Some((5, Message { source: 3, tag: 9, payload })));
+            assert_eq!(
+                whole,
+                Some((
+                    5,
+                    Message {
+                        source: 3,
+                        tag: 9,
+                        payload
+                    }
+                ))
+            );
         }
         assert_eq!(reassembly.pending_bytes(), 0);
     }
@@ -163,13 +245,34 @@ mod tests {
         let mut body = damaged.body.to_vec();
         *body.last_mut().expect("not empty") ^= 1;
         damaged.body = body.into();
-        let error = Reassembly::default().accept(damaged).expect_err("the checksum is wrong");
-        assert!(error.to_string().contains("message 0 from rank 3 to rank 5 is broken: its checksum"), "{error}");
+        let error = Reassembly::default()
+            .accept(damaged)
+            .expect_err("the checksum is wrong");
+        assert!(
+            error
+                .to_string()
+                .contains("message 0 from rank 3 to rank 5 is broken: its checksum"),
+            "{error}"
+        );
 
         let mut reassembly = Reassembly::default();
         reassembly.accept(frame.clone()).expect("the first is fine");
-        assert!(matches!(reassembly.accept(frame), Err(ReassemblyError::Sequence { expected: 1, found: 0, .. })));
+        assert!(matches!(
+            reassembly.accept(frame),
+            Err(ReassemblyError::Sequence {
+                expected: 1,
+                found: 0,
+                ..
+            })
+        ));
         let later = chunks(route(2), &payload).next().expect("one chunk");
-        assert!(matches!(reassembly.accept(later), Err(ReassemblyError::Sequence { expected: 1, found: 2, .. })));
+        assert!(matches!(
+            reassembly.accept(later),
+            Err(ReassemblyError::Sequence {
+                expected: 1,
+                found: 2,
+                ..
+            })
+        ));
     }
 }

@@ -39,7 +39,10 @@ struct State {
 /// drained for a short time.
 pub async fn run(listener: TcpListener, secret: Secret, shutdown: impl Future<Output = ()>) {
     let shared = Arc::new(Shared {
-        state: Mutex::new(State { switch: Switch::new(secret), outboxes: HashMap::new() }),
+        state: Mutex::new(State {
+            switch: Switch::new(secret),
+            outboxes: HashMap::new(),
+        }),
         started: Instant::now(),
         next_id: AtomicU64::new(1),
     });
@@ -75,16 +78,27 @@ pub async fn run(listener: TcpListener, secret: Secret, shutdown: impl Future<Ou
         }
     }
     shared.with(|switch, _, actions| switch.close("the switch is going down", actions));
-    let drained = tokio::time::timeout(DRAIN, async { while connections.join_next().await.is_some() {} });
+    let drained = tokio::time::timeout(DRAIN, async {
+        while connections.join_next().await.is_some() {}
+    });
     if drained.await.is_err() {
-        info!("{} connections did not drain in {} s", connections.len(), DRAIN.as_secs());
+        info!(
+            "{} connections did not drain in {} s",
+            connections.len(),
+            DRAIN.as_secs()
+        );
     }
 }
 
 impl Shared {
     fn now(&self) -> Now {
-        let unix_s = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
-        Now { ms: self.started.elapsed().as_millis() as u64, unix_s }
+        let unix_s = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |elapsed| elapsed.as_secs());
+        Now {
+            ms: self.started.elapsed().as_millis() as u64,
+            unix_s,
+        }
     }
 
     /// Lets the switch decide, and queues what it wants sent.
@@ -92,10 +106,17 @@ impl Shared {
         self.with_destinations(decide, |_| {});
     }
 
-    fn with_destinations(&self, decide: impl FnOnce(&mut Switch, Now, &mut Vec<Action>), mut sent_to: impl FnMut(&Arc<Outbox>)) {
+    fn with_destinations(
+        &self,
+        decide: impl FnOnce(&mut Switch, Now, &mut Vec<Action>),
+        mut sent_to: impl FnMut(&Arc<Outbox>),
+    ) {
         let now = self.now();
         let mut actions = Vec::new();
-        let state = &mut *self.state.lock().expect("a panic while deciding ends the switch");
+        let state = &mut *self
+            .state
+            .lock()
+            .expect("a panic while deciding ends the switch");
         decide(&mut state.switch, now, &mut actions);
         for action in actions {
             match action {
@@ -123,7 +144,10 @@ impl Shared {
         let outbox = Arc::new(Outbox::default());
         {
             let now = self.now();
-            let mut state = self.state.lock().expect("a panic while deciding ends the switch");
+            let mut state = self
+                .state
+                .lock()
+                .expect("a panic while deciding ends the switch");
             state.outboxes.insert(id, outbox.clone());
             state.switch.connected(id, now);
         }
@@ -131,9 +155,18 @@ impl Shared {
         let reader = FrameReader::new(read, "client");
         let writing = async {
             if let Err(source) = write.write_all(PREAMBLE).await {
-                return Err(LinkError::Io { peer: "client", source });
+                return Err(LinkError::Io {
+                    peer: "client",
+                    source,
+                });
             }
-            write_outbox(&outbox, write, Duration::from_millis(LOST_AFTER_MS), "client").await
+            write_outbox(
+                &outbox,
+                write,
+                Duration::from_millis(LOST_AFTER_MS),
+                "client",
+            )
+            .await
         };
         tokio::pin!(writing);
         let reading = self.read(id, reader);
@@ -151,7 +184,11 @@ impl Shared {
             },
         };
         self.with(|switch, _, actions| switch.disconnected(id, &why, actions));
-        self.state.lock().expect("a panic while deciding ends the switch").outboxes.remove(&id);
+        self.state
+            .lock()
+            .expect("a panic while deciding ends the switch")
+            .outboxes
+            .remove(&id);
         why
     }
 
@@ -159,7 +196,13 @@ impl Shared {
         match reader.preamble().await {
             Ok(true) => {}
             Ok(false) => {
-                self.with(|switch, _, actions| switch.malformed(id, "these are not the first bytes of an lswitch client", actions));
+                self.with(|switch, _, actions| {
+                    switch.malformed(
+                        id,
+                        "these are not the first bytes of an lswitch client",
+                        actions,
+                    )
+                });
                 return "no lswitch client".into();
             }
             Err(error) => return error.to_string(),
@@ -183,14 +226,18 @@ impl Shared {
             if !batch.is_empty() || malformed.is_some() {
                 self.with_destinations(
                     |switch, now, actions| {
-                        batch.into_iter().for_each(|frame| switch.received(id, frame, now, actions));
+                        batch
+                            .into_iter()
+                            .for_each(|frame| switch.received(id, frame, now, actions));
                         if let Some(what) = &malformed {
                             switch.malformed(id, what, actions);
                         }
                         known = switch.is_known(id);
                     },
                     |outbox| {
-                        if !outbox.has_room() && !full.iter().any(|other| Arc::ptr_eq(other, outbox)) {
+                        if !outbox.has_room()
+                            && !full.iter().any(|other| Arc::ptr_eq(other, outbox))
+                        {
                             full.push(outbox.clone());
                         }
                     },
@@ -214,7 +261,10 @@ impl Shared {
 
     /// A full destination holds its sender up, and the sender's silence meanwhile is not its own.
     async fn wait_for_room(&self, id: ConnectionId, outbox: &Outbox) {
-        while tokio::time::timeout(Duration::from_secs(1), outbox.room()).await.is_err() {
+        while tokio::time::timeout(Duration::from_secs(1), outbox.room())
+            .await
+            .is_err()
+        {
             self.with(|switch, now, actions| switch.held_up(id, now, actions));
         }
     }

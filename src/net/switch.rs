@@ -4,11 +4,11 @@
 //! [`Switch::disconnected`] when a socket ends and [`Switch::tick`] once a second, and does what the actions say. Jobs
 //! see nothing of each other: every frame is looked up through its own connection's job.
 
-use crate::net::collective::{Collectives, CollectiveError};
+use crate::net::collective::{CollectiveError, Collectives};
 use crate::net::frame::{DRIVER, FLAG_FIRST, Frame, Header, PROTOCOL, RANKS_MAX, SWITCH, kind};
 use crate::net::message::{
-    Abort, Control, End, Hello, Leave, MessageError, Notice, Refusal, Refused, Role, Span, Start, Welcome, bare_frame,
-    cut_reason,
+    Abort, Control, End, Hello, Leave, MessageError, Notice, Refusal, Refused, Role, Span, Start,
+    Welcome, bare_frame, cut_reason,
 };
 use crate::net::token::{JobId, Secret};
 use crate::net::{HEARTBEAT_MS, LOST_AFTER_MS};
@@ -87,17 +87,30 @@ type Refuse = (Refusal, String);
 impl Switch {
     /// A switch that knows nothing but its secret.
     pub fn new(secret: Secret) -> Switch {
-        Switch { secret, connections: HashMap::new(), jobs: HashMap::new() }
+        Switch {
+            secret,
+            connections: HashMap::new(),
+            jobs: HashMap::new(),
+        }
     }
 
     /// A socket was accepted.
     pub fn connected(&mut self, id: ConnectionId, now: Now) {
-        self.connections.insert(id, Connection { since_ms: now.ms, heard_ms: now.ms, who: None });
+        self.connections.insert(
+            id,
+            Connection {
+                since_ms: now.ms,
+                heard_ms: now.ms,
+                who: None,
+            },
+        );
     }
 
     /// True once the connection has proved who it is: only then may it send more than a hello.
     pub fn is_known(&self, id: ConnectionId) -> bool {
-        self.connections.get(&id).is_some_and(|connection| connection.who.is_some())
+        self.connections
+            .get(&id)
+            .is_some_and(|connection| connection.who.is_some())
     }
 
     /// The connection's frames wait for room at their destination, so its silence is not its own.
@@ -110,8 +123,16 @@ impl Switch {
     }
 
     /// A frame arrived.
-    pub fn received(&mut self, id: ConnectionId, frame: Frame, now: Now, actions: &mut Vec<Action>) {
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+    pub fn received(
+        &mut self,
+        id: ConnectionId,
+        frame: Frame,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
         connection.heard_ms = now.ms;
         let outcome = match connection.who {
             None => self.hello(id, &frame, now, actions),
@@ -130,10 +151,16 @@ impl Switch {
 
     /// A socket ended, and `why`.
     pub fn disconnected(&mut self, id: ConnectionId, why: &str, actions: &mut Vec<Action>) {
-        let Some(connection) = self.connections.remove(&id) else { return };
+        let Some(connection) = self.connections.remove(&id) else {
+            return;
+        };
         match connection.who {
             None => {}
-            Some((job, Who::Driver)) => self.end(job, &format!("the driver of the job was lost: {why}"), actions),
+            Some((job, Who::Driver)) => self.end(
+                job,
+                &format!("the driver of the job was lost: {why}"),
+                actions,
+            ),
             Some((job, Who::Pack(span))) => self.lost(job, span, why, actions),
         }
     }
@@ -144,12 +171,20 @@ impl Switch {
             .connections
             .iter()
             .filter_map(|(&id, connection)| match connection.who {
-                None if now.ms.saturating_sub(connection.since_ms) > HELLO_WITHIN_MS => {
-                    Some((id, (Refusal::Silent, format!("no valid hello came within {} s", HELLO_WITHIN_MS / 1000))))
-                }
-                Some(_) if now.ms.saturating_sub(connection.heard_ms) > LOST_AFTER_MS => {
-                    Some((id, (Refusal::Silent, format!("nothing was heard for {} s", LOST_AFTER_MS / 1000))))
-                }
+                None if now.ms.saturating_sub(connection.since_ms) > HELLO_WITHIN_MS => Some((
+                    id,
+                    (
+                        Refusal::Silent,
+                        format!("no valid hello came within {} s", HELLO_WITHIN_MS / 1000),
+                    ),
+                )),
+                Some(_) if now.ms.saturating_sub(connection.heard_ms) > LOST_AFTER_MS => Some((
+                    id,
+                    (
+                        Refusal::Silent,
+                        format!("nothing was heard for {} s", LOST_AFTER_MS / 1000),
+                    ),
+                )),
                 _ => None,
             })
             .collect();
@@ -161,9 +196,11 @@ impl Switch {
     /// The switch goes down: every job ends with the reason.
     pub fn close(&mut self, reason: &str, actions: &mut Vec<Action>) {
         let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
-        jobs.into_iter().for_each(|job| self.end(job, reason, actions));
+        jobs.into_iter()
+            .for_each(|job| self.end(job, reason, actions));
         let rest: Vec<ConnectionId> = self.connections.keys().copied().collect();
-        rest.into_iter().for_each(|id| self.refuse(id, (Refusal::Closing, reason.to_string()), actions));
+        rest.into_iter()
+            .for_each(|id| self.refuse(id, (Refusal::Closing, reason.to_string()), actions));
     }
 
     /// How many jobs and connections there are.
@@ -173,14 +210,33 @@ impl Switch {
 
     /// Answers with the reason and closes; to the rest of the job the client is lost.
     fn refuse(&mut self, id: ConnectionId, (code, reason): Refuse, actions: &mut Vec<Action>) {
-        actions.push(Action::Send(id, Refused { code, reason: cut_reason(reason.clone()) }.to_frame(true)));
+        actions.push(Action::Send(
+            id,
+            Refused {
+                code,
+                reason: cut_reason(reason.clone()),
+            }
+            .to_frame(true),
+        ));
         actions.push(Action::Close(id));
         self.disconnected(id, &reason, actions);
     }
 
-    fn hello(&mut self, id: ConnectionId, frame: &Frame, now: Now, actions: &mut Vec<Action>) -> Result<(), Refuse> {
+    fn hello(
+        &mut self,
+        id: ConnectionId,
+        frame: &Frame,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Refuse> {
         if frame.header.kind != kind::HELLO {
-            return Err((Refusal::Protocol, format!("the first frame is of kind {:#04x} and not a hello", frame.header.kind)));
+            return Err((
+                Refusal::Protocol,
+                format!(
+                    "the first frame is of kind {:#04x} and not a hello",
+                    frame.header.kind
+                ),
+            ));
         }
         let hello = Hello::from_body(&frame.body).map_err(protocol)?;
         let (lowest, highest) = hello.protocols;
@@ -195,7 +251,11 @@ impl Switch {
                 ),
             ));
         }
-        if !self.secret.job_key(hello.job).verify(&hello.token, hello.bearer(), now.unix_s) {
+        if !self
+            .secret
+            .job_key(hello.job)
+            .verify(&hello.token, hello.bearer(), now.unix_s)
+        {
             return Err((
                 Refusal::Token,
                 "the token is wrong or has expired; do driver and switch have the same secret, and their clocks the same time?".into(),
@@ -203,9 +263,16 @@ impl Switch {
         }
         let who = match hello.role {
             Role::Driver { size } => self.create(id, &hello, size)?,
-            Role::Pack { span, incarnation, epoch } => self.join(id, &hello, span, incarnation, epoch, actions)?,
+            Role::Pack {
+                span,
+                incarnation,
+                epoch,
+            } => self.join(id, &hello, span, incarnation, epoch, actions)?,
         };
-        self.connections.get_mut(&id).expect("received() looked it up").who = Some((hello.job, who));
+        self.connections
+            .get_mut(&id)
+            .expect("received() looked it up")
+            .who = Some((hello.job, who));
         let welcome = Welcome {
             protocol: PROTOCOL,
             features: 0,
@@ -221,13 +288,22 @@ impl Switch {
 
     fn create(&mut self, id: ConnectionId, hello: &Hello, size: u32) -> Result<Who, Refuse> {
         if self.jobs.contains_key(&hello.job) {
-            return Err((Refusal::JobExists, format!("job {} exists already", hello.job)));
+            return Err((
+                Refusal::JobExists,
+                format!("job {} exists already", hello.job),
+            ));
         }
         if size == 0 || size > RANKS_MAX {
-            return Err((Refusal::Ranks, format!("a job has 1 to {RANKS_MAX} ranks, not {size}")));
+            return Err((
+                Refusal::Ranks,
+                format!("a job has 1 to {RANKS_MAX} ranks, not {size}"),
+            ));
         }
         if self.jobs.len() >= JOBS_MAX {
-            return Err((Refusal::Full, format!("this switch has {JOBS_MAX} jobs, which is its most; try again later")));
+            return Err((
+                Refusal::Full,
+                format!("this switch has {JOBS_MAX} jobs, which is its most; try again later"),
+            ));
         }
         let job = Job {
             release: hello.release.clone(),
@@ -256,7 +332,13 @@ impl Switch {
         actions: &mut Vec<Action>,
     ) -> Result<Who, Refuse> {
         let job = self.jobs.get_mut(&hello.job).ok_or_else(|| {
-            (Refusal::UnknownJob, format!("job {} is not known to this switch: it has ended or was never created", hello.job))
+            (
+                Refusal::UnknownJob,
+                format!(
+                    "job {} is not known to this switch: it has ended or was never created",
+                    hello.job
+                ),
+            )
         })?;
         if hello.release != job.release {
             return Err((
@@ -268,36 +350,75 @@ impl Switch {
             ));
         }
         if epoch != job.epoch {
-            return Err((Refusal::Epoch, format!("the worker is of epoch {epoch} and the job is in epoch {}", job.epoch)));
+            return Err((
+                Refusal::Epoch,
+                format!(
+                    "the worker is of epoch {epoch} and the job is in epoch {}",
+                    job.epoch
+                ),
+            ));
         }
         if span.ranks == 0 || span.end() > job.size {
-            return Err((Refusal::Ranks, format!("{span} is not within the job's {} ranks", job.size)));
+            return Err((
+                Refusal::Ranks,
+                format!("{span} is not within the job's {} ranks", job.size),
+            ));
         }
-        let overlapping = job.packs.values().find(|pack| pack.span.first_rank < span.end() && span.first_rank < pack.span.end());
+        let overlapping = job
+            .packs
+            .values()
+            .find(|pack| pack.span.first_rank < span.end() && span.first_rank < pack.span.end());
         let replaced = match overlapping {
             None => None,
             Some(pack) if pack.span != span => {
-                return Err((Refusal::Ranks, format!("{span} overlaps with {}, which joined as one pack", pack.span)));
+                return Err((
+                    Refusal::Ranks,
+                    format!(
+                        "{span} overlaps with {}, which joined as one pack",
+                        pack.span
+                    ),
+                ));
             }
             Some(pack) if pack.incarnation >= incarnation => {
                 return Err((
                     Refusal::Incarnation,
-                    format!("{span} joined already with incarnation {}; this one, {incarnation}, is a duplicate", pack.incarnation),
+                    format!(
+                        "{span} joined already with incarnation {}; this one, {incarnation}, is a duplicate",
+                        pack.incarnation
+                    ),
                 ));
             }
             Some(pack) => Some(pack.connection),
         };
         if job.begun {
-            return Err((Refusal::Begun, "the job has begun; a fixed job takes nobody in after its start".into()));
+            return Err((
+                Refusal::Begun,
+                "the job has begun; a fixed job takes nobody in after its start".into(),
+            ));
         }
         if let Some(old) = replaced {
             job.remove(span);
             self.connections.remove(&old);
-            let reason = format!("a later start of {span}, incarnation {incarnation}, took its place");
-            actions.push(Action::Send(old, Refused { code: Refusal::Incarnation, reason }.to_frame(true)));
+            let reason =
+                format!("a later start of {span}, incarnation {incarnation}, took its place");
+            actions.push(Action::Send(
+                old,
+                Refused {
+                    code: Refusal::Incarnation,
+                    reason,
+                }
+                .to_frame(true),
+            ));
             actions.push(Action::Close(old));
         }
-        job.packs.insert(span.first_rank, Pack { span, incarnation, connection: id });
+        job.packs.insert(
+            span.first_rank,
+            Pack {
+                span,
+                incarnation,
+                connection: id,
+            },
+        );
         job.routes[span.first_rank as usize..span.end() as usize].fill(Some(id));
         job.joined += span.ranks;
         let notice = Notice::Joined { span, incarnation };
@@ -312,16 +433,29 @@ impl Switch {
             return;
         }
         job.begun = true;
-        let start = Start { packs: job.packs.values().map(|pack| pack.span).collect() }.to_frame(true);
-        actions.extend(job.packs.values().map(|pack| Action::Send(pack.connection, start.clone())));
+        let start = Start {
+            packs: job.packs.values().map(|pack| pack.span).collect(),
+        }
+        .to_frame(true);
+        actions.extend(
+            job.packs
+                .values()
+                .map(|pack| Action::Send(pack.connection, start.clone())),
+        );
         actions.push(Action::Send(job.driver, Notice::Started.to_frame(true)));
     }
 
-    fn from_driver(&mut self, id: ConnectionId, job_id: JobId, frame: Frame, actions: &mut Vec<Action>) -> Result<(), Refuse> {
+    fn from_driver(
+        &mut self,
+        id: ConnectionId,
+        job_id: JobId,
+        frame: Frame,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Refuse> {
         let job = self.jobs.get_mut(&job_id).ok_or_else(ended)?;
         match frame.header.kind {
             kind::HEARTBEAT => {
-                actions.push(Action::Send(id, Notice::Traffic { messages: job.messages, bytes: job.bytes }.to_frame(true)));
+                actions.push(Action::Send(id, job.traffic()));
                 Ok(())
             }
             kind::DATA => job.route(DRIVER, frame, actions),
@@ -332,6 +466,7 @@ impl Switch {
             }
             kind::LEAVE => {
                 self.connections.remove(&id);
+                actions.push(Action::Send(id, job.traffic()));
                 actions.push(Action::Send(id, bare_frame(kind::LEFT, true)));
                 actions.push(Action::Close(id));
                 self.end(job_id, "its driver left", actions);
@@ -356,27 +491,38 @@ impl Switch {
                 actions.push(Action::Send(id, bare_frame(kind::HEARTBEAT, true)));
                 Ok(())
             }
-            kind::DATA | kind::CONTRIBUTE if !job.begun => {
-                Err((Refusal::Protocol, "a message came before the job's start".into()))
-            }
-            kind::DATA | kind::CONTRIBUTE if !span.contains(source) => {
-                Err((Refusal::Protocol, format!("a connection of {span} spoke as rank {source}")))
-            }
-            kind::DATA | kind::CONTRIBUTE if frame.header.epoch != job.epoch => {
-                Err((Refusal::Epoch, format!("a frame of epoch {} came in epoch {}", frame.header.epoch, job.epoch)))
-            }
+            kind::DATA | kind::CONTRIBUTE if !job.begun => Err((
+                Refusal::Protocol,
+                "a message came before the job's start".into(),
+            )),
+            kind::DATA | kind::CONTRIBUTE if !span.contains(source) => Err((
+                Refusal::Protocol,
+                format!("a connection of {span} spoke as rank {source}"),
+            )),
+            kind::DATA | kind::CONTRIBUTE if frame.header.epoch != job.epoch => Err((
+                Refusal::Epoch,
+                format!(
+                    "a frame of epoch {} came in epoch {}",
+                    frame.header.epoch, job.epoch
+                ),
+            )),
             kind::DATA => job.route(source, frame, actions),
             kind::CONTRIBUTE => self.contribute(job_id, span, frame, actions),
             kind::LEAVE => {
                 let Leave { failure } = Leave::from_body(&frame.body).map_err(protocol)?;
                 job.remove(span);
                 let deserted = failure.is_none() && job.collectives.is_pending();
-                actions.push(Action::Send(job.driver, Notice::Left { span, failure }.to_frame(true)));
+                actions.push(Action::Send(
+                    job.driver,
+                    Notice::Left { span, failure }.to_frame(true),
+                ));
                 self.connections.remove(&id);
                 actions.push(Action::Send(id, bare_frame(kind::LEFT, true)));
                 actions.push(Action::Close(id));
                 if deserted {
-                    let reason = format!("{span} left while others wait in a collective call; all ranks must make the same calls");
+                    let reason = format!(
+                        "{span} left while others wait in a collective call; all ranks must make the same calls"
+                    );
                     self.end(job_id, &reason, actions);
                 }
                 Ok(())
@@ -385,16 +531,38 @@ impl Switch {
         }
     }
 
-    fn contribute(&mut self, job_id: JobId, span: Span, frame: Frame, actions: &mut Vec<Action>) -> Result<(), Refuse> {
-        let job = self.jobs.get_mut(&job_id).expect("from_pack() looked it up");
-        let Header { sequence, tag, group, .. } = frame.header;
+    fn contribute(
+        &mut self,
+        job_id: JobId,
+        span: Span,
+        frame: Frame,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Refuse> {
+        let job = self
+            .jobs
+            .get_mut(&job_id)
+            .expect("from_pack() looked it up");
+        let Header {
+            sequence,
+            tag,
+            group,
+            ..
+        } = frame.header;
         if job.joined < job.size {
-            let reason = format!("{span} made collective call {sequence} after other ranks had left; all ranks must make the same calls");
+            let reason = format!(
+                "{span} made collective call {sequence} after other ranks had left; all ranks must make the same calls"
+            );
             self.end(job_id, &reason, actions);
             return Ok(());
         }
         job.bytes += frame.body.len() as u64;
-        let combined = match job.collectives.contribute(span.first_rank, sequence, tag, &frame.body, job.packs.len()) {
+        let combined = match job.collectives.contribute(
+            span.first_rank,
+            sequence,
+            tag,
+            &frame.body,
+            job.packs.len(),
+        ) {
             Ok(None) => return Ok(()),
             Ok(Some(combined)) => combined,
             // Members that disagree about a collective are a fault of the program: all of it ends, with the reason.
@@ -404,26 +572,54 @@ impl Switch {
             }
             Err(error) => return Err((Refusal::Protocol, error.to_string())),
         };
-        let header = Header { kind: kind::COMBINED, group, epoch: job.epoch, tag, source: SWITCH, sequence, ..Header::default() };
+        let header = Header {
+            kind: kind::COMBINED,
+            group,
+            epoch: job.epoch,
+            tag,
+            source: SWITCH,
+            sequence,
+            ..Header::default()
+        };
         for pack in job.packs.values() {
-            let header = Header { destination: pack.span.first_rank, ..header };
-            actions.push(Action::Send(pack.connection, Frame::new(header, combined.clone())));
+            let header = Header {
+                destination: pack.span.first_rank,
+                ..header
+            };
+            actions.push(Action::Send(
+                pack.connection,
+                Frame::new(header, combined.clone()),
+            ));
         }
         Ok(())
     }
 
     fn lost(&mut self, job: JobId, span: Span, why: &str, actions: &mut Vec<Action>) {
-        let Some(job) = self.jobs.get_mut(&job) else { return };
+        let Some(job) = self.jobs.get_mut(&job) else {
+            return;
+        };
         job.remove(span);
         let reason = cut_reason(why.to_string());
-        actions.push(Action::Send(job.driver, Notice::Lost { span, reason }.to_frame(true)));
+        actions.push(Action::Send(
+            job.driver,
+            Notice::Lost { span, reason }.to_frame(true),
+        ));
     }
 
     /// Ends a job: every member is told why and let go.
     fn end(&mut self, id: JobId, reason: &str, actions: &mut Vec<Action>) {
-        let Some(job) = self.jobs.remove(&id) else { return };
-        let end = End { reason: cut_reason(reason.to_string()) }.to_frame(true);
-        let members = job.packs.values().map(|pack| pack.connection).chain([job.driver]);
+        let Some(job) = self.jobs.remove(&id) else {
+            return;
+        };
+        let end = End {
+            reason: cut_reason(reason.to_string()),
+        }
+        .to_frame(true);
+        let members = job
+            .packs
+            .values()
+            .map(|pack| pack.connection)
+            .chain([job.driver]);
         for member in members {
             if self.connections.remove(&member).is_some() {
                 actions.push(Action::Send(member, end.clone()));
@@ -434,7 +630,20 @@ impl Switch {
 }
 
 impl Job {
-    fn route(&mut self, source: u32, frame: Frame, actions: &mut Vec<Action>) -> Result<(), Refuse> {
+    fn traffic(&self) -> Frame {
+        Notice::Traffic {
+            messages: self.messages,
+            bytes: self.bytes,
+        }
+        .to_frame(true)
+    }
+
+    fn route(
+        &mut self,
+        source: u32,
+        frame: Frame,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Refuse> {
         let destination = frame.header.destination;
         if frame.header.flags & FLAG_FIRST != 0 {
             self.messages += 1;
@@ -449,7 +658,13 @@ impl Job {
             // A rank that left has ended its program without this message, which is not the sender's fault.
             Some(None) => {}
             None => {
-                return Err((Refusal::Ranks, format!("a message to rank {destination} of a job of {} ranks", self.size)));
+                return Err((
+                    Refusal::Ranks,
+                    format!(
+                        "a message to rank {destination} of a job of {} ranks",
+                        self.size
+                    ),
+                ));
             }
         }
         Ok(())
@@ -472,5 +687,8 @@ fn ended() -> Refuse {
 }
 
 fn unexpected(kind: u8, whom: &str) -> Refuse {
-    (Refusal::Protocol, format!("a frame of kind {kind:#04x} is none that {whom} sends"))
+    (
+        Refusal::Protocol,
+        format!("a frame of kind {kind:#04x} is none that {whom} sends"),
+    )
 }

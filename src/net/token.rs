@@ -19,7 +19,9 @@ pub struct Secret(Vec<u8>);
 
 /// A secret that is none.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("the switch's secret has {0} bytes and needs at least {SECRET_MIN}; make one with: head -c 32 /dev/urandom | base64")]
+#[error(
+    "the switch's secret has {0} bytes and needs at least {SECRET_MIN}; make one with: head -c 32 /dev/urandom | base64"
+)]
 pub struct ShortSecret(usize);
 
 impl Secret {
@@ -29,7 +31,11 @@ impl Secret {
     /// When it is shorter than [`SECRET_MIN`].
     pub fn new(text: &str) -> Result<Secret, ShortSecret> {
         let text = text.trim();
-        if text.len() < SECRET_MIN { Err(ShortSecret(text.len())) } else { Ok(Secret(text.as_bytes().to_vec())) }
+        if text.len() < SECRET_MIN {
+            Err(ShortSecret(text.len()))
+        } else {
+            Ok(Secret(text.as_bytes().to_vec()))
+        }
     }
 
     /// A fresh secret, for a switch in the driver's own process.
@@ -124,22 +130,35 @@ impl fmt::Debug for Token {
 impl JobKey {
     /// Makes a token.
     pub fn token(&self, bearer: Bearer, expiry_s: u64) -> Token {
-        Token { expiry_s, code: self.mac(bearer, expiry_s).finalize().into_bytes().into() }
+        Token {
+            expiry_s,
+            code: self.mac(bearer, expiry_s).finalize().into_bytes().into(),
+        }
     }
 
     /// True if `token` was made with this key for `bearer` and has not expired.
     pub fn verify(&self, token: &Token, bearer: Bearer, now_s: u64) -> bool {
-        let genuine = self.mac(bearer, token.expiry_s).verify_slice(&token.code).is_ok();
+        let genuine = self
+            .mac(bearer, token.expiry_s)
+            .verify_slice(&token.code)
+            .is_ok();
         genuine && now_s <= token.expiry_s
     }
 
     fn mac(&self, bearer: Bearer, expiry_s: u64) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
         match bearer {
             Bearer::Driver => mac.update(b"driver"),
-            Bearer::Pack { first_rank, ranks, incarnation } => {
+            Bearer::Pack {
+                first_rank,
+                ranks,
+                incarnation,
+            } => {
                 mac.update(b"pack");
-                [first_rank, ranks, incarnation].iter().for_each(|number| mac.update(&number.to_le_bytes()));
+                [first_rank, ranks, incarnation]
+                    .iter()
+                    .for_each(|number| mac.update(&number.to_le_bytes()));
             }
         }
         mac.update(&expiry_s.to_le_bytes());
@@ -167,16 +186,31 @@ mod tests {
     fn a_token_is_good_for_its_bearer_its_job_and_its_time_alone() {
         let secret = Secret::new("0123456789abcdef").expect("long enough");
         let key = secret.job_key(JobId([1; 16]));
-        let pack = |first_rank, ranks, incarnation| Bearer::Pack { first_rank, ranks, incarnation };
+        let pack = |first_rank, ranks, incarnation| Bearer::Pack {
+            first_rank,
+            ranks,
+            incarnation,
+        };
         let token = key.token(pack(4, 2, 1), 1000);
         assert!(key.verify(&token, pack(4, 2, 1), 1000));
         assert!(!key.verify(&token, pack(4, 2, 1), 1001));
         for other in [pack(5, 2, 1), pack(4, 3, 1), pack(4, 2, 2), Bearer::Driver] {
             assert!(!key.verify(&token, other, 1000), "{other:?}");
         }
-        assert!(!secret.job_key(JobId([2; 16])).verify(&token, pack(4, 2, 1), 1000));
-        assert!(!Secret::random().job_key(JobId([1; 16])).verify(&token, pack(4, 2, 1), 1000));
-        let longer = Token { expiry_s: 2000, ..token };
+        assert!(
+            !secret
+                .job_key(JobId([2; 16]))
+                .verify(&token, pack(4, 2, 1), 1000)
+        );
+        assert!(
+            !Secret::random()
+                .job_key(JobId([1; 16]))
+                .verify(&token, pack(4, 2, 1), 1000)
+        );
+        let longer = Token {
+            expiry_s: 2000,
+            ..token
+        };
         assert!(!key.verify(&longer, pack(4, 2, 1), 1000));
     }
 

@@ -1,0 +1,116 @@
+//! `lswitch generate`: edge lists for people without data.
+
+use crate::cmd::UsageError;
+use crate::cmd::ui::Ui;
+use crate::graph::{GraphError, generate};
+use anyhow::Context;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+/// Write a random graph as an edge list
+#[derive(Debug, clap::Args)]
+#[command(before_help = "\
+Examples:
+  lswitch generate rmat --scale 16 --edge-factor 16 --seed 1 --out graph.txt
+  lswitch generate uniform --scale 10 | lswitch preprocess /dev/stdin --parts 4 --out graph.parts")]
+pub struct Generate {
+    /// What kind of graph: rmat is skewed as social networks are, uniform is not
+    kind: Kind,
+
+    /// The graph has up to 2^SCALE vertices
+    #[arg(long)]
+    scale: u32,
+
+    /// Edges for each of the 2^SCALE vertices
+    #[arg(long, default_value_t = 16)]
+    edge_factor: u32,
+
+    /// The same seed gives the same graph on every machine
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+
+    /// File to write; stdout otherwise
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Kind {
+    /// Recursive matrix (Kronecker), as in Graph500 and GAP
+    Rmat,
+    /// Each edge between two vertices drawn evenly
+    Uniform,
+}
+
+impl Generate {
+    /// Writes the graph.
+    pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+        match self.kind {
+            Kind::Rmat => self.write(ui, generate::rmat(self.scale, self.edge_factor, self.seed)),
+            Kind::Uniform => self.write(
+                ui,
+                generate::uniform(self.scale, self.edge_factor, self.seed),
+            ),
+        }
+    }
+
+    fn write<I: Iterator<Item = (u64, u64)>>(
+        &self,
+        ui: &Ui,
+        edges: Result<I, GraphError>,
+    ) -> anyhow::Result<()> {
+        let edges = edges.map_err(|error| UsageError(error.to_string()))?;
+        let count = u64::from(self.edge_factor) << self.scale;
+        let bar = ui.count_bar("generating", count);
+        let edges = edges.enumerate().map(|(index, edge)| {
+            if index % 65_536 == 0 {
+                bar.set_position(index as u64);
+            }
+            edge
+        });
+        match &self.out {
+            None => self.write_to(io::stdout().lock(), edges)?,
+            Some(path) => {
+                // Renamed into place when whole, so that no half-written graph is left behind.
+                let folder = path
+                    .parent()
+                    .filter(|folder| !folder.as_os_str().is_empty())
+                    .unwrap_or(Path::new("."));
+                let mut file = tempfile::NamedTempFile::new_in(folder)
+                    .with_context(|| format!("cannot write in {}", folder.display()))?;
+                self.write_to(file.as_file_mut(), edges)
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+                make_readable(file.as_file())?;
+                file.persist(path)
+                    .with_context(|| format!("cannot write {}", path.display()))?;
+            }
+        }
+        bar.finish_and_clear();
+        if let Some(path) = &self.out {
+            let path = path.display();
+            ui.say(format!("wrote {count} edges to {path}; next: lswitch preprocess {path} --parts 4 --out {path}.parts"));
+        }
+        Ok(())
+    }
+
+    fn write_to(&self, out: impl Write, edges: impl Iterator<Item = (u64, u64)>) -> io::Result<()> {
+        let mut out = BufWriter::with_capacity(1 << 16, out);
+        let kind = format!("{:?}", self.kind).to_lowercase();
+        writeln!(
+            out,
+            "# lswitch generate {kind} --scale {} --edge-factor {} --seed {}",
+            self.scale, self.edge_factor, self.seed
+        )?;
+        writeln!(out, "# FromNodeId\tToNodeId")?;
+        for (source, target) in edges {
+            writeln!(out, "{source}\t{target}")?;
+        }
+        out.flush()
+    }
+}
+
+/// A temporary file is its owner's alone; a graph is an ordinary file.
+fn make_readable(file: &std::fs::File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+}

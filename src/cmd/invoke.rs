@@ -1,0 +1,279 @@
+//! `lswitch invoke`: starts a job's workers, shows how far it is, prints the result.
+
+mod pagerank;
+
+use crate::aws::AwsSettings;
+use crate::cmd::local::{DEFAULT_FUNCTION, own_function};
+use crate::cmd::settings::{AwsArgs, find_secret};
+use crate::cmd::ui::{self, Ui};
+use crate::cmd::{Interrupted, UsageError, interrupted};
+use crate::job::driver::{self, JobError, JobEvent, JobOutcome, JobSpec, SwitchAccess};
+use crate::lambda::launch::Launcher;
+use crate::lambda::local::{LocalLambda, LocalOptions};
+use crate::net::server;
+use crate::net::token::Secret;
+use crate::store::Store;
+use anyhow::Context;
+use clap::Subcommand;
+use std::env;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// Start a job, watch it, collect its result
+#[derive(Debug, clap::Args)]
+pub struct Invoke {
+    #[command(subcommand)]
+    job: Job,
+}
+
+#[derive(Debug, Subcommand)]
+enum Job {
+    Pagerank(pagerank::PagerankArgs),
+}
+
+impl Invoke {
+    /// Runs the job.
+    pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+        match &self.job {
+            Job::Pagerank(job) => job.run(ui),
+        }
+    }
+}
+
+/// Where a job runs; the same for every job.
+#[derive(Debug, clap::Args)]
+struct FleetArgs {
+    /// How many workers (ranks); as many as the graph has parts if not given
+    #[arg(long, value_name = "N")]
+    workers: Option<u32>,
+
+    /// Workers that share one function instance, as threads with one connection
+    #[arg(long, value_name = "P", default_value_t = 1)]
+    workers_per_function: u32,
+
+    /// Function on AWS to run the workers; without it they run on this machine, in a local Lambda
+    #[arg(long, value_name = "NAME", env = "LSWITCH_FUNCTION")]
+    function: Option<String>,
+
+    /// The switch, as workers reach it; without it one runs in this process
+    #[arg(long, value_name = "HOST:PORT", env = "LSWITCH_SWITCH")]
+    switch: Option<String>,
+
+    /// The job's own store, for what is neither input nor output
+    #[arg(
+        long,
+        value_name = "STORE",
+        default_value = "./.lswitch",
+        env = "LSWITCH_STORE"
+    )]
+    store: String,
+
+    /// Give the job up after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+
+    #[command(flatten)]
+    aws: AwsArgs,
+}
+
+/// What is started for one job and ended with it.
+struct Fleet {
+    launcher: Launcher,
+    switch: SwitchAccess,
+    local: Option<LocalLambda>,
+    own_switch: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+impl FleetArgs {
+    fn aws_settings(&self) -> AwsSettings {
+        self.aws.settings()
+    }
+
+    /// Opens a store that the workers must be able to open too.
+    async fn open_store(&self, location: &str) -> anyhow::Result<Store> {
+        let store = Store::open(location, &self.aws_settings()).await?;
+        // Functions on AWS have other disks; an endpoint of the user's own may be this machine.
+        let own_endpoint = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_LAMBDA"]
+            .iter()
+            .any(|name| env::var_os(name).is_some());
+        if self.function.is_some() && !own_endpoint && !store.url().starts_with("s3://") {
+            let what = format!(
+                "a function on AWS cannot see {}; give an s3://bucket/prefix",
+                store.url()
+            );
+            return Err(UsageError(what).into());
+        }
+        Ok(store)
+    }
+
+    async fn start(&self, packs: usize) -> anyhow::Result<Fleet> {
+        let (switch, own_switch) = match &self.switch {
+            Some(address) => {
+                let what = "the switch's secret is not to be found: set LSWITCH_SECRET_FILE to the file that \"lswitch serve\" uses";
+                let secret = find_secret()?.ok_or_else(|| UsageError(what.into()))?;
+                (
+                    SwitchAccess {
+                        address: address.clone(),
+                        secret,
+                    },
+                    None,
+                )
+            }
+            None if self.function.is_some() => {
+                let what = "a function on AWS cannot reach a switch in this process; run \"lswitch serve\" where it can, and give --switch HOST:PORT";
+                return Err(UsageError(what.into()).into());
+            }
+            None => {
+                let (access, own) = start_switch().await?;
+                (access, Some(own))
+            }
+        };
+        let (launcher, local) = match &self.function {
+            Some(function) => (
+                Launcher::on_aws(&self.aws_settings().load().await, function),
+                None,
+            ),
+            None => {
+                let listen = "127.0.0.1:0".parse().expect("this is an address");
+                let options = LocalOptions {
+                    listen,
+                    functions: vec![own_function()?],
+                    concurrency: packs,
+                    log_sink: None,
+                };
+                let local = LocalLambda::start(options)
+                    .await
+                    .context("cannot start the local Lambda")?;
+                (
+                    Launcher::local(&local.endpoint(), DEFAULT_FUNCTION),
+                    Some(local),
+                )
+            }
+        };
+        Ok(Fleet {
+            launcher,
+            switch,
+            local,
+            own_switch,
+        })
+    }
+
+    /// Runs a job and ends whatever was started for it, however the job ends.
+    async fn drive(&self, ui: &Ui, spec: &JobSpec, measure: &str) -> anyhow::Result<JobOutcome> {
+        let packs = spec.ranks.div_ceil(spec.ranks_per_pack.max(1));
+        ui.say(format!(
+            "{}: {} workers in {packs} function instances",
+            spec.program, spec.ranks
+        ));
+        let fleet = self.start(packs as usize).await?;
+        let mut line = ProgressLine::new(ui, spec.ranks, packs, measure);
+        let outcome = driver::run(
+            spec,
+            &fleet.switch,
+            &fleet.launcher,
+            interrupted(),
+            &mut |event| line.update(event),
+        )
+        .await;
+        line.clear();
+        fleet.stop().await;
+        outcome.map_err(|error| match error {
+            JobError::Interrupted => Interrupted.into(),
+            JobError::Usage(what) => UsageError(what).into(),
+            other => other.into(),
+        })
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        self.timeout.map(Duration::from_secs)
+    }
+}
+
+async fn start_switch() -> anyhow::Result<(SwitchAccess, (oneshot::Sender<()>, JoinHandle<()>))> {
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .context("cannot listen on loopback for the switch")?;
+    let access = SwitchAccess {
+        address: listener.local_addr()?.to_string(),
+        secret: Secret::random(),
+    };
+    let (stop, stopped) = oneshot::channel();
+    let secret = access.secret.clone();
+    let serving = tokio::spawn(server::run(listener, secret, async {
+        let _ = stopped.await;
+    }));
+    Ok((access, (stop, serving)))
+}
+
+impl Fleet {
+    async fn stop(self) {
+        if let Some((stop, serving)) = self.own_switch {
+            let _ = stop.send(());
+            let _ = serving.await;
+        }
+        if let Some(local) = self.local {
+            local.stop().await;
+        }
+    }
+}
+
+/// The live line: started, joined, superstep, measure, bytes.
+struct ProgressLine {
+    bar: indicatif::ProgressBar,
+    ranks: u32,
+    packs: u32,
+    measure: String,
+    joined: u32,
+    begun: bool,
+    step: Option<(u64, f64)>,
+    bytes: u64,
+    left: u32,
+}
+
+impl ProgressLine {
+    fn new(ui: &Ui, ranks: u32, packs: u32, measure: &str) -> ProgressLine {
+        let bar = ui.spinner("starting");
+        ProgressLine {
+            bar,
+            ranks,
+            packs,
+            measure: measure.into(),
+            joined: 0,
+            begun: false,
+            step: None,
+            bytes: 0,
+            left: 0,
+        }
+    }
+
+    fn update(&mut self, event: JobEvent) {
+        match event {
+            JobEvent::Created { .. } => {}
+            JobEvent::Joined(ranks) => self.joined = ranks,
+            JobEvent::Begun => self.begun = true,
+            JobEvent::Progress { step, measure } => self.step = Some((step, measure)),
+            JobEvent::Traffic { bytes, .. } => self.bytes = bytes,
+            JobEvent::Left(packs) => self.left = packs,
+        }
+        let mut line = format!(
+            "started {}  joined {}/{}",
+            self.packs, self.joined, self.ranks
+        );
+        if let Some((step, measure)) = self.step {
+            line += &format!("  superstep {step}  {} {measure:.3e}", self.measure);
+        } else if self.begun {
+            line += "  loading";
+        }
+        line += &format!("  moved {}", ui::bytes(self.bytes));
+        if self.left > 0 {
+            line += &format!("  done {}/{}", self.left, self.packs);
+        }
+        self.bar.set_message(line);
+    }
+
+    fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}

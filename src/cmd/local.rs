@@ -1,0 +1,109 @@
+//! `lswitch local`: the local Lambda on its own, for a second terminal and for others' runtimes.
+
+use crate::cmd::lambda::LOCAL_VARIABLE;
+use crate::cmd::settings::home;
+use crate::cmd::ui::{Ui, print_json};
+use crate::cmd::{block_on, interrupted};
+use crate::lambda::local::{LocalFunction, LocalLambda, LocalOptions};
+use anyhow::Context;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// The name of the function that is this binary.
+pub const DEFAULT_FUNCTION: &str = "lswitch";
+
+/// Serve the Lambda Invoke API on this machine
+#[derive(Debug, clap::Args)]
+#[command(before_help = "\
+Examples:
+  lswitch local
+  aws lambda invoke --endpoint-url http://127.0.0.1:9001 --function-name NAME --payload '{}' \\
+      --cli-binary-format raw-in-base64-out out.json
+  AWS_ENDPOINT_URL_LAMBDA=http://127.0.0.1:9001 lswitch invoke pagerank --function lswitch --switch 127.0.0.1:7000 ...
+
+Functions are $LSWITCH_HOME/functions/NAME.toml (~/.lswitch/functions), for example:
+  command = [\"python3\", \"-m\", \"awslambdaric\", \"app.handler\"]
+  handler = \"app.handler\"
+  memory_mb = 512
+  timeout_s = 30
+  [environment]
+  PYTHONPATH = \"/home/me/app\"
+The function \"lswitch\" is this binary as a worker, unless a file of that name says otherwise.")]
+pub struct Local {
+    /// Address of the Invoke API; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9001")]
+    listen: SocketAddr,
+
+    /// Function instances at once, over all functions; calls above it are throttled as on AWS
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    concurrency: usize,
+
+    /// Print the endpoint as JSON on stdout once it is bound
+    #[arg(long)]
+    json: bool,
+}
+
+/// This binary as a function. It gets the most memory that Lambda gives, since a laptop's graph should not fail for a
+/// limit that nobody chose.
+pub fn own_function() -> anyhow::Result<LocalFunction> {
+    let executable = std::env::current_exe()
+        .context("cannot tell where this program is, which workers must run")?;
+    let executable = executable
+        .to_str()
+        .context("the path of this program is not UTF-8")?
+        .to_string();
+    let mut environment = BTreeMap::from([(LOCAL_VARIABLE.to_string(), "1".to_string())]);
+    if let Ok(log) = std::env::var("LSWITCH_LOG") {
+        environment.insert("LSWITCH_LOG".into(), log);
+    }
+    Ok(LocalFunction {
+        name: DEFAULT_FUNCTION.into(),
+        command: vec![executable],
+        handler: "bootstrap".into(),
+        memory_mb: 10_240,
+        timeout: Duration::from_secs(900),
+        environment,
+        task_root: None,
+    })
+}
+
+impl Local {
+    /// Serves until Ctrl-C or SIGTERM.
+    pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+        block_on(async {
+            let folder = home()?.join("functions");
+            let mut functions = LocalFunction::load_all(&folder)?;
+            if !functions
+                .iter()
+                .any(|function| function.name == DEFAULT_FUNCTION)
+            {
+                functions.push(own_function()?);
+            }
+            let names: Vec<String> = functions
+                .iter()
+                .map(|function| function.name.clone())
+                .collect();
+            let options = LocalOptions {
+                listen: self.listen,
+                functions,
+                concurrency: self.concurrency,
+                log_sink: None,
+            };
+            let local = LocalLambda::start(options).await?;
+            if self.json {
+                print_json(&json!({ "endpoint": local.endpoint(), "functions": names }))?;
+            }
+            ui.say(format!(
+                "the local Lambda serves {} at {}; Ctrl-C ends it",
+                names.join(", "),
+                local.endpoint()
+            ));
+            interrupted().await;
+            local.stop().await;
+            ui.say("the local Lambda is down, and its functions with it");
+            Ok(())
+        })
+    }
+}

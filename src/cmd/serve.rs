@@ -1,0 +1,71 @@
+//! `lswitch serve`: the switch on its own.
+
+use crate::cmd::settings::{find_secret, make_secret};
+use crate::cmd::ui::{Ui, print_json};
+use crate::cmd::{block_on, interrupted};
+use crate::net::server;
+use anyhow::{Context, bail};
+use serde_json::json;
+use tokio::net::TcpListener;
+
+/// Run the switch that functions connect to
+#[derive(Debug, clap::Args)]
+#[command(before_help = "\
+Examples:
+  lswitch serve                               a switch for this machine, at 127.0.0.1:7000
+  LSWITCH_SECRET_FILE=key lswitch serve --listen 0.0.0.0:7000 --insecure-plaintext
+
+The secret that drivers must share is LSWITCH_SECRET, or in the file LSWITCH_SECRET_FILE names, or in
+$LSWITCH_HOME/secret (~/.lswitch/secret), which a switch on loopback makes if it is missing.")]
+pub struct Serve {
+    /// Address to listen at; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7000")]
+    listen: String,
+
+    /// Listen off loopback although the wire is not encrypted yet
+    #[arg(long)]
+    insecure_plaintext: bool,
+
+    /// Print the address as JSON on stdout once it is bound
+    #[arg(long)]
+    json: bool,
+}
+
+impl Serve {
+    /// Runs until Ctrl-C or SIGTERM.
+    pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+        block_on(async {
+            let listener = TcpListener::bind(&self.listen)
+                .await
+                .with_context(|| format!("cannot listen at {}; is another program using the port? try --listen 127.0.0.1:0", self.listen))?;
+            let address = listener.local_addr()?;
+            let loopback = address.ip().is_loopback();
+            if !loopback && !self.insecure_plaintext {
+                bail!(
+                    "{address} is off loopback and the wire is not encrypted yet; give --insecure-plaintext if the network is your own"
+                );
+            }
+            let secret = match find_secret()? {
+                Some(secret) => secret,
+                None if loopback => {
+                    let (secret, path) = make_secret()?;
+                    ui.say(format!("made a secret in {}", path.display()));
+                    secret
+                }
+                None => bail!(
+                    "a switch off loopback needs a secret: set LSWITCH_SECRET_FILE to a file with one (chmod 600), the same on the driver's side"
+                ),
+            };
+            if self.json {
+                print_json(&json!({ "listening": address.to_string() }))?;
+            }
+            ui.say(format!(
+                "lswitch {} listens at {address}; Ctrl-C ends it",
+                crate::RELEASE
+            ));
+            server::run(listener, secret, interrupted()).await;
+            ui.say("the switch is down");
+            Ok(())
+        })
+    }
+}

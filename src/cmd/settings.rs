@@ -1,0 +1,97 @@
+//! Where settings are found: `$LSWITCH_HOME`, the switch's secret, AWS's region and profile.
+
+use crate::aws::AwsSettings;
+use crate::net::token::Secret;
+use anyhow::{Context, bail};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+/// AWS's settings, as every command that may reach AWS takes them.
+#[derive(Debug, clap::Args)]
+pub struct AwsArgs {
+    /// AWS region; AWS's own rules otherwise
+    #[arg(long, value_name = "REGION", help_heading = "AWS")]
+    region: Option<String>,
+
+    /// AWS profile; AWS's own rules otherwise
+    #[arg(long, value_name = "PROFILE", help_heading = "AWS")]
+    profile: Option<String>,
+}
+
+impl AwsArgs {
+    /// For the layers below.
+    pub fn settings(&self) -> AwsSettings {
+        AwsSettings {
+            region: self.region.clone(),
+            profile: self.profile.clone(),
+        }
+    }
+}
+
+/// `$LSWITCH_HOME`, else `~/.lswitch`.
+///
+/// # Errors
+/// When neither `LSWITCH_HOME` nor `HOME` is set.
+pub fn home() -> anyhow::Result<PathBuf> {
+    if let Some(home) = env::var_os("LSWITCH_HOME") {
+        return Ok(home.into());
+    }
+    let home = env::var_os("HOME")
+        .context("neither LSWITCH_HOME nor HOME is set, so there is no place for settings")?;
+    Ok(Path::new(&home).join(".lswitch"))
+}
+
+/// The switch's secret: `LSWITCH_SECRET`, else the file `LSWITCH_SECRET_FILE` names, else `secret` in the home folder.
+/// `None` if there is none.
+///
+/// # Errors
+/// When the one that is found cannot be read, is too short, or may be read by others.
+pub fn find_secret() -> anyhow::Result<Option<Secret>> {
+    if let Ok(text) = env::var("LSWITCH_SECRET") {
+        return Ok(Some(Secret::new(&text).context("in LSWITCH_SECRET")?));
+    }
+    let named = env::var_os("LSWITCH_SECRET_FILE").map(PathBuf::from);
+    let path = match &named {
+        Some(path) => path.clone(),
+        None => home()?.join("secret"),
+    };
+    if named.is_none() && !path.exists() {
+        return Ok(None);
+    }
+    let text = fs::read_to_string(&path)
+        .with_context(|| format!("cannot read the switch's secret from {}", path.display()))?;
+    let mode = fs::metadata(&path)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        bail!(
+            "others may read the switch's secret in {}; run: chmod 600 {}",
+            path.display(),
+            path.display()
+        );
+    }
+    Ok(Some(
+        Secret::new(&text).with_context(|| format!("in {}", path.display()))?,
+    ))
+}
+
+/// Makes a secret in the home folder, readable by its owner alone, and gives its path too.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn make_secret() -> anyhow::Result<(Secret, PathBuf)> {
+    let home = home()?;
+    fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
+    let path = home.join("secret");
+    let mut random = [0u8; 32];
+    getrandom::fill(&mut random).context("the system gives no random numbers")?;
+    let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path);
+    let mut file = file.with_context(|| format!("cannot make {}", path.display()))?;
+    writeln!(file, "{text}")?;
+    Ok((Secret::new(&text)?, path))
+}

@@ -1,0 +1,145 @@
+//! What a rank's program is given: the wire, the store, its arguments, and a way to tell how far it is.
+
+use crate::aws::AwsSettings;
+use crate::job::program::ProgramError;
+use crate::job::report::{Report, TAG};
+use crate::net::comm::Comm;
+use crate::store::{Store, StoreError};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+
+/// Time between two progress reports at least.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// What all ranks of a pack share.
+pub(crate) struct Surroundings {
+    pub(crate) arguments: Value,
+    pub(crate) store: String,
+    pub(crate) deadline: Instant,
+    pub(crate) aws: AwsSettings,
+    pub(crate) runtime: Handle,
+}
+
+/// See the module. One for each rank; its calls block.
+pub struct Context {
+    comm: Comm,
+    around: Arc<Surroundings>,
+    reported: Option<Instant>,
+}
+
+impl Context {
+    pub(crate) fn new(comm: Comm, around: Arc<Surroundings>) -> Context {
+        Context {
+            comm,
+            around,
+            reported: None,
+        }
+    }
+
+    /// This rank.
+    pub fn rank(&self) -> u32 {
+        self.comm.rank()
+    }
+
+    /// All ranks of the job.
+    pub fn size(&self) -> u32 {
+        self.comm.size()
+    }
+
+    /// The wire.
+    pub fn comm(&mut self) -> &mut Comm {
+        &mut self.comm
+    }
+
+    /// The program's arguments.
+    ///
+    /// # Errors
+    /// When they are not what the program takes.
+    pub fn arguments<T: DeserializeOwned>(&self) -> Result<T, ProgramError> {
+        serde_json::from_value(self.around.arguments.clone()).map_err(|error| {
+            ProgramError::Other(format!("the program's arguments do not fit: {error}"))
+        })
+    }
+
+    /// When the invocation is ended by Lambda.
+    pub fn deadline(&self) -> Instant {
+        self.around.deadline
+    }
+
+    /// The job's own store.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn store(&self) -> Result<BlockingStore, ProgramError> {
+        self.open_store(&self.around.store)
+    }
+
+    /// Another store, by its location.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_store(&self, location: &str) -> Result<BlockingStore, ProgramError> {
+        let runtime = self.around.runtime.clone();
+        let store = runtime.block_on(Store::open(location, &self.around.aws))?;
+        Ok(BlockingStore { store, runtime })
+    }
+
+    /// Tells the driver how far the job is. Only rank 0's words are sent, and not more than ten times a second.
+    ///
+    /// # Errors
+    /// When the connection or the job ended.
+    pub fn progress(&mut self, step: u64, measure: f64) -> Result<(), ProgramError> {
+        if self.rank() != 0
+            || self
+                .reported
+                .is_some_and(|last| last.elapsed() < PROGRESS_EVERY)
+        {
+            return Ok(());
+        }
+        self.reported = Some(Instant::now());
+        self.report(&Report::Progress { step, measure })
+    }
+
+    pub(crate) fn report(&mut self, report: &Report) -> Result<(), ProgramError> {
+        let bytes = report.to_bytes().map_err(ProgramError::Other)?;
+        Ok(self.comm.send_to_driver(TAG, bytes)?)
+    }
+}
+
+/// A store for a rank's thread: its calls block.
+pub struct BlockingStore {
+    store: Store,
+    runtime: Handle,
+}
+
+impl BlockingStore {
+    /// Where it is.
+    pub fn url(&self) -> &str {
+        self.store.url()
+    }
+
+    /// Where an object is, for messages.
+    pub fn object_url(&self, key: &str) -> String {
+        self.store.object_url(key)
+    }
+
+    /// Reads an object.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub fn get(&self, key: &str) -> Result<Bytes, StoreError> {
+        self.runtime.block_on(self.store.get(key))
+    }
+
+    /// Writes an object.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub fn put(&self, key: &str, value: Bytes) -> Result<(), StoreError> {
+        self.runtime.block_on(self.store.put(key, value))
+    }
+}

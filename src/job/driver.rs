@@ -1,0 +1,540 @@
+//! The driver: creates a job at the switch, starts its packs, watches, collects.
+//!
+//! It hears of a worker from two sides, the switch (joined, left, lost) and the Invoke call (returned, failed), and waits
+//! for neither for ever: joining, the job and each closing step have deadlines. The first cause ends the job and is the
+//! one reported; what follows from it is not.
+
+use crate::job::report::{Report, TAG};
+use crate::lambda::event::{Event, EventToken, VERSION};
+use crate::lambda::launch::{LaunchError, Launcher};
+use crate::net::driver_link::{DriverLink, News};
+use crate::net::link::LinkError;
+use crate::net::message::{Notice, Span};
+use crate::net::token::{Bearer, JobId, JobKey, Secret};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::time::{Duration, Instant, SystemTime};
+use thiserror::Error;
+use tokio::task::JoinSet;
+
+/// Lines of a failed worker's log that are shown.
+pub const LOG_LINES: usize = 20;
+
+/// How long an Invoke call gets to tell why its worker was lost, and workers get to end after an abort.
+const AFTERMATH: Duration = Duration::from_secs(3);
+
+/// How long the driver tries to reach the switch.
+const SWITCH_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the tokens of a job's first packs are good: Lambda's longest invocation and a minute.
+const TOKEN_LIFE_S: u64 = 16 * 60;
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct JobSpec {
+    /// The program every rank runs.
+    pub program: &'static str,
+    /// Its arguments.
+    pub arguments: Value,
+    /// How many ranks.
+    pub ranks: u32,
+    /// How many ranks share a worker; the last worker may have fewer.
+    pub ranks_per_pack: u32,
+    /// The job's store, absolute.
+    pub store: String,
+    /// When the whole job is given up, if ever.
+    pub timeout: Option<Duration>,
+}
+
+/// Where the switch is, for the driver and for workers, and what is shared with it.
+#[derive(Debug, Clone)]
+pub struct SwitchAccess {
+    /// `HOST:PORT`.
+    pub address: String,
+    /// The switch's secret.
+    pub secret: Secret,
+}
+
+/// What the driver tells while the job runs.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JobEvent {
+    /// The job exists at the switch, and so many workers are being started.
+    Created {
+        /// The job's id.
+        job: String,
+        /// How many packs.
+        packs: u32,
+    },
+    /// So many ranks have joined.
+    Joined(u32),
+    /// All ranks have joined.
+    Begun,
+    /// A superstep was completed.
+    Progress {
+        /// Its number.
+        step: u64,
+        /// The program's measure of it.
+        measure: f64,
+    },
+    /// What passed through the switch so far.
+    Traffic {
+        /// Messages between ranks.
+        messages: u64,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// A worker is done.
+    Left(u32),
+}
+
+/// A finished job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobOutcome {
+    /// The job's id.
+    pub job: String,
+    /// What each rank returned, by rank.
+    pub results: Vec<Vec<u8>>,
+    /// Messages that passed through the switch.
+    pub messages: u64,
+    /// Bytes that passed through the switch.
+    pub bytes: u64,
+    /// From the first Invoke call until all ranks had joined.
+    pub launch: Duration,
+    /// From then until the last rank's result.
+    pub run: Duration,
+}
+
+/// A worker by its number and ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Worker {
+    /// Counted from 0.
+    pub number: u32,
+    /// Its ranks.
+    pub span: Span,
+}
+
+impl fmt::Display for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "worker {} ({})", self.number, self.span)
+    }
+}
+
+/// Why a job failed.
+#[derive(Debug, Error)]
+pub enum JobError {
+    /// Asked for what cannot be.
+    #[error("{0}")]
+    Usage(String),
+    /// The switch cannot be reached, refuses, or went away.
+    #[error(transparent)]
+    Switch(#[from] LinkError),
+    /// A worker failed or was lost.
+    #[error("{worker} failed: {reason}{}", shown(.log))]
+    Worker {
+        /// Which.
+        worker: Worker,
+        /// Why.
+        reason: String,
+        /// The end of its log.
+        log: Vec<String>,
+    },
+    /// Not all ranks joined in time.
+    #[error(
+        "{missing} did not join within {seconds} s; are the workers able to reach the switch at {switch}?"
+    )]
+    NotJoined {
+        /// The workers that are missing.
+        missing: String,
+        /// How long was waited.
+        seconds: u64,
+        /// The address they were given.
+        switch: String,
+    },
+    /// `--timeout` passed.
+    #[error("the job was given up after its time-out of {0} s")]
+    TimedOut(u64),
+    /// The user stopped it.
+    #[error("interrupted")]
+    Interrupted,
+    /// Ranks sent what the driver cannot read, or nothing.
+    #[error("{0}")]
+    Report(String),
+}
+
+fn shown(log: &[String]) -> String {
+    if log.is_empty() {
+        return String::new();
+    }
+    let tail = &log[log.len().saturating_sub(LOG_LINES)..];
+    let lines: String = tail.iter().map(|line| format!("\n  | {line}")).collect();
+    format!("\nthe last lines of its output:{lines}")
+}
+
+/// How long all ranks get to join: 30 s and 10 s for each thousand workers, since Lambda starts a thousand in ten seconds.
+pub fn join_within(packs: u32) -> Duration {
+    Duration::from_secs(30 + 10 * u64::from(packs / 1000))
+}
+
+/// Runs one fixed job to its end. `cancel` completing stops it.
+///
+/// # Errors
+/// The first cause for which the job cannot go on. By then its workers were told to end.
+pub async fn run(
+    spec: &JobSpec,
+    switch: &SwitchAccess,
+    launcher: &Launcher,
+    cancel: impl Future<Output = ()>,
+    tell: &mut dyn FnMut(JobEvent),
+) -> Result<JobOutcome, JobError> {
+    if spec.ranks == 0 || spec.ranks_per_pack == 0 {
+        return Err(JobError::Usage(
+            "a job needs at least one worker, and a function at least one of them".into(),
+        ));
+    }
+    let job = JobId::random();
+    let key = switch.secret.job_key(job);
+    let expiry_s = unix_s() + TOKEN_LIFE_S;
+    let link = DriverLink::create(
+        &switch.address,
+        job,
+        key.token(Bearer::Driver, expiry_s),
+        spec.ranks,
+        SWITCH_WITHIN,
+    )
+    .await?;
+    let workers = workers(spec.ranks, spec.ranks_per_pack);
+    tell(JobEvent::Created {
+        job: job.to_string(),
+        packs: workers.len() as u32,
+    });
+    let mut watch = Watch::new(spec, switch, workers);
+    for worker in &watch.workers {
+        let event = event(
+            spec,
+            switch,
+            job,
+            &key,
+            expiry_s,
+            worker.span,
+            watch.join_within,
+        );
+        let (launcher, number) = (launcher.clone(), worker.number);
+        watch
+            .calls
+            .spawn(async move { (number, launcher.invoke(&event).await) });
+    }
+    watch
+        .to_the_end(link, cancel, tell)
+        .await
+        .map(|(launch, run)| JobOutcome {
+            job: job.to_string(),
+            results: std::mem::take(&mut watch.results).into_values().collect(),
+            messages: watch.traffic.0,
+            bytes: watch.traffic.1,
+            launch,
+            run,
+        })
+}
+
+/// Contiguous runs of ranks, one for each pack.
+fn workers(ranks: u32, ranks_per_pack: u32) -> Vec<Worker> {
+    let firsts = (0..ranks).step_by(ranks_per_pack as usize);
+    firsts
+        .zip(0..)
+        .map(|(first_rank, number)| Worker {
+            number,
+            span: Span {
+                first_rank,
+                ranks: ranks_per_pack.min(ranks - first_rank),
+            },
+        })
+        .collect()
+}
+
+fn event(
+    spec: &JobSpec,
+    switch: &SwitchAccess,
+    job: JobId,
+    key: &JobKey,
+    expiry_s: u64,
+    span: Span,
+    join_within: Duration,
+) -> Event {
+    const INCARNATION: u32 = 1;
+    let bearer = Bearer::Pack {
+        first_rank: span.first_rank,
+        ranks: span.ranks,
+        incarnation: INCARNATION,
+    };
+    let code = key
+        .token(bearer, expiry_s)
+        .code
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Event {
+        version: VERSION,
+        release: crate::RELEASE.into(),
+        job: job.to_string(),
+        switches: vec![switch.address.clone()],
+        token: EventToken { expiry_s, code },
+        first_rank: span.first_rank,
+        ranks: span.ranks,
+        size: spec.ranks,
+        epoch: 0,
+        incarnation: INCARNATION,
+        join_within_s: join_within.as_secs(),
+        program: spec.program.into(),
+        arguments: spec.arguments.clone(),
+        store: spec.store.clone(),
+        event: Value::Null,
+    }
+}
+
+fn unix_s() -> u64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_secs())
+}
+
+/// What is known of a running job.
+struct Watch {
+    workers: Vec<Worker>,
+    ranks: u32,
+    ranks_per_pack: u32,
+    switch: String,
+    join_within: Duration,
+    timeout: Option<Duration>,
+    calls: JoinSet<(u32, Result<Vec<u8>, LaunchError>)>,
+    /// First rank and ranks of the packs that joined.
+    joined: BTreeMap<u32, u32>,
+    left: u32,
+    results: BTreeMap<u32, Vec<u8>>,
+    traffic: (u64, u64),
+}
+
+/// The first cause, before the log of its worker is known.
+enum Cause {
+    Job(JobError),
+    Worker {
+        number: u32,
+        reason: String,
+        log: Vec<String>,
+    },
+}
+
+impl From<JobError> for Cause {
+    fn from(error: JobError) -> Cause {
+        Cause::Job(error)
+    }
+}
+
+impl Watch {
+    fn new(spec: &JobSpec, switch: &SwitchAccess, workers: Vec<Worker>) -> Watch {
+        Watch {
+            join_within: join_within(workers.len() as u32),
+            workers,
+            ranks: spec.ranks,
+            ranks_per_pack: spec.ranks_per_pack,
+            switch: switch.address.clone(),
+            timeout: spec.timeout,
+            calls: JoinSet::new(),
+            joined: BTreeMap::new(),
+            left: 0,
+            results: BTreeMap::new(),
+            traffic: (0, 0),
+        }
+    }
+
+    /// Watches until every rank's result is there and every call has returned; gives the times of launching and running.
+    async fn to_the_end(
+        &mut self,
+        mut link: DriverLink,
+        cancel: impl Future<Output = ()>,
+        tell: &mut dyn FnMut(JobEvent),
+    ) -> Result<(Duration, Duration), JobError> {
+        match self.watch(&mut link, cancel, tell).await {
+            Ok(times) => {
+                for notice in link.leave().await {
+                    if let Notice::Traffic { messages, bytes } = notice {
+                        self.traffic = (messages, bytes);
+                    }
+                }
+                Ok(times)
+            }
+            Err(cause) => Err(self.fail(link, cause).await),
+        }
+    }
+
+    async fn watch(
+        &mut self,
+        link: &mut DriverLink,
+        cancel: impl Future<Output = ()>,
+        tell: &mut dyn FnMut(JobEvent),
+    ) -> Result<(Duration, Duration), Cause> {
+        let begun = Instant::now();
+        let mut started = None;
+        let join_deadline = tokio::time::sleep(self.join_within);
+        let timeout =
+            tokio::time::sleep(self.timeout.unwrap_or(Duration::from_secs(365 * 24 * 3600)));
+        tokio::pin!(cancel, join_deadline, timeout);
+        loop {
+            if self.results.len() as u32 == self.ranks && self.calls.is_empty() {
+                let launch = started.map_or(begun.elapsed(), |at: Instant| at - begun);
+                return Ok((launch, begun.elapsed() - launch));
+            }
+            tokio::select! {
+                () = &mut cancel => return Err(JobError::Interrupted.into()),
+                () = &mut timeout => return Err(JobError::TimedOut(self.timeout.unwrap_or_default().as_secs()).into()),
+                () = &mut join_deadline, if started.is_none() => return Err(self.not_joined().into()),
+                Some(call) = self.calls.join_next() => self.returned(call.expect("an Invoke call does not panic"))?,
+                news = link.next() => match news.map_err(JobError::from)? {
+                    News::Notice(Notice::Started) => {
+                        started = Some(Instant::now());
+                        tell(JobEvent::Begun);
+                    }
+                    News::Notice(notice) => self.noticed(notice, tell)?,
+                    News::Message(message) if message.tag == TAG => {
+                        match Report::from_bytes(&message.payload).map_err(JobError::Report)? {
+                            Report::Progress { step, measure } => tell(JobEvent::Progress { step, measure }),
+                            Report::Result(result) => drop(self.results.insert(message.source, result)),
+                        }
+                    }
+                    News::Message(message) => {
+                        let what = format!("rank {} sent the driver a message with tag {}, which is none of its own", message.source, message.tag);
+                        return Err(JobError::Report(what).into());
+                    }
+                },
+            }
+        }
+    }
+
+    fn noticed(&mut self, notice: Notice, tell: &mut dyn FnMut(JobEvent)) -> Result<(), Cause> {
+        match notice {
+            Notice::Joined { span, .. } => {
+                self.joined.insert(span.first_rank, span.ranks);
+                tell(JobEvent::Joined(self.joined.values().sum()));
+            }
+            Notice::Left { failure: None, .. } => {
+                self.left += 1;
+                tell(JobEvent::Left(self.left));
+            }
+            Notice::Left {
+                span,
+                failure: Some(reason),
+            } => return Err(self.worker_failed(span, reason)),
+            Notice::Lost { span, reason } => return Err(self.worker_failed(span, reason)),
+            Notice::Traffic { messages, bytes } => {
+                self.traffic = (messages, bytes);
+                tell(JobEvent::Traffic { messages, bytes });
+            }
+            Notice::Started => {}
+        }
+        Ok(())
+    }
+
+    fn worker_failed(&self, span: Span, reason: String) -> Cause {
+        Cause::Worker {
+            number: span.first_rank / self.ranks_per_pack,
+            reason,
+            log: Vec::new(),
+        }
+    }
+
+    fn returned(
+        &mut self,
+        (number, outcome): (u32, Result<Vec<u8>, LaunchError>),
+    ) -> Result<(), Cause> {
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(LaunchError::Function { message, log, .. }) => Err(Cause::Worker {
+                number,
+                reason: message,
+                log,
+            }),
+            Err(error) => Err(Cause::Worker {
+                number,
+                reason: error.to_string(),
+                log: Vec::new(),
+            }),
+        }
+    }
+
+    fn not_joined(&self) -> JobError {
+        let missing: Vec<String> = self
+            .workers
+            .iter()
+            .filter(|worker| !self.joined.contains_key(&worker.span.first_rank))
+            .map(Worker::to_string)
+            .collect();
+        let (count, named) = (missing.len(), missing[..missing.len().min(10)].join(", "));
+        let missing = if count > 10 {
+            format!("{count} workers ({named}, ...)")
+        } else {
+            named
+        };
+        JobError::NotJoined {
+            missing,
+            seconds: self.join_within.as_secs(),
+            switch: self.switch.clone(),
+        }
+    }
+
+    /// Learns from the failed worker's own call what it has to say, ends the job, and gives the others time to go.
+    async fn fail(&mut self, link: DriverLink, cause: Cause) -> JobError {
+        let deadline = tokio::time::Instant::now() + AFTERMATH;
+        let mut cause = cause;
+        if let Cause::Worker {
+            number,
+            reason,
+            log,
+        } = &mut cause
+            && log.is_empty()
+        {
+            while let Ok(Some(Ok((returned, outcome)))) =
+                tokio::time::timeout_at(deadline, self.calls.join_next()).await
+            {
+                if returned != *number {
+                    continue;
+                }
+                if let Err(LaunchError::Function {
+                    message,
+                    log: lines,
+                    ..
+                }) = outcome
+                {
+                    if !message.contains(reason.as_str()) {
+                        *reason = format!("{message} ({reason})");
+                    } else {
+                        *reason = message;
+                    }
+                    *log = lines;
+                }
+                break;
+            }
+        }
+        let error = match cause {
+            Cause::Job(error) => error,
+            Cause::Worker {
+                number,
+                reason,
+                log,
+            } => JobError::Worker {
+                worker: self.workers[number as usize],
+                reason,
+                log,
+            },
+        };
+        let brief = error.to_string();
+        link.abort(brief.lines().next().unwrap_or("the job failed"))
+            .await;
+        let _ = tokio::time::timeout_at(deadline, async {
+            while self.calls.join_next().await.is_some() {}
+        })
+        .await;
+        self.calls.abort_all();
+        error
+    }
+}

@@ -1,0 +1,199 @@
+//! One pack: joins its job, runs its ranks on threads of their own, and leaves.
+//!
+//! Nothing of a job outlives its invocation, since environments are reused: the threads are joined and the connection is
+//! closed before the handler replies.
+
+use crate::aws::AwsSettings;
+use crate::job::context::{Context, Surroundings};
+use crate::job::program::{self, Program, ProgramError};
+use crate::job::report::Report;
+use crate::lambda::event::Event;
+use crate::lambda::runtime::{Failure, Invocation};
+use crate::net::client::{JoinOptions, Pack};
+use crate::net::link::LinkError;
+use crate::net::message::Span;
+use crate::net::token::{JobId, Token, parse_hex};
+use serde_json::{Value, json};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tracing::{error, info};
+
+/// Kept between the last wait of a rank and the end of the invocation, so that there is time to say what was waited for.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// The most ranks in one pack: each is a thread, and a function has at most six processors.
+pub const RANKS_PER_PACK_MAX: u32 = 256;
+
+/// Serves one invocation: the whole life of a pack.
+///
+/// # Errors
+/// When the event is none for this build, the pack cannot join, or a rank's program fails; the message is meant for the
+/// person who started the job.
+pub async fn run(event: Event, invocation: Invocation) -> Result<Value, Failure> {
+    let (options, program) = prepare(&event, &invocation)?;
+    let span = options.span;
+    info!(
+        "job {}: {span} of {} joins at {} to run {}",
+        event.job, event.size, options.switch, program.name
+    );
+    let pack = Pack::join(options)
+        .await
+        .map_err(|error| refused(span, &error))?;
+    info!("job {}: {span} started", event.job);
+    let begun = Instant::now();
+    let around = Arc::new(Surroundings {
+        arguments: event.arguments,
+        store: event.store,
+        deadline: invocation.deadline
+            - MARGIN.min(invocation.deadline.saturating_duration_since(begun) / 2),
+        aws: AwsSettings::default(),
+        runtime: Handle::current(),
+    });
+    let failure = run_ranks(&pack, span, program, around).await;
+    if let Some(failure) = &failure {
+        error!("{failure}");
+    }
+    let left = pack.leave(failure.clone()).await;
+    match (failure, left) {
+        (Some(message), _) => Err(Failure {
+            kind: "Lswitch.ProgramFailed",
+            message,
+        }),
+        (None, Err(error)) => Err(Failure {
+            kind: "Lswitch.ConnectionLost",
+            message: format!("{span}: {error}"),
+        }),
+        (None, Ok(())) => {
+            info!(
+                "job {}: {span} done in {:.3} s",
+                event.job,
+                begun.elapsed().as_secs_f64()
+            );
+            Ok(json!({ "ranks": span.ranks, "seconds": begun.elapsed().as_secs_f64() }))
+        }
+    }
+}
+
+/// Checks what an event asks for before anything is connected.
+fn prepare(event: &Event, invocation: &Invocation) -> Result<(JoinOptions, Program), Failure> {
+    let bad = |message: String| Failure {
+        kind: "Lswitch.Event",
+        message,
+    };
+    let program = program::find(&event.program).ok_or_else(|| {
+        let known: Vec<&str> = program::PROGRAMS
+            .iter()
+            .map(|program| program.name)
+            .collect();
+        bad(format!(
+            "this worker (lswitch {}) has no program {:?}; it has: {}",
+            crate::RELEASE,
+            event.program,
+            known.join(", ")
+        ))
+    })?;
+    let [switch] = &event.switches[..] else {
+        return Err(bad(format!(
+            "the event names {} switches; this release takes exactly one",
+            event.switches.len()
+        )));
+    };
+    if event.ranks == 0 || event.ranks > RANKS_PER_PACK_MAX {
+        return Err(bad(format!(
+            "a pack has 1 to {RANKS_PER_PACK_MAX} ranks, not {}",
+            event.ranks
+        )));
+    }
+    let job = JobId(
+        parse_hex(&event.job)
+            .ok_or_else(|| bad("the event's job is not 32 hexadecimal digits".into()))?,
+    );
+    let code = parse_hex(&event.token.code)
+        .ok_or_else(|| bad("the event's token is not 64 hexadecimal digits".into()))?;
+    let options = JoinOptions {
+        switch: switch.clone(),
+        job,
+        token: Token {
+            expiry_s: event.token.expiry_s,
+            code,
+        },
+        span: Span {
+            first_rank: event.first_rank,
+            ranks: event.ranks,
+        },
+        size: event.size,
+        incarnation: event.incarnation,
+        epoch: event.epoch,
+        join_within: Duration::from_secs(event.join_within_s),
+        deadline: invocation.deadline,
+    };
+    Ok((options, program))
+}
+
+fn refused(span: Span, error: &LinkError) -> Failure {
+    let kind = match error {
+        LinkError::Refused(_) => "Lswitch.Refused",
+        LinkError::Unreachable { .. } | LinkError::NotASwitch(_) => "Lswitch.Unreachable",
+        _ => "Lswitch.ConnectionLost",
+    };
+    Failure {
+        kind,
+        message: format!("{span}: {error}"),
+    }
+}
+
+/// Runs every rank to its end; gives the first failure. When one rank fails, the others' waits end too.
+async fn run_ranks(
+    pack: &Pack,
+    span: Span,
+    program: Program,
+    around: Arc<Surroundings>,
+) -> Option<String> {
+    let (ended, mut ends) = mpsc::channel(span.ranks as usize);
+    for index in 0..span.ranks {
+        let context = Context::new(pack.comm(index), around.clone());
+        let ended = ended.clone();
+        let name = format!("rank {}", span.first_rank + index);
+        let spawned = thread::Builder::new().name(name.clone()).spawn(move || {
+            let outcome = run_rank(program, context).err();
+            // The channel has a place for each rank.
+            let _ = ended.blocking_send(outcome.map(|error| format!("{name}: {error}")));
+        });
+        if let Err(error) = spawned {
+            pack.interrupt();
+            return Some(format!(
+                "{span}: cannot start a thread for each rank: {error}"
+            ));
+        }
+    }
+    drop(ended);
+    let mut failure = None;
+    while let Some(outcome) = ends.recv().await {
+        if outcome.is_some() && failure.is_none() {
+            failure = outcome;
+            pack.interrupt();
+        }
+    }
+    failure
+}
+
+fn run_rank(program: Program, mut context: Context) -> Result<(), ProgramError> {
+    let run = AssertUnwindSafe(|| {
+        let result = (program.run)(&mut context)?;
+        context.report(&Report::Result(result))
+    });
+    catch_unwind(run).unwrap_or_else(|panic| {
+        let words = panic
+            .downcast_ref::<&str>()
+            .map(|text| text.to_string())
+            .or_else(|| panic.downcast_ref::<String>().cloned());
+        Err(ProgramError::Other(format!(
+            "the program panicked: {}",
+            words.unwrap_or_else(|| "without a message".into())
+        )))
+    })
+}

@@ -1,0 +1,47 @@
+//! What ranks tell the driver.
+
+use crate::net::codec::{self, REPORT_MAX};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// The tag of reports to the driver.
+pub const TAG: u32 = 0;
+
+/// One report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Report {
+    /// How far the job is; rank 0 says so, a few times a second at most.
+    Progress {
+        /// The superstep that was completed.
+        step: u64,
+        /// The program's measure of it, for PageRank the L1 change.
+        measure: f64,
+    },
+    /// What the rank's program returned.
+    Result(Vec<u8>),
+}
+
+impl Report {
+    /// The report's bytes, or why it cannot be sent.
+    ///
+    /// # Errors
+    /// When it is over [`REPORT_MAX`] bytes.
+    pub fn to_bytes(&self) -> Result<Bytes, String> {
+        codec::encode::<REPORT_MAX>(self)
+            .map(Bytes::from)
+            .map_err(|error| {
+                format!(
+                    "a rank's result cannot be reported: {error}; write large results to the store"
+                )
+            })
+    }
+
+    /// Reads a report.
+    ///
+    /// # Errors
+    /// When the bytes are none.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Report, String> {
+        codec::decode::<Report, REPORT_MAX>(bytes)
+            .map_err(|error| format!("a rank's report does not decode: {error}"))
+    }
+}

@@ -1,0 +1,150 @@
+//! Starting packs: one Invoke call each, through aws-sdk-lambda, on AWS or on the local Lambda alike.
+
+use crate::lambda::event::{Event, EventError};
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_lambda::Client;
+use aws_sdk_lambda::config::retry::RetryConfig;
+use aws_sdk_lambda::config::{Builder, Credentials, StalledStreamProtectionConfig};
+use aws_sdk_lambda::error::DisplayErrorContext;
+use aws_sdk_lambda::primitives::Blob;
+use aws_sdk_lambda::types::{InvocationType, LogType};
+use base64::Engine;
+use serde::Deserialize;
+use std::time::Duration;
+use thiserror::Error;
+
+/// How long one call may take: Lambda's longest invocation and a minute for starting it.
+const CALL_MAX: Duration = Duration::from_secs(16 * 60);
+
+/// Calls functions of one name.
+#[derive(Clone)]
+pub struct Launcher {
+    client: Client,
+    function: String,
+}
+
+/// Why a pack did not run to its end.
+#[derive(Debug, Error)]
+pub enum LaunchError {
+    /// The event cannot be sent.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// The call failed; the function may or may not have run.
+    #[error("cannot invoke function {function}: {reason}")]
+    Call {
+        /// The function.
+        function: String,
+        /// What the SDK says.
+        reason: String,
+    },
+    /// The function ran and failed.
+    #[error("{message}")]
+    Function {
+        /// The error's name, such as `Runtime.ExitError`.
+        kind: String,
+        /// What it says.
+        message: String,
+        /// The end of what the function printed.
+        log: Vec<String>,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FunctionError {
+    #[serde(default)]
+    error_type: String,
+    #[serde(default)]
+    error_message: String,
+}
+
+impl Launcher {
+    /// Calls `function` (a name, a partial or a full ARN) on AWS, or wherever the SDK's own settings point.
+    pub fn on_aws(config: &SdkConfig, function: &str) -> Launcher {
+        Launcher::new(Builder::from(config), function)
+    }
+
+    /// Calls `function` on a local Lambda. The endpoint is set on this client alone, never in the environment; the
+    /// credentials mean nothing.
+    pub fn local(endpoint: &str, function: &str) -> Launcher {
+        let config = aws_sdk_lambda::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .credentials_provider(Credentials::new(
+                "local",
+                "local",
+                None,
+                None,
+                "lswitch local Lambda",
+            ))
+            .endpoint_url(endpoint);
+        Launcher::new(config, function)
+    }
+
+    fn new(config: Builder, function: &str) -> Launcher {
+        // A call that timed out may have run, so none is repeated here; the job's own fences decide about repeats.
+        let config = config
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(Duration::from_secs(5))
+                    .operation_timeout(CALL_MAX)
+                    .build(),
+            )
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+        Launcher {
+            client: Client::from_conf(config.build()),
+            function: function.into(),
+        }
+    }
+
+    /// The function's name.
+    pub fn function(&self) -> &str {
+        &self.function
+    }
+
+    /// Starts a pack and waits for its end; gives what its handler returned.
+    ///
+    /// # Errors
+    /// When the call or the function fails.
+    pub async fn invoke(&self, event: &Event) -> Result<Vec<u8>, LaunchError> {
+        let call = self
+            .client
+            .invoke()
+            .function_name(&self.function)
+            .invocation_type(InvocationType::RequestResponse)
+            .log_type(LogType::Tail)
+            .payload(Blob::new(event.to_json()?));
+        let reply = call.send().await.map_err(|error| LaunchError::Call {
+            function: self.function.clone(),
+            reason: DisplayErrorContext(&error).to_string(),
+        })?;
+        let payload = reply
+            .payload()
+            .map(|blob| blob.as_ref().to_vec())
+            .unwrap_or_default();
+        let Some(handled) = reply.function_error() else {
+            return Ok(payload);
+        };
+        let error: FunctionError =
+            serde_json::from_slice(&payload).unwrap_or_else(|_| FunctionError {
+                error_type: handled.into(),
+                error_message: String::from_utf8_lossy(&payload).into(),
+            });
+        let log = reply.log_result().and_then(|encoded| {
+            base64::engine::general_purpose::STANDARD
+                .decode(encoded)
+                .ok()
+        });
+        let log = String::from_utf8_lossy(&log.unwrap_or_default())
+            .lines()
+            .map(str::to_string)
+            .collect();
+        Err(LaunchError::Function {
+            kind: error.error_type,
+            message: error.error_message,
+            log,
+        })
+    }
+}

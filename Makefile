@@ -1,0 +1,43 @@
+# `make` alone lists the targets. Everything works with cargo, a C compiler and make.
+
+# The dev profile compiles our own code optimised and leaves the AWS SDK as it is: a fresh build takes minutes less.
+LSWITCH := target/debug/lswitch
+DEMO    := target/demo
+PARTS   ?= 4
+
+.PHONY: help demo test check fmt lint docs build release clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
+
+demo: build ## PageRank end to end on this machine; GRAPH=FILE runs it on a graph of your own
+	@mkdir -p $(DEMO)
+ifndef GRAPH
+	$(LSWITCH) generate rmat --scale 14 --edge-factor 8 --seed 1 --out $(DEMO)/graph.txt
+endif
+	$(LSWITCH) preprocess $(or $(GRAPH),$(DEMO)/graph.txt) --parts $(PARTS) --out $(DEMO)/graph.parts
+	$(LSWITCH) invoke pagerank --graph $(DEMO)/graph.parts --workers $(PARTS) --tolerance 1e-10 \
+		--output $(DEMO)/ranks --overwrite --store $(DEMO)/store
+
+test: ## The whole test suite; graphs from LSWITCH_DATA or ../shared/data
+	cargo test
+
+check: test fmt lint docs ## What CI runs
+
+fmt: ## Is everything formatted?
+	cargo fmt --all --check
+
+lint: ## Lints, warnings as errors
+	cargo clippy --all-targets -- -D warnings
+
+docs: ## Do the docs of the crate build?
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
+
+build:
+	cargo build
+
+release: ## An optimised, stripped binary in target/release
+	cargo build --release
+
+clean: ## Remove everything that was built
+	cargo clean

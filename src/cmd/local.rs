@@ -74,7 +74,10 @@ impl Local {
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
         block_on(async {
             let folder = home()?.join("functions");
-            let mut functions = LocalFunction::load_all(&folder)?;
+            let mut functions = Vec::new();
+            if folder.exists() {
+                functions = LocalFunction::load_all(&folder)?;
+            }
             if !functions
                 .iter()
                 .any(|function| function.name == DEFAULT_FUNCTION)

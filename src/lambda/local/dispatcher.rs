@@ -115,6 +115,8 @@ impl Dispatcher {
         while self.removals.try_join_next().is_some() {}
         let messages = self.messages.recv();
         match self.pool.deadline() {
+            // Not left to the time-out below, which prefers messages: a flood of them must not hold up deadlines.
+            Some(deadline) if deadline <= Instant::now() => None,
             Some(deadline) => tokio::time::timeout_at(deadline.into(), messages)
                 .await
                 .unwrap_or(None),

@@ -280,6 +280,7 @@ impl Pool {
             .ok_or(Misuse::UnknownExtension)?
             .waits = true;
         self.if_ready(now, id);
+        self.tell_extensions(id);
         Ok(())
     }
 

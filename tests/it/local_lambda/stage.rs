@@ -46,6 +46,8 @@ if handler == "init.exits":
     sys.exit(3)
 seen = []
 def extend():
+    # Python's main thread runs the handlers, and only a signal of its own wakes it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     while True:
         body = json.loads(call("GET", "/2020-01-01/extension/event/next", None, {"Lambda-Extension-Identifier": me})[2])
         print("extension:", body["eventType"], flush=True)

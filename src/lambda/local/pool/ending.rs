@@ -27,13 +27,26 @@ impl Pool {
         self.end(id, Some(kill_at), |request| {
             Outcome::failed(request, "Runtime.ExitError", killed)
         });
-        let environment = self
-            .environments
-            .get_mut(&id)
-            .expect("it was there above, and ending leaves it");
-        for (name, extension) in environment.extensions.iter_mut() {
-            if extension.wants.shutdown && std::mem::take(&mut extension.waits) {
-                let (extension, reason, deadline) = (name.clone(), "spindown", kill_at);
+        self.tell_extensions(id);
+        self.actions
+            .push_back(Action::Terminate { environment: id });
+    }
+
+    /// Tells the extensions of an environment in its grace that it ends: each once, as soon as it asks.
+    pub(super) fn tell_extensions(&mut self, id: EnvironmentId) {
+        let Some(environment) = self.environments.get_mut(&id) else {
+            return;
+        };
+        let State::Ending {
+            kill_at: Some(deadline),
+        } = environment.state
+        else {
+            return;
+        };
+        for (name, extension) in &mut environment.extensions {
+            if extension.waits && std::mem::take(&mut extension.wants.shutdown) {
+                extension.waits = false;
+                let (extension, reason) = (name.clone(), "spindown");
                 self.actions.push_back(Action::TellShutdown {
                     environment: id,
                     extension,
@@ -42,8 +55,6 @@ impl Pool {
                 });
             }
         }
-        self.actions
-            .push_back(Action::Terminate { environment: id });
     }
 
     /// Ends an environment at once and answers whoever waited for it. Nothing happens to one that was killed already.

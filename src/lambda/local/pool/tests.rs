@@ -360,6 +360,33 @@ fn nothing_is_handed_over_or_frozen_before_all_extensions_wait() {
 }
 
 #[test]
+fn an_extension_that_asks_after_the_stop_is_told_of_it_once() {
+    let mut world = world(1);
+    let id = EnvironmentId(1);
+    world.invoke("a", "f").expect("there is room");
+    let wants = Subscriptions {
+        invoke: false,
+        shutdown: true,
+    };
+    world
+        .pool
+        .extension_registered(id, "x".to_owned(), wants)
+        .expect("it is still starting");
+    world.actions();
+    world.pool.stop(world.now);
+    let killed = "RequestId: a Error: Runtime exited with error: signal: killed";
+    let finish = format!("finish a with Runtime.ExitError: {killed}");
+    assert_eq!(world.actions(), [finish, "terminate 1".to_owned()]);
+    for told in [vec!["tell x of 1 to end"], vec![]] {
+        world
+            .pool
+            .extension_waits(world.now, id, "x")
+            .expect("it is registered");
+        assert_eq!(world.actions(), told);
+    }
+}
+
+#[test]
 fn a_failed_init_answers_with_what_the_runtime_said() {
     let mut world = world(1);
     world.invoke("a", "f").expect("there is room");

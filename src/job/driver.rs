@@ -226,7 +226,7 @@ pub async fn run(
             .spawn(async move { (number, launcher.invoke(&event).await) });
     }
     watch
-        .to_the_end(link, cancel, tell)
+        .see_through(link, cancel, tell)
         .await
         .map(|(launch, run)| JobOutcome {
             job: job.to_string(),
@@ -349,7 +349,7 @@ impl Watch {
     }
 
     /// Watches until every rank's result is there and every call has returned; gives the times of launching and running.
-    async fn to_the_end(
+    async fn see_through(
         &mut self,
         mut link: DriverLink,
         cancel: impl Future<Output = ()>,
@@ -389,6 +389,8 @@ impl Watch {
                 () = &mut cancel => return Err(JobError::Interrupted.into()),
                 () = &mut timeout => return Err(JobError::TimedOut(self.timeout.unwrap_or_default().as_secs()).into()),
                 () = &mut join_deadline, if started.is_none() => return Err(self.not_joined().into()),
+                // The last words of workers that returned may still be under way, but not for long.
+                () = tokio::time::sleep(AFTERMATH), if self.calls.is_empty() => return Err(self.returned_without_result().into()),
                 Some(call) = self.calls.join_next() => self.returned(call.expect("an Invoke call does not panic"))?,
                 news = link.next() => match news.map_err(JobError::from)? {
                     News::Notice(Notice::Started) => {
@@ -460,6 +462,18 @@ impl Watch {
                 log: Vec::new(),
             }),
         }
+    }
+
+    fn returned_without_result(&self) -> JobError {
+        let missing = self
+            .workers
+            .iter()
+            .filter(|worker| !self.results.contains_key(&worker.span.first_rank));
+        let missing: Vec<String> = missing.map(Worker::to_string).collect();
+        JobError::Report(format!(
+            "{} returned without a result; is the function that was invoked an lswitch worker?",
+            missing[..missing.len().min(10)].join(", ")
+        ))
     }
 
     fn not_joined(&self) -> JobError {

@@ -72,7 +72,7 @@ enum Built {
     },
 }
 
-/// Runs it.
+/// Runs it. When it fails, what it had written is removed.
 ///
 /// # Errors
 /// When the graph cannot be read or split, or the store cannot be written.
@@ -84,12 +84,33 @@ pub async fn run(
     let mut id = [0; 8];
     getrandom::fill(&mut id).expect("the system's random numbers are there");
     let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut entries = Vec::new();
+    let outcome = write(spec, store, &id, &mut entries, tell).await;
+    match &outcome {
+        Ok(_) => remove_older(store, &id).await?,
+        Err(_) => {
+            for entry in &entries {
+                // The first error is the one to report; the next run removes what is left.
+                let _ = store.delete(&entry.key).await;
+            }
+        }
+    }
+    outcome
+}
+
+/// Writes the parts as they are built, and the manifest last.
+async fn write(
+    spec: PreprocessSpec,
+    store: &Store,
+    id: &str,
+    entries: &mut Vec<PartEntry>,
+    tell: &mut dyn FnMut(PreprocessEvent),
+) -> Result<PreprocessOutcome, PreprocessError> {
     let (built, mut to_write) = mpsc::channel(BUILT_AHEAD);
     let computing = tokio::task::spawn_blocking({
-        let id = id.clone();
+        let id = id.to_string();
         move || compute(spec, &id, &built)
     });
-    let mut entries = Vec::new();
     let mut finished = None;
     let mut writing = Duration::ZERO;
     while let Some(next) = to_write.recv().await {
@@ -111,10 +132,9 @@ pub async fn run(
         .await
         .expect("reading and splitting a graph does not panic")?;
     let (mut manifest, mut times) = finished.expect("the computing thread said that it was done");
-    manifest.parts = entries;
+    manifest.parts = entries.clone();
     store.put(MANIFEST_KEY, manifest.to_json().into()).await?;
     times.push(("write", writing));
-    remove_older(store, &id).await?;
     let bytes = manifest.parts.iter().map(|entry| entry.bytes).sum();
     Ok(PreprocessOutcome {
         manifest,

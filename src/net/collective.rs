@@ -134,7 +134,7 @@ pub fn encode(values: &[i128]) -> Bytes {
 /// # Errors
 /// When they are not whole elements.
 pub fn decode(body: &Bytes) -> Result<Vec<i128>, CollectiveError> {
-    if body.len() % 16 != 0 {
+    if !body.len().is_multiple_of(16) {
         return Err(CollectiveError::Length(body.len()));
     }
     Ok(body

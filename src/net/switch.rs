@@ -136,8 +136,8 @@ impl Switch {
         connection.heard_ms = now.ms;
         let outcome = match connection.who {
             None => self.hello(id, &frame, now, actions),
-            Some((job, Who::Driver)) => self.from_driver(id, job, frame, actions),
-            Some((job, Who::Pack(span))) => self.from_pack(id, job, span, frame, actions),
+            Some((job, Who::Driver)) => self.driver_sent(id, job, frame, actions),
+            Some((job, Who::Pack(span))) => self.pack_sent(id, job, span, frame, actions),
         };
         if let Err(refused) = outcome {
             self.refuse(id, refused, actions);
@@ -445,7 +445,7 @@ impl Switch {
         actions.push(Action::Send(job.driver, Notice::Started.to_frame(true)));
     }
 
-    fn from_driver(
+    fn driver_sent(
         &mut self,
         id: ConnectionId,
         job_id: JobId,
@@ -476,7 +476,7 @@ impl Switch {
         }
     }
 
-    fn from_pack(
+    fn pack_sent(
         &mut self,
         id: ConnectionId,
         job_id: JobId,
@@ -541,7 +541,7 @@ impl Switch {
         let job = self
             .jobs
             .get_mut(&job_id)
-            .expect("from_pack() looked it up");
+            .expect("pack_sent() looked it up");
         let Header {
             sequence,
             tag,

@@ -2,5 +2,6 @@
 
 mod graph;
 mod local_lambda;
+mod readme;
 mod store;
 mod support;

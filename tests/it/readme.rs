@@ -1,0 +1,66 @@
+//! The README's commands, run as they stand.
+
+use std::path::Path;
+use std::process::Command;
+
+/// The first shell block after the mark.
+fn commands(readme: &str, mark: &str) -> Vec<String> {
+    let after = readme
+        .split_once(mark)
+        .expect("the mark is in the README")
+        .1;
+    let block = after.split("```").nth(1).expect("a block follows the mark");
+    let lines = block.strip_prefix("sh\n").expect("it is a shell block");
+    lines.lines().map(str::to_string).collect()
+}
+
+#[test]
+fn the_commands_for_a_laptop_work_when_pasted() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("there is a README");
+    let commands = commands(&readme, "run by tests/it/readme.rs");
+    assert!(commands.len() >= 3, "{commands:?}");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let binary = Path::new(env!("CARGO_BIN_EXE_lswitch"));
+    let path = format!(
+        "{}:{}",
+        binary
+            .parent()
+            .expect("the binary is in a folder")
+            .display(),
+        std::env::var("PATH").expect("there is a PATH")
+    );
+    let mut said = Vec::new();
+    for command in commands {
+        let output = Command::new("sh")
+            .args(["-ec", &command])
+            .current_dir(folder.path())
+            .env("PATH", &path)
+            .env("LSWITCH_HOME", folder.path().join("home"))
+            .output()
+            .expect("there is a shell");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{command}\n{errors}");
+        said.push((String::from_utf8_lossy(&output.stdout).into_owned(), errors));
+    }
+    let (table, errors) = said.last().expect("there were commands");
+    assert_eq!(
+        table.lines().count(),
+        21,
+        "a head and twenty vertices:\n{table}"
+    );
+    assert!(errors.contains("converged"), "{errors}");
+    let ranks = std::fs::read_to_string(folder.path().join("ranks/part-00000.tsv"))
+        .expect("all ranks were written");
+    let (_, rank) = ranks
+        .lines()
+        .next()
+        .expect("a line")
+        .split_once('\t')
+        .expect("two columns");
+    assert_eq!(
+        rank.bytes().filter(u8::is_ascii_digit).count(),
+        18,
+        "17 digits and an exponent: {rank}"
+    );
+}

@@ -33,8 +33,9 @@ lint: ## Lints, warnings as errors
 docs: ## Do the docs of the crate build?
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
 
+# With the tests, since their crates' features would otherwise compile the AWS SDK a second time for `make test`.
 build:
-	cargo build
+	cargo build --tests
 
 release: ## An optimised, stripped binary in target/release
 	cargo build --release

@@ -1,6 +1,8 @@
-//! How AWS's settings are found: by AWS's own rules, with the region and the profile a user may name.
+//! How AWS's settings are found, by AWS's own rules with the region and the profile a user may name, and how its SDK's
+//! errors are told.
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use std::error::Error;
 
 /// What a user may say about AWS on the command line; everything else comes from AWS's own files and variables.
 #[derive(Debug, Clone, Default)]
@@ -23,4 +25,21 @@ impl AwsSettings {
         }
         loader.load().await
     }
+}
+
+/// An error and everything below it, outermost first. The SDK's own `DisplayErrorContext` would add a debug print of the
+/// whole answer; here what the service said stands at the end in its own words.
+pub fn error_chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut below = error.source();
+    while let Some(error) = below {
+        let message = error.to_string();
+        // Some layers only repeat the one below.
+        if !text.ends_with(&message) {
+            text.push_str(": ");
+            text.push_str(&message);
+        }
+        below = error.source();
+    }
+    text
 }

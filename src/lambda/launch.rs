@@ -1,12 +1,12 @@
 //! Starting packs: one Invoke call each, through aws-sdk-lambda, on AWS or on the local Lambda alike.
 
+use crate::aws::error_chain;
 use crate::lambda::event::{Event, EventError};
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::config::retry::RetryConfig;
 use aws_sdk_lambda::config::{Builder, Credentials, StalledStreamProtectionConfig};
-use aws_sdk_lambda::error::DisplayErrorContext;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{InvocationType, LogType};
 use base64::Engine;
@@ -118,7 +118,7 @@ impl Launcher {
             .payload(Blob::new(event.to_json()?));
         let reply = call.send().await.map_err(|error| LaunchError::Call {
             function: self.function.clone(),
-            reason: DisplayErrorContext(&error).to_string(),
+            reason: error_chain(&error),
         })?;
         let payload = reply
             .payload()

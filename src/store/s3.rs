@@ -4,7 +4,6 @@
 //! and a body after the same time. The SDK repeats what may be repeated, 5 tries in all with growing pauses.
 
 use std::error::Error;
-use std::fmt::Write;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -16,6 +15,8 @@ use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::{Bytes, BytesMut};
+
+use crate::aws::error_chain;
 
 use super::{Entry, Placed, StoreError, pause_after};
 
@@ -246,7 +247,7 @@ impl S3 {
             let patience = patience(bytes as u64);
             let cause = match tokio::time::timeout(patience, collect(output.body, bytes)).await {
                 Ok(Ok(value)) => return Ok(value),
-                Ok(Err(error)) => chain(&error),
+                Ok(Err(error)) => error_chain(&error),
                 Err(_) => format!("{bytes} bytes took longer than {} s", patience.as_secs()),
             };
             if tries == READ_TRIES_MAX {
@@ -312,7 +313,7 @@ impl S3 {
         StoreError::S3 {
             action,
             url,
-            cause: chain(error),
+            cause: error_chain(error),
             advice,
         }
     }
@@ -381,20 +382,4 @@ async fn collect(
         value.extend_from_slice(&piece);
     }
     Ok(value.freeze())
-}
-
-/// An error and everything below it, outermost first. The SDK's own `DisplayErrorContext` would add a debug print of the
-/// whole answer; here what the service said stands at the end in its own words.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut below = error.source();
-    while let Some(error) = below {
-        let message = error.to_string();
-        // Some layers only repeat the one below.
-        if !text.ends_with(&message) {
-            write!(text, ": {message}").expect("writing to a string cannot fail");
-        }
-        below = error.source();
-    }
-    text
 }

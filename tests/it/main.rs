@@ -1,7 +1,12 @@
 //! One test crate, so that everything links once: one file a theme.
 
+mod cli;
+mod faults;
 mod graph;
 mod local_lambda;
+mod pagerank;
+mod preprocess;
 mod readme;
+mod s3;
 mod store;
 mod support;

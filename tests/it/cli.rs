@@ -165,11 +165,11 @@ fn a_setting_out_of_range_is_named_with_its_range() {
         ("--scale 32", ["scale is 32", "1 to 31"]),
         (
             "--scale 4 --edge-factor 0",
-            ["edge factor is 0", "1 to 1024"],
+            ["edge-factor is 0", "1 to 1024"],
         ),
         (
             "--scale 4 --edge-factor 1025",
-            ["edge factor is 1025", "1 to 1024"],
+            ["edge-factor is 1025", "1 to 1024"],
         ),
     ] {
         for kind in ["rmat", "uniform"] {

@@ -556,11 +556,13 @@ fn damaged_missing_and_foreign_parts_are_named_by_the_worker_that_reads_them() {
         (
             "a missing part",
             |part, _| fs::remove_file(part).expect("it is there"),
-            ["00002.part", "not"],
+            ["00002.part", "there is no object"],
         ),
         (
             "a part of another run",
-            |part, other| drop(fs::copy(other, part).expect("both are there")),
+            |part, other| {
+                fs::copy(other, part).expect("both are there");
+            },
             ["00002.part", again],
         ),
     ] {
@@ -778,6 +780,68 @@ fn the_job_runs_in_functions_of_a_local_lambda_in_another_process() {
     place.assert_nothing_is_left_in_tmp();
     switch.signal(Signal::TERM);
     switch.within_s(5).wait().ok();
+}
+
+#[test]
+fn a_function_that_ends_before_it_joins_is_named_with_what_it_said() {
+    let place = Place::new();
+    place.small_graph();
+    place.write(
+        "home/.lswitch/functions/broken.toml",
+        "command = [\"sh\", \"-c\", \"echo no luck today >&2; exit 3\"]\n",
+    );
+    let (_switch, address) = place.switch();
+    let (_local, endpoint) = place.local();
+    let ended = place
+        .lswitch("invoke pagerank --graph graph --function broken --switch")
+        .arg(&address)
+        .env("AWS_ENDPOINT_URL_LAMBDA", &endpoint)
+        .env("AWS_REGION", "us-east-1")
+        .env("AWS_ACCESS_KEY_ID", "any")
+        .env("AWS_SECRET_ACCESS_KEY", "any")
+        .within_s(15)
+        .end();
+    assert_says(
+        ended.fails_with(1),
+        &[
+            "worker ",
+            "exit status 3",
+            "the last lines of its output:",
+            "no luck today",
+        ],
+    );
+}
+
+#[test]
+fn an_interrupt_ends_the_search_for_a_switch() {
+    let place = Place::new();
+    place.small_graph();
+    // It accepts connections and says nothing, so the search goes on for seconds.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port is free");
+    let address = listener.local_addr().expect("it has one").to_string();
+    let job = with_switch(place.lswitch("invoke pagerank --graph graph"), &address).start();
+    let _connection = listener.accept().expect("the job looks for its switch");
+    job.signal(Signal::INT);
+    let ended = job.within_s(3).wait();
+    // What a shell calls 130: the exit code, or the signal itself.
+    assert!(
+        ended.code == Some(130) || ended.signal == Some(2),
+        "{ended}"
+    );
+    place.assert_nothing_is_left_in_tmp();
+}
+
+#[test]
+fn a_proxy_for_the_web_is_not_asked_for_this_machines_own_lambda() {
+    let place = Place::new();
+    place.small_graph();
+    place
+        .lswitch("invoke pagerank --graph graph")
+        .env("HTTP_PROXY", "http://127.0.0.1:1")
+        .env("http_proxy", "http://127.0.0.1:1")
+        .env("ALL_PROXY", "http://127.0.0.1:1")
+        .within_s(60)
+        .ok();
 }
 
 #[test]

@@ -140,7 +140,12 @@ async fn wrong_keys_and_no_keys_are_told_apart() {
         .env("AWS_REGION", "us-east-1")
         .within_s(60)
         .end();
-    assert_says(none.fails_with(1), &[&graph, "credentials"]);
+    // The SDK lists where it looked, on lines of their own.
+    assert_eq!(none.code, Some(1), "{none}");
+    assert_says(
+        &none.stderr,
+        &["lswitch: ", &graph, "no credentials found", "--profile"],
+    );
     let nobody = place
         .lswitch(&preprocess)
         .envs(&server.env())

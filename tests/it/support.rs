@@ -540,11 +540,13 @@ impl Running {
             if let Some(found) = look() {
                 return found;
             }
+            let so_far = || self.so_far();
             assert!(
                 Instant::now() < deadline,
                 "waited {bound:?} until {what}; {}",
-                self.so_far()
+                so_far()
             );
+            assert!(self.is_running(), "ended before {what}; {}", so_far());
             thread::sleep(LOOK);
         }
     }

@@ -13,6 +13,10 @@ pub const SUM_I128: u32 = 0x0105;
 /// The most elements of one vector: what fits into one frame.
 pub const ELEMENTS_MAX: usize = crate::net::frame::CHUNK_MAX / 16;
 
+/// The most calls of one job that wait for parts of some packs. Ranks wait for each result, so that one would do; the
+/// bound keeps a pack that does not wait from filling the switch's memory.
+pub const PENDING_MAX: usize = 16;
+
 /// Why a contribution cannot be combined.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum CollectiveError {
@@ -42,6 +46,11 @@ pub enum CollectiveError {
         /// Elements that this one gave.
         found: usize,
     },
+    /// A pack does not wait for results.
+    #[error(
+        "collective call {0} came while {PENDING_MAX} earlier ones wait for other packs, which is the most"
+    )]
+    Ahead(u64),
     /// The sum is over an i128.
     #[error("collective call {0}: a sum overflows 128 bits")]
     Overflow(u64),
@@ -89,6 +98,9 @@ impl Collectives {
             });
         }
         let values = decode(body)?;
+        if self.pending.len() >= PENDING_MAX && !self.pending.contains_key(&sequence) {
+            return Err(CollectiveError::Ahead(sequence));
+        }
         *next += 1;
         let pending = self.pending.entry(sequence).or_insert_with(|| Pending {
             sums: vec![0; values.len()],
@@ -191,6 +203,26 @@ mod tests {
                 expected: 1,
                 found: 2
             }
+        );
+    }
+
+    #[test]
+    fn a_pack_that_does_not_wait_for_results_fills_no_memory() {
+        let mut calls = Collectives::default();
+        for sequence in 0..PENDING_MAX as u64 {
+            let outcome = calls.contribute(0, sequence, SUM_I128, &encode(&[1]), 2);
+            assert_eq!(outcome, Ok(None));
+        }
+        let ahead = PENDING_MAX as u64;
+        assert_eq!(
+            calls.contribute(0, ahead, SUM_I128, &encode(&[1]), 2),
+            Err(CollectiveError::Ahead(ahead))
+        );
+        let done = calls.contribute(1, 0, SUM_I128, &encode(&[1]), 2);
+        assert_eq!(done, Ok(Some(encode(&[2]))));
+        assert_eq!(
+            calls.contribute(0, ahead, SUM_I128, &encode(&[1]), 2),
+            Ok(None)
         );
     }
 }

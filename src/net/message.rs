@@ -36,10 +36,11 @@ impl Span {
 
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        if self.ranks == 1 {
-            write!(f, "rank {}", self.first_rank)
-        } else {
-            write!(f, "ranks {}-{}", self.first_rank, self.end() - 1)
+        match self.ranks {
+            // A peer may claim this; it is refused in words.
+            0 => write!(f, "no ranks at {}", self.first_rank),
+            1 => write!(f, "rank {}", self.first_rank),
+            _ => write!(f, "ranks {}-{}", self.first_rank, self.end() - 1),
         }
     }
 }
@@ -91,6 +92,13 @@ impl Hello {
             token,
             role,
         }
+    }
+
+    /// The lowest and the highest protocol version of a hello whose other fields may be of another protocol: the first
+    /// four bytes are the same in every version, so that both sides can name what the other speaks.
+    pub fn protocols_in(body: &[u8]) -> Option<(u16, u16)> {
+        let [a, b, c, d] = *body.first_chunk()?;
+        Some((u16::from_le_bytes([a, b]), u16::from_le_bytes([c, d])))
     }
 
     /// For whom its token must have been made.
@@ -208,9 +216,9 @@ pub enum Notice {
     },
     /// What passed through the switch so far; sent in answer to each heartbeat of the driver.
     Traffic {
-        /// Whole messages between ranks.
+        /// Messages that ranks sent, to each other or to the driver.
         messages: u64,
-        /// Bytes of their payload, and of collectives.
+        /// Bytes of their payload, and of contributions to collectives.
         bytes: u64,
     },
 }

@@ -5,7 +5,9 @@
 //! see nothing of each other: every frame is looked up through its own connection's job.
 
 use crate::net::collective::{CollectiveError, Collectives};
-use crate::net::frame::{DRIVER, FLAG_FIRST, Frame, Header, PROTOCOL, RANKS_MAX, SWITCH, kind};
+use crate::net::frame::{
+    DRIVER, FIRST_CHUNK_LEN, FLAG_FIRST, Frame, Header, PROTOCOL, RANKS_MAX, SWITCH, kind,
+};
 use crate::net::message::{
     Abort, Control, End, Hello, Leave, MessageError, Notice, Refusal, Refused, Role, Span, Start,
     Welcome, bare_frame, cut_reason,
@@ -238,19 +240,20 @@ impl Switch {
                 ),
             ));
         }
-        let hello = Hello::from_body(&frame.body).map_err(protocol)?;
-        let (lowest, highest) = hello.protocols;
-        if !(lowest..=highest).contains(&PROTOCOL) {
+        // Before the rest, which another version may lay out differently.
+        if let Some((lowest, highest)) = Hello::protocols_in(&frame.body)
+            && !(lowest..=highest).contains(&PROTOCOL)
+        {
             return Err((
                 Refusal::Version,
                 format!(
-                    "the client speaks protocol {lowest} to {highest} (lswitch {}), this switch speaks {PROTOCOL} (lswitch {}); \
-                     run the same release on both sides",
-                    hello.release,
+                    "the client speaks protocol {lowest} to {highest}, this switch speaks {PROTOCOL} (lswitch {}); \
+                     run the same release on both sides, with \"lswitch function update\" for a function",
                     crate::RELEASE
                 ),
             ));
         }
+        let hello = Hello::from_body(&frame.body).map_err(protocol)?;
         if !self
             .secret
             .job_key(hello.job)
@@ -458,6 +461,15 @@ impl Switch {
                 actions.push(Action::Send(id, job.traffic()));
                 Ok(())
             }
+            kind::DATA if !job.begun => Err(early()),
+            kind::DATA if frame.header.source != DRIVER => Err((
+                Refusal::Protocol,
+                format!(
+                    "the driver's connection spoke as rank {}",
+                    frame.header.source
+                ),
+            )),
+            kind::DATA if frame.header.epoch != job.epoch => Err(job.wrong_epoch(&frame)),
             kind::DATA => job.route(DRIVER, frame, actions),
             kind::ABORT => {
                 let Abort { reason } = Abort::from_body(&frame.body).map_err(protocol)?;
@@ -491,25 +503,19 @@ impl Switch {
                 actions.push(Action::Send(id, bare_frame(kind::HEARTBEAT, true)));
                 Ok(())
             }
-            kind::DATA | kind::CONTRIBUTE if !job.begun => Err((
-                Refusal::Protocol,
-                "a message came before the job's start".into(),
-            )),
+            kind::DATA | kind::CONTRIBUTE if !job.begun => Err(early()),
             kind::DATA | kind::CONTRIBUTE if !span.contains(source) => Err((
                 Refusal::Protocol,
                 format!("a connection of {span} spoke as rank {source}"),
             )),
-            kind::DATA | kind::CONTRIBUTE if frame.header.epoch != job.epoch => Err((
-                Refusal::Epoch,
-                format!(
-                    "a frame of epoch {} came in epoch {}",
-                    frame.header.epoch, job.epoch
-                ),
-            )),
+            kind::DATA | kind::CONTRIBUTE if frame.header.epoch != job.epoch => {
+                Err(job.wrong_epoch(&frame))
+            }
             kind::DATA => job.route(source, frame, actions),
             kind::CONTRIBUTE => self.contribute(job_id, span, frame, actions),
             kind::LEAVE => {
                 let Leave { failure } = Leave::from_body(&frame.body).map_err(protocol)?;
+                let failure = failure.map(cut_reason);
                 job.remove(span);
                 let deserted = failure.is_none() && job.collectives.is_pending();
                 actions.push(Action::Send(
@@ -645,10 +651,12 @@ impl Job {
         actions: &mut Vec<Action>,
     ) -> Result<(), Refuse> {
         let destination = frame.header.destination;
+        let mut payload = frame.body.len();
         if frame.header.flags & FLAG_FIRST != 0 {
             self.messages += 1;
+            payload = payload.saturating_sub(FIRST_CHUNK_LEN);
         }
-        self.bytes += frame.body.len() as u64;
+        self.bytes += payload as u64;
         if destination == DRIVER && source != DRIVER {
             actions.push(Action::Send(self.driver, frame));
             return Ok(());
@@ -670,6 +678,14 @@ impl Job {
         Ok(())
     }
 
+    fn wrong_epoch(&self, frame: &Frame) -> Refuse {
+        let (found, epoch) = (frame.header.epoch, self.epoch);
+        (
+            Refusal::Epoch,
+            format!("a frame of epoch {found} came in epoch {epoch}"),
+        )
+    }
+
     fn remove(&mut self, span: Span) {
         if self.packs.remove(&span.first_rank).is_some() {
             self.routes[span.first_rank as usize..span.end() as usize].fill(None);
@@ -680,6 +696,13 @@ impl Job {
 
 fn protocol(error: MessageError) -> Refuse {
     (Refusal::Protocol, error.to_string())
+}
+
+fn early() -> Refuse {
+    (
+        Refusal::Protocol,
+        "a message came before the job's start".into(),
+    )
 }
 
 fn ended() -> Refuse {

@@ -10,3 +10,4 @@ mod readme;
 mod s3;
 mod store;
 mod support;
+mod switch;

@@ -59,6 +59,12 @@ pub enum LinkError {
         /// For how long, in seconds.
         seconds: u64,
     },
+    /// Not all ranks of the job came.
+    #[error("the job did not start within {seconds} s: not all of its ranks have joined")]
+    NotStarted {
+        /// How long was waited, in seconds.
+        seconds: u64,
+    },
     /// The socket failed.
     #[error("the connection to the {peer} failed: {source}")]
     Io {
@@ -170,6 +176,13 @@ impl FrameReader {
                 return Ok(frame);
             }
             self.more().await?;
+        }
+    }
+
+    /// Reads and drops what the peer still sends, until it closes.
+    pub async fn discard(&mut self) {
+        while self.more().await.is_ok() {
+            self.buffer.clear();
         }
     }
 

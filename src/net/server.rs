@@ -5,11 +5,14 @@
 use crate::net::LOST_AFTER_MS;
 use crate::net::frame::{Frame, PREAMBLE};
 use crate::net::link::{FrameReader, LinkError, write_outbox};
+use crate::net::message::{Control, Refusal, Refused};
 use crate::net::outbox::Outbox;
 use crate::net::switch::{Action, ConnectionId, Now, Switch};
 use crate::net::token::Secret;
+use bytes::BytesMut;
 use std::collections::HashMap;
 use std::future::Future;
+use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -58,7 +61,7 @@ pub async fn run(listener: TcpListener, secret: Secret, shutdown: impl Future<Ou
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) if connections.len() >= CONNECTIONS_MAX => {
                     warn!(%peer, "refused: this switch has {CONNECTIONS_MAX} connections, which is its most");
-                    drop(stream);
+                    turn_away(stream);
                 }
                 Ok((stream, peer)) => {
                     pause = Duration::from_millis(5);
@@ -88,6 +91,23 @@ pub async fn run(listener: TcpListener, secret: Secret, shutdown: impl Future<Ou
             DRAIN.as_secs()
         );
     }
+}
+
+/// Refuses a connection that there is no place for. A new socket takes so few bytes without waiting.
+fn turn_away(stream: TcpStream) {
+    let reason = format!(
+        "this switch has {CONNECTIONS_MAX} connections, which is its most; try again later"
+    );
+    let refused = Refused {
+        code: Refusal::Full,
+        reason,
+    };
+    let mut bytes = BytesMut::from(&PREAMBLE[..]);
+    refused.to_frame(true).put(&mut bytes);
+    // A peer that is gone already misses nothing.
+    let _ = stream
+        .into_std()
+        .and_then(|mut stream| stream.write_all(&bytes));
 }
 
 impl Shared {
@@ -152,7 +172,7 @@ impl Shared {
             state.switch.connected(id, now);
         }
         let (read, mut write) = stream.into_split();
-        let reader = FrameReader::new(read, "client");
+        let mut reader = FrameReader::new(read, "client");
         let writing = async {
             if let Err(source) = write.write_all(PREAMBLE).await {
                 return Err(LinkError::Io {
@@ -169,18 +189,11 @@ impl Shared {
             .await
         };
         tokio::pin!(writing);
-        let reading = self.read(id, reader);
-        tokio::pin!(reading);
-        let why = tokio::select! {
-            why = &mut reading => {
-                // What was queued for it may still go out: the peer may have closed its sending side only.
-                outbox.close();
-                let _ = tokio::time::timeout(DRAIN, writing).await;
-                why
-            }
+        let (why, written) = tokio::select! {
+            why = self.read(id, &mut reader) => (why, None),
             written = &mut writing => match written {
-                Ok(()) => "closed by the switch".to_string(),
-                Err(error) => error.to_string(),
+                Ok(()) => ("closed by the switch".to_string(), Some(true)),
+                Err(error) => (error.to_string(), Some(false)),
             },
         };
         self.with(|switch, _, actions| switch.disconnected(id, &why, actions));
@@ -189,10 +202,20 @@ impl Shared {
             .expect("a panic while deciding ends the switch")
             .outboxes
             .remove(&id);
+        outbox.close();
+        let written = match written {
+            Some(written) => written,
+            // What was queued for it may still go out: the peer may have closed its sending side only.
+            None => matches!(tokio::time::timeout(DRAIN, writing).await, Ok(Ok(()))),
+        };
+        if written {
+            // A socket that is closed with unread bytes is reset, and its peer may never see the reason that was sent last.
+            let _ = tokio::time::timeout(DRAIN, reader.discard()).await;
+        }
         why
     }
 
-    async fn read(&self, id: ConnectionId, mut reader: FrameReader) -> String {
+    async fn read(&self, id: ConnectionId, reader: &mut FrameReader) -> String {
         match reader.preamble().await {
             Ok(true) => {}
             Ok(false) => {
@@ -266,6 +289,38 @@ impl Shared {
             .is_err()
         {
             self.with(|switch, now, actions| switch.held_up(id, now, actions));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::link::dial;
+    use crate::net::message::{Hello, Role};
+    use crate::net::token::{Bearer, JobId};
+
+    #[tokio::test]
+    async fn a_connection_too_many_is_told_so() {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a loopback port is free");
+        let address = listener
+            .local_addr()
+            .expect("a listener has an address")
+            .to_string();
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("somebody dials");
+            turn_away(stream);
+        });
+        let job = JobId::random();
+        let token = Secret::random().job_key(job).token(Bearer::Driver, 0);
+        let hello = Hello::new(job, token, Role::Driver { size: 1 });
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        match dial(&address, &hello, deadline).await {
+            Err(LinkError::Refused(refused)) => assert_eq!(refused.code, Refusal::Full),
+            Err(other) => panic!("{other}"),
+            Ok(_) => panic!("nobody said welcome"),
         }
     }
 }

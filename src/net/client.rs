@@ -12,9 +12,15 @@ use crate::net::reassembly::Reassembly;
 use crate::net::token::{JobId, Token};
 use crate::net::{HEARTBEAT_MS, LOST_AFTER_MS};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
+
+const LOST_AFTER: Duration = Duration::from_millis(LOST_AFTER_MS);
+
+/// How long a connection gets to close after its last word.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What a pack needs to know to join.
 #[derive(Debug, Clone)]
@@ -42,7 +48,25 @@ pub struct JoinOptions {
 /// A joined pack.
 pub struct Pack {
     shared: Arc<Shared>,
-    tasks: Vec<JoinHandle<()>>,
+    /// Whether each rank has its comm.
+    taken: Vec<AtomicBool>,
+    reading: JoinHandle<()>,
+    sending: Sending,
+}
+
+/// The tasks that send. Dropped, also by a join that is given up, they end: the heartbeat at once, the writer when what
+/// is queued is written.
+struct Sending {
+    outbox: Arc<Outbox>,
+    heartbeat: JoinHandle<()>,
+    writer: JoinHandle<()>,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.heartbeat.abort();
+        self.outbox.close();
+    }
 }
 
 impl Pack {
@@ -73,13 +97,7 @@ impl Pack {
             let outbox = outbox.clone();
             async move {
                 // A failure to write shows on the reading side too, where it is reported.
-                let _ = write_outbox(
-                    &outbox,
-                    write,
-                    Duration::from_millis(LOST_AFTER_MS),
-                    "switch",
-                )
-                .await;
+                let _ = write_outbox(&outbox, write, LOST_AFTER, "switch").await;
             }
         });
         let heartbeat = tokio::spawn({
@@ -92,18 +110,17 @@ impl Pack {
                 }
             }
         });
+        let sending = Sending {
+            outbox: outbox.clone(),
+            heartbeat,
+            writer,
+        };
         let started = timeout_at(deadline, wait_for_start(&mut reader)).await;
         let packs = match started {
-            Ok(Ok(start)) => start.packs,
-            failed => {
-                heartbeat.abort();
-                outbox.discard();
-                return Err(match failed {
-                    Ok(Err(error)) => error,
-                    _ => LinkError::Silent {
-                        peer: "start of the job, for which all ranks must join,",
-                        seconds: options.join_within.as_secs(),
-                    },
+            Ok(start) => start?.packs,
+            Err(_) => {
+                return Err(LinkError::NotStarted {
+                    seconds: options.join_within.as_secs(),
                 });
             }
         };
@@ -118,37 +135,60 @@ impl Pack {
         let reading = tokio::spawn(deliver(shared.clone(), reader));
         Ok(Pack {
             shared,
-            tasks: vec![reading, heartbeat, writer],
+            taken: (0..span.ranks).map(|_| AtomicBool::new(false)).collect(),
+            reading,
+            sending,
         })
     }
 
     /// What one rank of the pack speaks through. `index` counts from 0 within the pack.
+    ///
+    /// # Panics
+    /// When the rank is not of this pack, or has its comm already: a second one would number its messages from 0 again.
     pub fn comm(&self, index: u32) -> Comm {
+        let taken = self.taken[index as usize].swap(true, Ordering::Relaxed);
+        assert!(!taken, "a rank has one comm");
         Comm::new(self.shared.clone(), self.shared.span.first_rank + index)
     }
 
     /// Ends every wait of the pack's ranks, now and later: one of them failed.
     pub fn interrupt(&self) {
+        self.shared
+            .explain("another rank of this pack failed".into());
+        self.shared.outbox.interrupt();
         self.shared.close_mailboxes();
     }
 
-    /// Says that the pack is done, or why its program failed; waits for the answer and closes.
+    /// Says that the pack is done, or why its program failed; waits for the answer and closes. Messages that were sent
+    /// before may still wait for slow receivers: as long as the switch lives, a pack that is done waits with them until
+    /// its deadline, and one that failed for a short time.
     ///
     /// # Errors
     /// When the connection or the job ended first, which an orderly end does not.
     pub async fn leave(mut self, failure: Option<String>) -> Result<(), LinkError> {
         let failure = failure.map(cut_reason);
+        let mut patience = LOST_AFTER;
+        if failure.is_none() {
+            let left = self
+                .shared
+                .deadline
+                .saturating_duration_since(std::time::Instant::now());
+            patience = patience.max(left);
+        }
         self.shared.outbox.push(Leave { failure }.to_frame(false));
-        let reading = self.tasks.remove(0);
-        let answered = timeout(Duration::from_millis(LOST_AFTER_MS), reading).await;
+        // It ends by itself when the switch is silent.
+        let answered = timeout(patience, &mut self.reading).await;
+        self.shared.explain("the pack has left the job".into());
         self.shared.outbox.close();
+        // So that nothing of this pack is left when a worker replies.
+        let _ = timeout(FAREWELL, &mut self.sending.writer).await;
         let ended = self.shared.end_error();
         match (answered, ended) {
             (_, Some(error)) => Err(error),
             (Ok(_), None) => Ok(()),
             (Err(_), None) => Err(LinkError::Silent {
                 peer: "switch",
-                seconds: LOST_AFTER_MS / 1000,
+                seconds: patience.as_secs(),
             }),
         }
     }
@@ -156,15 +196,9 @@ impl Pack {
 
 impl Drop for Pack {
     fn drop(&mut self) {
-        // The writer ends by itself once its outbox is closed and empty; the others have nothing left to do.
-        self.shared.outbox.close();
+        self.reading.abort();
+        self.shared.explain("the pack has left the job".into());
         self.shared.close_mailboxes();
-        if let [.., heartbeat, _writer] = &self.tasks[..] {
-            heartbeat.abort();
-        }
-        if let [reading, _, _] = &self.tasks[..] {
-            reading.abort();
-        }
     }
 }
 
@@ -181,7 +215,7 @@ async fn wait_for_start(reader: &mut FrameReader) -> Result<Start, LinkError> {
 
 /// The next frame from a switch that must answer our heartbeats.
 async fn live(reader: &mut FrameReader) -> Result<Frame, LinkError> {
-    match timeout(Duration::from_millis(LOST_AFTER_MS), reader.next()).await {
+    match timeout(LOST_AFTER, reader.next()).await {
         Ok(outcome) => outcome,
         Err(_) => Err(LinkError::Silent {
             peer: "switch",
@@ -199,14 +233,21 @@ async fn deliver(shared: Arc<Shared>, mut reader: FrameReader) {
             Err(error) => break error,
         };
         match frame.header.kind {
-            kind::DATA => match reassembly.accept(frame) {
-                Ok(None) => {}
-                Ok(Some((destination, message))) => {
+            kind::DATA => match (frame.header, reassembly.accept(frame)) {
+                (header, Ok(None)) if shared.is_full(reassembly.pending_bytes()) => {
+                    break LinkError::MailboxesFull {
+                        destination: header.destination,
+                        source_rank: header.source,
+                        tag: header.tag,
+                    };
+                }
+                (_, Ok(None)) => {}
+                (_, Ok(Some((destination, message)))) => {
                     if let Err(full) = shared.deliver(destination, message) {
                         break full;
                     }
                 }
-                Err(error) => break LinkError::Damaged(error),
+                (_, Err(error)) => break LinkError::Damaged(error),
             },
             kind::COMBINED => {
                 if !shared.meeting.complete(frame.header.sequence, &frame.body) {

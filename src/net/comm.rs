@@ -4,7 +4,7 @@
 //! calling thread, which must not be one of the runtime's.
 
 use crate::net::collective::{ELEMENTS_MAX, SUM_I128, encode};
-use crate::net::frame::{CHUNK_MAX, DRIVER, Frame, Header, SWITCH, chunks, kind};
+use crate::net::frame::{DRIVER, Frame, Header, MESSAGE_MAX, SWITCH, chunks, kind};
 use crate::net::link::LinkError;
 use crate::net::mailbox::{Mailbox, NoMessage};
 use crate::net::meeting::{Meeting, NoResult};
@@ -14,14 +14,21 @@ use crate::net::reassembly::Message;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 use thiserror::Error;
 use tracing::warn;
 
-/// Bytes of messages that may wait in the mailboxes of one pack. A program that lets more pile up is ended with an error
+/// Bytes of messages that may wait in the mailboxes of one pack, those included of which only the first chunks have
+/// arrived. A program that lets more pile up is ended with an error
 /// rather than by the system's.
 pub const MAILBOXES_MAX: usize = 1 << 30;
+
+/// What a waiting message takes besides its payload, in bytes, so that empty ones do not wait for nothing.
+const MESSAGE_COST: usize = 64;
+
+/// How long a rank waits to be told why its connection ended. The writing side may notice first, and knows no reason.
+const REASON_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why a rank's call failed.
 #[derive(Debug, Error)]
@@ -54,7 +61,9 @@ pub(crate) struct Shared {
     mailboxes: Vec<Mailbox>,
     mailbox_bytes: AtomicUsize,
     end: Mutex<Option<LinkError>>,
+    /// Why there is nothing more to wait for, and who wants to know.
     reason: Mutex<Option<String>>,
+    explained: Condvar,
 }
 
 impl Shared {
@@ -78,6 +87,7 @@ impl Shared {
             mailbox_bytes: AtomicUsize::new(0),
             end: Mutex::default(),
             reason: Mutex::default(),
+            explained: Condvar::new(),
         }
     }
 
@@ -90,11 +100,10 @@ impl Shared {
                 span: self.span,
             });
         };
-        let waiting = self
-            .mailbox_bytes
-            .fetch_add(message.payload.len(), Ordering::Relaxed)
-            + message.payload.len();
+        let cost = message.payload.len() + MESSAGE_COST;
+        let waiting = self.mailbox_bytes.fetch_add(cost, Ordering::Relaxed) + cost;
         if waiting > MAILBOXES_MAX {
+            self.mailbox_bytes.fetch_sub(cost, Ordering::Relaxed);
             return Err(LinkError::MailboxesFull {
                 destination,
                 source_rank: message.source,
@@ -105,9 +114,20 @@ impl Shared {
         Ok(())
     }
 
+    /// True if `pending` bytes of incomplete messages are more than may wait besides the complete ones.
+    pub(crate) fn is_full(&self, pending: usize) -> bool {
+        self.mailbox_bytes.load(Ordering::Relaxed) + pending > MAILBOXES_MAX
+    }
+
+    /// Ranks whose calls fail from here on are told this, unless they were told something before.
+    pub(crate) fn explain(&self, reason: String) {
+        lock(&self.reason).get_or_insert(reason);
+        self.explained.notify_all();
+    }
+
     /// The connection or the job ended out of order: every rank that waits, or will, is told why.
     pub(crate) fn fail(&self, error: LinkError) {
-        *lock(&self.reason) = Some(error.to_string());
+        self.explain(error.to_string());
         lock(&self.end).get_or_insert(error);
         self.outbox.discard();
         self.close_mailboxes();
@@ -123,8 +143,13 @@ impl Shared {
     }
 
     fn ended(&self) -> CommError {
-        let reason = lock(&self.reason).clone();
-        CommError::Ended(reason.unwrap_or_else(|| "the pack has left the job".into()))
+        let reason = lock(&self.reason);
+        let (reason, _) = self
+            .explained
+            .wait_timeout_while(reason, REASON_WITHIN, |reason| reason.is_none())
+            .expect("no holder of this lock panics");
+        let unknown = || "the connection to the switch was lost".into();
+        CommError::Ended(reason.clone().unwrap_or_else(unknown))
     }
 }
 
@@ -185,6 +210,13 @@ impl Comm {
                 self.rank, self.shared.size
             )));
         }
+        if payload.len() as u64 > MESSAGE_MAX {
+            return Err(CommError::Usage(format!(
+                "rank {} sent a message of {} bytes to rank {to}; the most is {MESSAGE_MAX}",
+                self.rank,
+                payload.len()
+            )));
+        }
         if self.shared.span.contains(to) {
             let message = Message {
                 source: self.rank,
@@ -223,7 +255,7 @@ impl Comm {
             Ok(message) => {
                 self.shared
                     .mailbox_bytes
-                    .fetch_sub(message.payload.len(), Ordering::Relaxed);
+                    .fetch_sub(message.payload.len() + MESSAGE_COST, Ordering::Relaxed);
                 Ok(message)
             }
             Err(NoMessage::Closed) => Err(self.shared.ended()),
@@ -303,7 +335,6 @@ impl Comm {
         self.sent_messages += 1;
         self.sent_bytes += payload.len() as u64;
         for chunk in chunks(route, &payload) {
-            debug_assert!(chunk.body.len() <= CHUNK_MAX + crate::net::frame::FIRST_CHUNK_LEN);
             if !self
                 .shared
                 .outbox

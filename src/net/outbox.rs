@@ -32,6 +32,8 @@ struct Queue {
     bytes: usize,
     writing: usize,
     closed: bool,
+    /// Threads that look for room are turned away; see [`Outbox::interrupt`].
+    interrupted: bool,
 }
 
 impl Outbox {
@@ -47,11 +49,11 @@ impl Outbox {
         }
     }
 
-    /// Waits for room, then adds the frame. For threads outside the runtime. False if the outbox was closed or the
-    /// deadline passed first.
+    /// Waits for room, then adds the frame. For threads outside the runtime. False if the outbox was closed or
+    /// interrupted, or the deadline passed first.
     pub fn push_when_room(&self, frame: Frame, deadline: Instant) -> bool {
         let mut queue = self.lock();
-        while queue.bytes > HIGH_WATER && !queue.closed {
+        while queue.bytes > HIGH_WATER && !queue.closed && !queue.interrupted {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
@@ -62,7 +64,7 @@ impl Outbox {
                 .expect("no holder of this lock panics")
                 .0;
         }
-        if queue.closed {
+        if queue.closed || queue.interrupted {
             return false;
         }
         queue.bytes += frame.wire_len();
@@ -92,6 +94,13 @@ impl Outbox {
         }
     }
 
+    /// Turns away every thread that looks for room, now and later. [`Outbox::push`] still works: a pack whose rank failed
+    /// has yet to say so.
+    pub fn interrupt(&self) {
+        self.lock().interrupted = true;
+        self.room.notify_all();
+    }
+
     /// No frame is added after this; what is queued can still be taken.
     pub fn close(&self) {
         self.lock().closed = true;
@@ -104,6 +113,7 @@ impl Outbox {
     pub fn discard(&self) {
         {
             let mut queue = self.lock();
+            queue.closed = true;
             queue.frames.clear();
             queue.bytes = 0;
         }

@@ -70,6 +70,7 @@ struct Stream {
 #[derive(Default)]
 pub struct Reassembly {
     streams: HashMap<(u32, u32), Stream>,
+    pending_bytes: usize,
 }
 
 impl Reassembly {
@@ -120,6 +121,7 @@ impl Reassembly {
                     ))
                 });
             }
+            self.pending_bytes += body.len();
             stream.partial = Some(Partial {
                 tag: header.tag,
                 first,
@@ -137,6 +139,7 @@ impl Reassembly {
             )));
         }
         partial.payload.extend_from_slice(&body);
+        self.pending_bytes += body.len();
         if !last {
             return Ok(None);
         }
@@ -149,6 +152,7 @@ impl Reassembly {
             .partial
             .take()
             .expect("the message was under way a line above");
+        self.pending_bytes -= payload.len();
         check(first, payload.freeze())
             .map_err(broken)
             .map(|payload| {
@@ -165,11 +169,7 @@ impl Reassembly {
 
     /// Bytes of messages that are not complete yet.
     pub fn pending_bytes(&self) -> usize {
-        self.streams
-            .values()
-            .filter_map(|stream| stream.partial.as_ref())
-            .map(|partial| partial.payload.len())
-            .sum()
+        self.pending_bytes
     }
 }
 

@@ -4,6 +4,7 @@ mod cli;
 mod faults;
 mod graph;
 mod local_lambda;
+mod net;
 mod pagerank;
 mod preprocess;
 mod readme;

@@ -1,0 +1,1116 @@
+//! Switch, packs and drivers over real sockets on loopback, and what strangers on the port are told.
+
+use bytes::{Bytes, BytesMut};
+use lswitch::net::client::{JoinOptions, Pack};
+use lswitch::net::comm::{Comm, CommError};
+use lswitch::net::driver_link::{DriverLink, News};
+use lswitch::net::frame::{
+    BODY_MAX, CHUNK_MAX, FLAG_SKIPPABLE, Frame, Header, PREAMBLE, chunks, kind,
+};
+use lswitch::net::link::{FrameReader, LinkError, dial};
+use lswitch::net::message::{Control, Hello, Notice, Refusal, Refused, Role, Span, bare_frame};
+use lswitch::net::outbox::HIGH_WATER;
+use lswitch::net::reassembly::Reassembly;
+use lswitch::net::server;
+use lswitch::net::token::{Bearer, JobId, Secret};
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// A hang ends here, with a message from the test.
+async fn within<T>(seconds: u64, what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(Duration::from_secs(seconds), future).await {
+        Ok(value) => value,
+        Err(_) => panic!("{what} took more than {seconds} s"),
+    }
+}
+
+/// A switch on a loopback port, and what is needed to speak with it.
+struct Net {
+    address: String,
+    secret: Secret,
+    stop: Option<oneshot::Sender<()>>,
+    server: JoinHandle<()>,
+}
+
+impl Net {
+    async fn start() -> Net {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a loopback port is free");
+        let address = listener.local_addr().expect("a listener has an address");
+        let secret = Secret::random();
+        let (stop, stopped) = oneshot::channel();
+        let server = tokio::spawn(server::run(listener, secret.clone(), async {
+            let _ = stopped.await;
+        }));
+        Net {
+            address: address.to_string(),
+            secret,
+            stop: Some(stop),
+            server,
+        }
+    }
+
+    /// Stops the switch and waits until it has.
+    async fn stop(mut self) {
+        drop(self.stop.take());
+        within(10, "stopping the switch", self.server)
+            .await
+            .expect("the switch did not panic");
+    }
+
+    fn hello(&self, job: JobId, role: Role) -> Hello {
+        let key = self.secret.job_key(job);
+        let mut hello = Hello::new(job, key.token(Bearer::Driver, 0), role);
+        hello.token = key.token(hello.bearer(), expiry_s());
+        hello
+    }
+
+    async fn driver(&self, job: JobId, size: u32) -> DriverLink {
+        let token = self.secret.job_key(job).token(Bearer::Driver, expiry_s());
+        let created = DriverLink::create(&self.address, job, token, size, Duration::from_secs(10));
+        created.await.expect("the switch is there")
+    }
+
+    fn options(&self, job: JobId, span: Span, size: u32) -> JoinOptions {
+        let role = Role::Pack {
+            span,
+            incarnation: 1,
+            epoch: 0,
+        };
+        JoinOptions {
+            switch: self.address.clone(),
+            job,
+            token: self.hello(job, role).token,
+            span,
+            size,
+            incarnation: 1,
+            epoch: 0,
+            join_within: Duration::from_secs(20),
+            deadline: Instant::now() + Duration::from_secs(60),
+        }
+    }
+
+    /// A job of packs of these sizes, all joined.
+    async fn job(&self, packs: &[u32]) -> Job {
+        let id = JobId::random();
+        let spans = spans(packs);
+        let size = packs.iter().sum();
+        let driver = self.driver(id, size).await;
+        let joining: Vec<_> = spans
+            .iter()
+            .map(|span| tokio::spawn(Pack::join(self.options(id, *span, size))))
+            .collect();
+        let mut packs = Vec::new();
+        for join in joining {
+            let pack = within(20, "joining", join).await;
+            packs.push(pack.expect("no panic").expect("the pack joins"));
+        }
+        Job {
+            driver,
+            packs,
+            spans,
+            comms: Vec::new(),
+        }
+    }
+
+    /// A pack of one rank that the test plays itself, frame by frame.
+    async fn by_hand(&self, job: JobId, rank: u32) -> (FrameReader, OwnedWriteHalf) {
+        let role = Role::Pack {
+            span: one(rank),
+            incarnation: 1,
+            epoch: 0,
+        };
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        let dialled = dial(&self.address, &self.hello(job, role), deadline).await;
+        dialled.expect("the switch welcomes the pack")
+    }
+
+    /// What the switch answers to these bytes, until it closes.
+    async fn answer_to(&self, bytes: &[u8]) -> Refused {
+        let mut stream = TcpStream::connect(&self.address)
+            .await
+            .expect("the switch listens");
+        stream.write_all(bytes).await.expect("it takes some bytes");
+        refusal_on(&mut stream).await
+    }
+}
+
+struct Job {
+    driver: DriverLink,
+    packs: Vec<Pack>,
+    spans: Vec<Span>,
+    /// One for each rank, from the first run on.
+    comms: Vec<Comm>,
+}
+
+impl Job {
+    /// Runs every rank on a thread of its own; what they return, by rank.
+    async fn run<T: Send + 'static>(
+        &mut self,
+        rank: impl Fn(&mut Comm) -> T + Clone + Send + 'static,
+    ) -> Vec<T> {
+        if self.comms.is_empty() {
+            for (pack, span) in self.packs.iter().zip(&self.spans) {
+                self.comms
+                    .extend((0..span.ranks).map(|index| pack.comm(index)));
+            }
+        }
+        let mut ends = Vec::new();
+        for mut comm in self.comms.drain(..) {
+            let rank = rank.clone();
+            let (ended, end) = oneshot::channel();
+            std::thread::spawn(move || drop(ended.send((rank(&mut comm), comm))));
+            ends.push(end);
+        }
+        let mut results = Vec::new();
+        for (rank, end) in ends.into_iter().enumerate() {
+            let end = within(60, &format!("rank {rank}"), end).await;
+            let (result, comm) = end.unwrap_or_else(|_| panic!("rank {rank} panicked"));
+            results.push(result);
+            self.comms.push(comm);
+        }
+        results
+    }
+
+    async fn end(self) {
+        for pack in self.packs {
+            let left = within(20, "leaving", pack.leave(None)).await;
+            left.expect("the pack leaves in order");
+        }
+        within(10, "the driver's leave", self.driver.leave()).await;
+    }
+}
+
+/// Runs something that blocks on a thread that a failing test does not wait for.
+fn on_thread<T: Send + 'static>(
+    mut comm: Comm,
+    rank: impl FnOnce(&mut Comm) -> T + Send + 'static,
+) -> oneshot::Receiver<T> {
+    let (ended, end) = oneshot::channel();
+    std::thread::spawn(move || drop(ended.send(rank(&mut comm))));
+    end
+}
+
+fn expiry_s() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.expect("it is after 1970").as_secs() + 600
+}
+
+fn one(rank: u32) -> Span {
+    Span {
+        first_rank: rank,
+        ranks: 1,
+    }
+}
+
+fn spans(packs: &[u32]) -> Vec<Span> {
+    let mut first_rank = 0;
+    let span = |&ranks: &u32| {
+        first_rank += ranks;
+        Span {
+            first_rank: first_rank - ranks,
+            ranks,
+        }
+    };
+    packs.iter().map(span).collect()
+}
+
+/// The preamble and one refusal, and then the end.
+async fn refusal_on(stream: &mut TcpStream) -> Refused {
+    let mut answer = Vec::new();
+    let read = within(8, "the switch's answer", stream.read_to_end(&mut answer)).await;
+    read.expect("the connection is closed and not reset");
+    let mut answer = BytesMut::from(
+        answer
+            .strip_prefix(PREAMBLE)
+            .expect("a preamble comes first"),
+    );
+    let frame = Frame::decode(&mut answer, BODY_MAX).expect("a frame");
+    let frame = frame.expect("the whole frame");
+    assert_eq!((frame.header.kind, answer.len()), (kind::REFUSED, 0));
+    Refused::from_body(&frame.body).expect("a reason")
+}
+
+/// Bytes that differ by rank, number and place.
+fn pattern(from: u32, to: u32, number: u32, length: usize) -> Bytes {
+    let seed = from.wrapping_mul(31) ^ to.wrapping_mul(17) ^ number.wrapping_mul(101);
+    let byte = |i: usize| {
+        (seed as usize)
+            .wrapping_add(i.wrapping_mul(7))
+            .wrapping_add(i >> 8) as u8
+    };
+    (0..length).map(byte).collect::<Vec<u8>>().into()
+}
+
+async fn next_notice(driver: &mut DriverLink, matches: impl Fn(&Notice) -> bool) -> Notice {
+    let wanted = async {
+        loop {
+            match driver.next().await.expect("the job goes on") {
+                News::Notice(notice) if matches(&notice) => return notice,
+                _ => {}
+            }
+        }
+    };
+    within(15, "news for the driver", wanted).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_of_every_size_arrive_in_order_between_packs_and_inside_one() {
+    const SIZES: [usize; 8] = [
+        0,
+        1,
+        1000,
+        CHUNK_MAX - 1,
+        CHUNK_MAX,
+        CHUNK_MAX + 1,
+        2 * CHUNK_MAX,
+        3_000_017,
+    ];
+    let net = Net::start().await;
+    let mut job = net.job(&[1, 3, 2]).await;
+    job.run(|comm| {
+        let (me, size) = (comm.rank(), comm.size());
+        for (number, length) in (0..).zip(SIZES) {
+            for to in 0..size {
+                comm.send(to, 5, pattern(me, to, number, length))
+                    .expect("sent");
+            }
+        }
+        // By source, from the last to the first, and each source's in order.
+        for from in (0..size).rev() {
+            for (number, length) in (0..).zip(SIZES) {
+                let message = comm.receive(Some(from), 5).expect("it was sent");
+                assert_eq!((message.source, message.tag), (from, 5));
+                assert_eq!(
+                    message.payload,
+                    pattern(from, me, number, length),
+                    "{from}->{me} {number}"
+                );
+            }
+        }
+    })
+    .await;
+    job.run(|comm| {
+        let (me, size) = (comm.rank(), comm.size());
+        for number in 0..20 {
+            for to in 0..size {
+                let tag = 10 + number % 2;
+                comm.send(to, tag, pattern(me, to, number, 64))
+                    .expect("sent");
+            }
+        }
+        // From any source, the later tag first; order is kept for each source.
+        for tag in [11, 10] {
+            let mut next = vec![tag - 10; size as usize];
+            for _ in 0..10 * size {
+                let message = comm.receive(None, tag).expect("it was sent");
+                let number = &mut next[message.source as usize];
+                assert_eq!(message.payload, pattern(message.source, me, *number, 64));
+                *number += 2;
+            }
+            assert!(next.iter().all(|&number| number == 20 + tag - 10));
+        }
+        let refused = comm.send(size, 0, Bytes::new()).expect_err("no such rank");
+        assert_eq!(
+            refused.to_string(),
+            format!("rank {me} sent to rank 6 of a job of 6 ranks")
+        );
+    })
+    .await;
+    job.end().await;
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn collectives_give_every_rank_the_sum_whatever_the_packs() {
+    let net = Net::start().await;
+    for size in 1..=9u32 {
+        let mut layouts = vec![vec![1; size as usize], vec![size]];
+        let threes: Vec<u32> = (0..size)
+            .step_by(3)
+            .map(|first| 3.min(size - first))
+            .collect();
+        layouts.push(threes);
+        if size > 2 {
+            layouts.push(vec![size - 2, 2]);
+            layouts.push(vec![1, size - 1]);
+        }
+        for layout in layouts {
+            let mut job = net.job(&layout).await;
+            let value = |rank: u32, round: u32, element: u32| {
+                (i128::from(rank) - 3) * i128::from(round + 1) * (1 << 90) + i128::from(element)
+            };
+            job.run(move |comm| {
+                for round in 0..6 {
+                    let elements = [0, 1, 3, 100, 16_384, 2][round as usize];
+                    let mine: Vec<i128> = (0..elements)
+                        .map(|element| value(comm.rank(), round, element))
+                        .collect();
+                    let sums = comm.all_reduce_sum(&mine).expect("all ranks take part");
+                    assert_eq!(sums.len(), mine.len());
+                    for (element, sum) in (0..).zip(sums.iter()) {
+                        let judge: i128 = (0..size).map(|rank| value(rank, round, element)).sum();
+                        assert_eq!(*sum, judge, "{size} ranks, round {round}");
+                    }
+                    comm.barrier().expect("all ranks take part");
+                }
+                let spans = comm.packs().iter().map(|span| span.ranks).sum::<u32>();
+                assert_eq!(spans, size);
+            })
+            .await;
+            job.end().await;
+        }
+    }
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_rank_passes_a_barrier_before_the_last_has_come() {
+    let net = Net::start().await;
+    let mut job = net.job(&[2, 1, 1]).await;
+    let come = Arc::new(AtomicU64::new(0));
+    job.run(move |comm| {
+        for round in 1..=50 {
+            come.fetch_add(1, Ordering::SeqCst);
+            comm.barrier().expect("all ranks take part");
+            assert!(come.load(Ordering::SeqCst) >= 4 * round);
+        }
+    })
+    .await;
+    job.end().await;
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranks_that_all_send_before_they_receive_do_not_deadlock() {
+    const LENGTH: usize = 256 * 1024;
+    let net = Net::start().await;
+    let mut job = net.job(&[1, 1, 1, 1]).await;
+    // 200 messages in rounds; in each, all of a round is sent before any of it is received.
+    let message = pattern(1, 2, 3, LENGTH);
+    job.run(move |comm| {
+        let others: Vec<u32> = (0..comm.size())
+            .filter(|&rank| rank != comm.rank())
+            .collect();
+        for round in 0..5 {
+            for _ in 0..40 {
+                for &to in &others {
+                    comm.send(to, round, message.clone()).expect("sent");
+                }
+            }
+            for &from in &others {
+                for _ in 0..40 {
+                    let received = comm.receive(Some(from), round).expect("it was sent");
+                    assert_eq!(received.payload, message);
+                }
+            }
+        }
+        assert_eq!(comm.sent(), (600, 600 * LENGTH as u64));
+    })
+    .await;
+    job.end().await;
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_reader_holds_up_only_those_who_send_to_it_and_loses_nothing() {
+    let net = Net::start().await;
+    let id = JobId::random();
+    let driver = net.driver(id, 4).await;
+    let joining = [0, 2, 3].map(|rank| tokio::spawn(Pack::join(net.options(id, one(rank), 4))));
+    // Rank 1 joins, and then reads nothing.
+    let (mut reader, write) = net.by_hand(id, 1).await;
+    let mut packs = Vec::new();
+    for join in joining {
+        packs.push(
+            within(10, "joining", join)
+                .await
+                .expect("no panic")
+                .expect("it joins"),
+        );
+    }
+    let sent = Arc::new(AtomicU64::new(0));
+    const LENGTH: usize = 100_000;
+    const COUNT: u64 = 400;
+    let sender = on_thread(packs[0].comm(0), {
+        let sent = sent.clone();
+        move |comm| {
+            for number in 0..COUNT as u32 {
+                comm.send(1, 0, pattern(0, 1, number, LENGTH))?;
+                sent.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok::<(), CommError>(())
+        }
+    });
+    // Until it has stood still for a while.
+    let mut before = u64::MAX;
+    let stuck = async {
+        while before != sent.load(Ordering::SeqCst) {
+            before = sent.load(Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(700)).await;
+        }
+        before
+    };
+    let stuck = within(8, "filling up", stuck).await;
+    // Two outboxes, and what the system's own buffers take.
+    let most = (2 * HIGH_WATER + 24 * 1024 * 1024) as u64;
+    assert!(
+        stuck < COUNT && stuck * LENGTH as u64 <= most,
+        "{stuck} messages went somewhere"
+    );
+
+    let talk = |comm: Comm, peer: u32| {
+        on_thread(comm, move |comm| {
+            for number in 0..200 {
+                let mine = pattern(comm.rank(), peer, number, 5_000);
+                comm.send(peer, 1, mine).expect("sent");
+                let received = comm.receive(Some(peer), 1).expect("it was sent");
+                assert_eq!(received.payload, pattern(peer, comm.rank(), number, 5_000));
+            }
+        })
+    };
+    let (two, three) = (talk(packs[1].comm(0), 3), talk(packs[2].comm(0), 2));
+    within(5, "the others' talk", async { (two.await, three.await) })
+        .await
+        .0
+        .expect("no panic");
+    assert_eq!(sent.load(Ordering::SeqCst), stuck, "the sender still waits");
+
+    let reading = async {
+        let mut reassembly = Reassembly::default();
+        let mut number = 0;
+        while u64::from(number) < COUNT {
+            let frame = reader.next().await.expect("the switch still has it");
+            if frame.header.kind == kind::DATA
+                && let Some((_, message)) = reassembly.accept(frame).expect("in order and whole")
+            {
+                assert_eq!(message.payload, pattern(0, 1, number, LENGTH));
+                number += 1;
+            }
+        }
+    };
+    within(20, "reading after all", reading).await;
+    within(5, "the sender", sender)
+        .await
+        .expect("no panic")
+        .expect("it sent everything");
+    drop((reader, write, packs, driver));
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_on_the_port_are_told_so_and_disturb_nobody() {
+    let net = Net::start().await;
+    let mut job = net.job(&[1, 1]).await;
+    let mut garbage = pattern(1, 2, 3, 200_000).to_vec();
+    garbage[0] = b'x';
+    for bytes in [
+        b"GET / HTTP/1.1\r\nHost: switch\r\n\r\n".as_slice(),
+        b"LSWITCX\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        &garbage,
+    ] {
+        let refused = net.answer_to(bytes).await;
+        assert_eq!(refused.code, Refusal::Protocol);
+        assert_eq!(
+            refused.reason,
+            "these are not the first bytes of an lswitch client"
+        );
+    }
+    let with_preamble = |frame: &[u8]| [PREAMBLE.as_slice(), frame].concat();
+    let mut huge = BytesMut::new();
+    bare_frame(kind::HELLO, false).put(&mut huge);
+    huge[28..32].copy_from_slice(&u32::MAX.to_le_bytes());
+    let refused = net.answer_to(&with_preamble(&huge)).await;
+    assert!(
+        refused
+            .reason
+            .contains("4294967295 bytes, over the limit of 512"),
+        "{}",
+        refused.reason
+    );
+    let mut unknown = BytesMut::new();
+    bare_frame(0x7f, false).put(&mut unknown);
+    let refused = net.answer_to(&with_preamble(&unknown)).await;
+    assert!(
+        refused.reason.contains("unknown kind 0x7f"),
+        "{}",
+        refused.reason
+    );
+    let mut early = BytesMut::new();
+    bare_frame(kind::HEARTBEAT, false).put(&mut early);
+    let refused = net.answer_to(&with_preamble(&early)).await;
+    assert!(refused.reason.contains("not a hello"), "{}", refused.reason);
+
+    job.run(|comm| comm.barrier().expect("the job goes on"))
+        .await;
+    job.end().await;
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_says_no_hello_is_closed_after_two_seconds() {
+    let net = Net::start().await;
+    let begun = Instant::now();
+    let connect = async || TcpStream::connect(&net.address).await.expect("it listens");
+    let (mut mute, mut half) = (connect().await, connect().await);
+    half.write_all(&PREAMBLE[..3]).await.expect("sent");
+    let mut trickling = connect().await;
+    let hello = net.hello(JobId::random(), Role::Driver { size: 1 });
+    let mut bytes = BytesMut::from(&PREAMBLE[..]);
+    hello.to_frame(false).put(&mut bytes);
+    let last = bytes.len() - 1;
+    trickling.write_all(&bytes[..last]).await.expect("sent");
+    for stream in [&mut mute, &mut half, &mut trickling] {
+        let refused = refusal_on(stream).await;
+        assert_eq!(refused.code, Refusal::Silent);
+        assert_eq!(refused.reason, "no valid hello came within 2 s");
+    }
+    let took = begun.elapsed().as_secs_f64();
+    assert!((2.0..6.0).contains(&took), "it took {took} s");
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_compute_in_silence_are_kept_by_their_heartbeats() {
+    let net = Net::start().await;
+    let mut job = net.job(&[1, 2]).await;
+    let ranks = job.run(|comm| {
+        std::thread::sleep(Duration::from_millis(12_500));
+        comm.barrier().expect("the job lives")
+    });
+    ranks.await;
+    let lost = |notice: &Notice| matches!(notice, Notice::Lost { .. } | Notice::Traffic { .. });
+    let news = next_notice(&mut job.driver, lost).await;
+    assert!(matches!(news, Notice::Traffic { .. }), "{news:?}");
+    job.end().await;
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_leaves_waits_until_what_it_sent_is_through() {
+    let net = Net::start().await;
+    let mut job = net.job(&[1, 1]).await;
+    let Job {
+        driver, mut packs, ..
+    } = job;
+    let (receiver, sender) = (packs.pop().expect("two"), packs.pop().expect("two"));
+    let sent = on_thread(sender.comm(0), |comm| {
+        for number in 0..100 {
+            comm.send(1, 3, pattern(0, 1, number, 300_000))
+                .expect("sent");
+        }
+    });
+    within(10, "sending", sent).await.expect("no panic");
+    within(10, "leaving", sender.leave(None))
+        .await
+        .expect("in order");
+    let received = on_thread(receiver.comm(0), |comm| {
+        for number in 0..100 {
+            let message = comm
+                .receive(Some(0), 3)
+                .expect("it was sent before the leave");
+            assert_eq!(message.payload, pattern(0, 1, number, 300_000));
+        }
+        // To a rank that left: not the sender's fault.
+        comm.send(0, 3, Bytes::from_static(b"too late"))
+            .expect("sent");
+    });
+    within(10, "receiving", received).await.expect("no panic");
+    within(10, "leaving", receiver.leave(None))
+        .await
+        .expect("in order");
+    within(10, "the driver", driver.leave()).await;
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_leaves_waits_for_a_slow_receiver_as_long_as_the_switch_lives() {
+    let net = Net::start().await;
+    let id = JobId::random();
+    let _driver = net.driver(id, 2).await;
+    let joining = tokio::spawn(Pack::join(net.options(id, one(0), 2)));
+    let (mut reader, write) = net.by_hand(id, 1).await;
+    let pack = within(10, "joining", joining)
+        .await
+        .expect("no panic")
+        .expect("it joins");
+    const LENGTH: usize = 1 << 20;
+    let total = 40usize;
+    let slow = tokio::spawn(async move {
+        let mut write = write;
+        let mut reassembly = Reassembly::default();
+        let mut messages = 0;
+        while messages < total {
+            let frame = reader.next().await.expect("the switch has more");
+            if frame.header.kind == kind::DATA
+                && reassembly
+                    .accept(frame)
+                    .expect("in order and whole")
+                    .is_some()
+            {
+                messages += 1;
+                let mut beat = BytesMut::new();
+                bare_frame(kind::HEARTBEAT, false).put(&mut beat);
+                write.write_all(&beat).await.expect("the switch listens");
+                tokio::time::sleep(Duration::from_millis(350)).await;
+            }
+        }
+        (reader, write)
+    });
+    let sent = on_thread(pack.comm(0), move |comm| {
+        for number in 0..total as u32 {
+            comm.send(1, 0, pattern(0, 1, number, LENGTH))
+                .expect("sent");
+        }
+    });
+    within(30, "sending", sent).await.expect("no panic");
+    within(30, "leaving", pack.leave(None))
+        .await
+        .expect("in order");
+    within(30, "the slow receiver", slow)
+        .await
+        .expect("it got everything");
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_that_lasts_until_the_deadline_names_whom_it_waited_for() {
+    let net = Net::start().await;
+    let id = JobId::random();
+    let driver = net.driver(id, 3).await;
+    let mut options = net.options(
+        id,
+        Span {
+            first_rank: 0,
+            ranks: 2,
+        },
+        3,
+    );
+    options.deadline = Instant::now() + Duration::from_millis(2_500);
+    let joining = tokio::spawn(Pack::join(options));
+    // It joins and neither sends nor reads.
+    let by_hand = net.by_hand(id, 2).await;
+    let pack = within(10, "joining", joining)
+        .await
+        .expect("no panic")
+        .expect("it joins");
+    let receiving = on_thread(pack.comm(0), |comm| {
+        let from_one = comm.receive(Some(2), 9).expect_err("nobody sends");
+        let from_any = comm.receive(None, 8).expect_err("nobody sends");
+        let summing = comm.all_reduce_sum(&[1]).expect_err("rank 2 does not come");
+        [from_one, from_any, summing].map(|error| error.to_string())
+    });
+    let sending = on_thread(pack.comm(1), |comm| {
+        let message = Bytes::from(vec![0; 1 << 20]);
+        loop {
+            if let Err(error) = comm.send(2, 0, message.clone()) {
+                return error.to_string();
+            }
+        }
+    });
+    let errors = within(10, "the waits", receiving).await.expect("no panic");
+    assert_eq!(
+        errors[0],
+        "rank 0 waited for a message with tag 9 from rank 2 until its deadline"
+    );
+    assert_eq!(
+        errors[1],
+        "rank 0 waited for a message with tag 8 from any rank until its deadline"
+    );
+    assert_eq!(
+        errors[2],
+        "rank 0 waited for all ranks to make a collective call until its deadline"
+    );
+    let error = within(10, "the wait for room", sending)
+        .await
+        .expect("no panic");
+    assert_eq!(
+        error,
+        "rank 1 waited for room to send to rank 2 until its deadline"
+    );
+    drop((by_hand, pack, driver));
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_ends_every_wait_of_a_pack_and_the_driver_hears_why_it_leaves() {
+    let net = Net::start().await;
+    let id = JobId::random();
+    let mut driver = net.driver(id, 5).await;
+    let span = Span {
+        first_rank: 0,
+        ranks: 4,
+    };
+    let joining = tokio::spawn(Pack::join(net.options(id, span, 5)));
+    let (mut reader, _write) = net.by_hand(id, 4).await;
+    let pack = within(10, "joining", joining)
+        .await
+        .expect("no panic")
+        .expect("it joins");
+    let sent = Arc::new(AtomicU64::new(0));
+    let receiving = on_thread(pack.comm(0), |comm| comm.receive(None, 1).map(drop));
+    let summing = on_thread(pack.comm(1), |comm| comm.barrier());
+    let sending = on_thread(pack.comm(2), {
+        let sent = sent.clone();
+        move |comm| loop {
+            comm.send(4, 0, Bytes::from(vec![0; 1 << 20]))?;
+            sent.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let mut before = u64::MAX;
+    let stuck = async {
+        while before != sent.load(Ordering::SeqCst) {
+            before = sent.load(Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    within(8, "filling up", stuck).await;
+    pack.interrupt();
+    let ended = async { [receiving.await, summing.await, sending.await] };
+    for outcome in within(2, "the interrupted waits", ended).await {
+        let error: CommError = outcome.expect("no panic").expect_err("it was interrupted");
+        assert_eq!(error.to_string(), "another rank of this pack failed");
+    }
+    let reading = tokio::spawn(async move { while reader.next().await.is_ok() {} });
+    within(10, "leaving", pack.leave(Some("rank 3: it broke".into())))
+        .await
+        .expect("the switch hears it");
+    let left = next_notice(&mut driver, |notice| {
+        !matches!(
+            notice,
+            Notice::Traffic { .. } | Notice::Joined { .. } | Notice::Started
+        )
+    })
+    .await;
+    let failure = Some("rank 3: it broke".to_string());
+    assert_eq!(left, Notice::Left { span, failure });
+    drop((_write, driver));
+    within(10, "the other's end", reading)
+        .await
+        .expect("no panic");
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranks_in_full_traffic_are_told_why_their_job_ended() {
+    for _ in 0..5 {
+        let net = Net::start().await;
+        let Job { driver, packs, .. } = net.job(&[1, 1, 1, 1]).await;
+        let received = Arc::new(AtomicU64::new(0));
+        let mut ends = Vec::new();
+        for pack in &packs {
+            let received = received.clone();
+            ends.push(on_thread(pack.comm(0), move |comm| {
+                let message = Bytes::from(vec![1; 200_000]);
+                loop {
+                    for to in 0..comm.size() {
+                        comm.send(to, 0, message.clone())?;
+                    }
+                    for _ in 0..comm.size() {
+                        comm.receive(None, 0)?;
+                        received.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }));
+        }
+        let busy = async {
+            while received.load(Ordering::Relaxed) < 200 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        within(20, "traffic", busy).await;
+        within(5, "the abort", driver.abort("enough of it")).await;
+        for end in ends {
+            let end: Result<(), CommError> =
+                within(5, "a rank's end", end).await.expect("no panic");
+            assert_eq!(
+                end.expect_err("the job ended").to_string(),
+                "the job was ended: enough of it"
+            );
+        }
+        for pack in packs {
+            let error = within(5, "leaving", pack.leave(None))
+                .await
+                .expect_err("the job ended");
+            assert_eq!(error.to_string(), "the job was ended: enough of it");
+        }
+        net.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sender_that_reads_late_still_finds_the_reason_it_was_refused_for() {
+    let net = Net::start().await;
+    let id = JobId::random();
+    let mut driver = net.driver(id, 2).await;
+    let (mut reader, mut write) = net.by_hand(id, 0).await;
+    let (_other, _other_write) = net.by_hand(id, 1).await;
+    // Much that the switch has to send back to it first, then what it may not say, then bytes that nobody reads.
+    let message = Bytes::from(vec![3; 200_000]);
+    let mut sequence = 0;
+    let mut bytes = BytesMut::new();
+    while bytes.len() < 6_000_000 {
+        let route = Header {
+            source: 0,
+            destination: 0,
+            sequence,
+            ..Header::default()
+        };
+        chunks(route, &message).for_each(|chunk| chunk.put(&mut bytes));
+        sequence += 1;
+    }
+    let route = Header {
+        source: 1,
+        destination: 0,
+        ..Header::default()
+    };
+    let forged = chunks(route, &Bytes::from_static(b"x"))
+        .next()
+        .expect("one chunk");
+    forged.put(&mut bytes);
+    let more = bytes.clone();
+    bytes.unsplit(more);
+    next_notice(&mut driver, |notice| matches!(notice, Notice::Started)).await;
+    let writing = tokio::spawn(async move {
+        let _ = write.write_all(&bytes).await;
+        write
+    });
+    next_notice(&mut driver, |notice| matches!(notice, Notice::Lost { .. })).await;
+    let refused = async {
+        loop {
+            let frame = reader.next().await.expect("the reason is not lost");
+            if frame.header.kind == kind::REFUSED {
+                return Refused::from_body(&frame.body).expect("a reason");
+            }
+        }
+    };
+    let refused = within(10, "the reason", refused).await;
+    assert_eq!(refused.reason, "a connection of rank 0 spoke as rank 1");
+    drop(reader);
+    drop(within(10, "writing", writing).await);
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_that_is_given_up_leaves_no_heart_beating() {
+    let net = Net::start().await;
+    let id = JobId::random();
+    let mut driver = net.driver(id, 2).await;
+    let joining = tokio::spawn(Pack::join(net.options(id, one(0), 2)));
+    next_notice(&mut driver, |notice| {
+        matches!(notice, Notice::Joined { .. })
+    })
+    .await;
+    joining.abort();
+    let lost = |notice: &Notice| matches!(notice, Notice::Lost { .. });
+    let Notice::Lost { span, .. } = within(5, "noticing", next_notice(&mut driver, lost)).await
+    else {
+        unreachable!("only a loss was let through");
+    };
+    assert_eq!(span, one(0));
+
+    // One that waits in vain says for what.
+    let mut options = net.options(id, one(0), 2);
+    options.join_within = Duration::from_millis(300);
+    let error = Pack::join(options)
+        .await
+        .err()
+        .expect("rank 1 does not come");
+    assert_eq!(
+        error.to_string(),
+        "the job did not start within 0 s: not all of its ranks have joined"
+    );
+    next_notice(&mut driver, lost).await;
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_whose_process_dies_is_lost_at_once() {
+    let net = Net::start().await;
+    let mut job = net.job(&[1, 2]).await;
+    drop(job.packs.pop());
+    let begun = Instant::now();
+    let lost = next_notice(&mut job.driver, |notice| {
+        matches!(notice, Notice::Lost { .. })
+    })
+    .await;
+    let span = Span {
+        first_rank: 1,
+        ranks: 2,
+    };
+    assert!(
+        matches!(lost, Notice::Lost { span: found, .. } if found == span),
+        "{lost:?}"
+    );
+    assert!(begun.elapsed() < Duration::from_secs(5));
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_driver_receives_what_ranks_send_it() {
+    let net = Net::start().await;
+    let mut job = net.job(&[2]).await;
+    let sent = job.run(|comm| {
+        for (number, length) in [(0, 0), (1, 10), (2, 2 * CHUNK_MAX + 1)] {
+            let message = pattern(comm.rank(), 99, number, length);
+            comm.send_to_driver(number, message).expect("sent");
+        }
+    });
+    sent.await;
+    let mut next = [0, 0];
+    let hear = async {
+        while next != [3, 3] {
+            if let News::Message(message) = job.driver.next().await.expect("the job goes on") {
+                let number = &mut next[message.source as usize];
+                assert_eq!(message.tag, *number);
+                let length = [0, 10, 2 * CHUNK_MAX + 1][*number as usize];
+                assert_eq!(
+                    message.payload,
+                    pattern(message.source, 99, *number, length)
+                );
+                *number += 1;
+            }
+        }
+    };
+    within(10, "the driver's messages", hear).await;
+    job.end().await;
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_of_later_versions_are_skipped_if_they_say_so_and_refused_otherwise() {
+    let net = Net::start().await;
+    let id = JobId::random();
+    let _driver = net.driver(id, 2).await;
+    let (mut reader, mut write) = net.by_hand(id, 0).await;
+    let later = |flags| {
+        let header = Header {
+            kind: kind::LOG,
+            flags,
+            ..Header::default()
+        };
+        Frame::new(header, Bytes::from_static(b"a line"))
+    };
+    let mut bytes = BytesMut::new();
+    later(FLAG_SKIPPABLE).put(&mut bytes);
+    bare_frame(kind::HEARTBEAT, false).put(&mut bytes);
+    later(0).put(&mut bytes);
+    write.write_all(&bytes).await.expect("sent");
+    let answers = async {
+        let first = reader.next().await.expect("an answer");
+        (first, reader.next().await.expect("an answer"))
+    };
+    let (first, second) = within(5, "the answers", answers).await;
+    assert_eq!(
+        (first.header.kind, second.header.kind),
+        (kind::HEARTBEAT, kind::REFUSED)
+    );
+    let refused = Refused::from_body(&second.body).expect("a reason");
+    assert!(
+        refused.reason.contains("unknown kind 0x24"),
+        "{}",
+        refused.reason
+    );
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_cannot_join_is_told_why() {
+    let join = async |options| match within(15, "the answer", Pack::join(options)).await {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("nobody should be let in"),
+    };
+    let net = Net::start().await;
+    let id = JobId::random();
+    let _driver = net.driver(id, 2).await;
+    let mut options = net.options(id, one(0), 2);
+    options.token.code[0] ^= 1;
+    let error = join(options).await;
+    assert!(
+        error.starts_with("the switch refused the connection: the token is wrong"),
+        "{error}"
+    );
+    let error = join(net.options(JobId::random(), one(0), 2)).await;
+    assert!(error.contains("is not known to this switch"), "{error}");
+
+    // A port where nobody listens, and one where somebody else does.
+    let free = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port is free");
+    let mut options = net.options(id, one(0), 2);
+    options.switch = free.local_addr().expect("it has an address").to_string();
+    options.join_within = Duration::from_secs(2);
+    drop(free);
+    let error = join(options.clone()).await;
+    assert!(
+        error.contains("cannot reach the switch at 127.0.0.1:"),
+        "{error}"
+    );
+    assert!(
+        error.contains("is \"lswitch serve\" running there?"),
+        "{error}"
+    );
+    for words in [
+        Some(b"HTTP/1.1 400 Bad Request\r\n\r\n".as_slice()),
+        Some(b""),
+        None,
+    ] {
+        let other = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port is free");
+        options.switch = other.local_addr().expect("it has an address").to_string();
+        let mute = tokio::spawn(async move {
+            let (mut stream, _) = other.accept().await.expect("somebody dials");
+            match words {
+                Some(words) => drop(stream.write_all(words).await),
+                None => std::future::pending().await,
+            }
+        });
+        let error = join(options.clone()).await;
+        assert_eq!(
+            error,
+            format!(
+                "what listens at {} is no lswitch switch; check the address",
+                options.switch
+            )
+        );
+        mute.abort();
+    }
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_that_goes_down_tells_its_members() {
+    let net = Net::start().await;
+    let Job {
+        mut driver, packs, ..
+    } = net.job(&[1, 1]).await;
+    let waiting = on_thread(packs[0].comm(0), |comm| comm.receive(None, 0).map(drop));
+    net.stop().await;
+    let error = within(5, "the wait", waiting)
+        .await
+        .expect("no panic")
+        .expect_err("it ended");
+    assert_eq!(
+        error.to_string(),
+        "the job was ended: the switch is going down"
+    );
+    let ended = async {
+        loop {
+            if let Err(error) = driver.next().await {
+                return error;
+            }
+        }
+    };
+    let error = within(5, "the driver's news", ended).await;
+    assert!(matches!(error, LinkError::Ended(_)), "{error}");
+}

@@ -12,3 +12,4 @@ mod s3;
 mod store;
 mod support;
 mod switch;
+mod wire;

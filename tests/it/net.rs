@@ -598,7 +598,7 @@ async fn members_that_compute_in_silence_are_kept_by_their_heartbeats() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pack_that_leaves_waits_until_what_it_sent_is_through() {
     let net = Net::start().await;
-    let mut job = net.job(&[1, 1]).await;
+    let job = net.job(&[1, 1]).await;
     let Job {
         driver, mut packs, ..
     } = job;

@@ -4,6 +4,7 @@ use crate::cmd::UsageError;
 use crate::cmd::ui::Ui;
 use crate::graph::{GraphError, generate};
 use anyhow::Context;
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -70,26 +71,38 @@ impl Generate {
         });
         match &self.out {
             None => self.write_to(io::stdout().lock(), edges)?,
-            Some(path) => {
-                // Renamed into place when whole, so that no half-written graph is left behind.
-                let folder = path
-                    .parent()
-                    .filter(|folder| !folder.as_os_str().is_empty())
-                    .unwrap_or(Path::new("."));
-                let mut file = tempfile::NamedTempFile::new_in(folder)
-                    .with_context(|| format!("cannot write in {}", folder.display()))?;
-                self.write_to(file.as_file_mut(), edges)
-                    .with_context(|| format!("cannot write {}", path.display()))?;
-                make_readable(file.as_file())?;
-                file.persist(path)
-                    .with_context(|| format!("cannot write {}", path.display()))?;
-            }
+            Some(path) => self
+                .write_file(path, edges)
+                .with_context(|| format!("cannot write {}", path.display()))?,
         }
         bar.finish_and_clear();
         if let Some(path) = &self.out {
             let path = path.display();
             ui.say(format!("wrote {count} edges to {path}; next: lswitch preprocess {path} --parts 4 --out {path}.parts"));
         }
+        Ok(())
+    }
+
+    /// A file is renamed into place when it is whole, so that no half-written graph is left behind; a pipe or a device
+    /// is written to as it is.
+    fn write_file(
+        &self,
+        path: &Path,
+        edges: impl Iterator<Item = (u64, u64)>,
+    ) -> anyhow::Result<()> {
+        // The file that a link names is the one to replace.
+        let path = path.canonicalize().unwrap_or(path.to_path_buf());
+        if path.metadata().is_ok_and(|found| !found.is_file()) {
+            return Ok(self.write_to(File::options().write(true).open(&path)?, edges)?);
+        }
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        self.write_to(file.as_file_mut(), edges)?;
+        make_readable(file.as_file())?;
+        file.persist(&path)?;
         Ok(())
     }
 

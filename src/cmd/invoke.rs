@@ -23,6 +23,10 @@ use tokio::task::JoinHandle;
 
 /// Start a job, watch it, collect its result
 #[derive(Debug, clap::Args)]
+#[command(before_help = "\
+Examples:
+  lswitch invoke pagerank --graph graph.parts --workers 4
+  lswitch help invoke pagerank")]
 pub struct Invoke {
     #[command(subcommand)]
     job: Job,

@@ -19,7 +19,8 @@ impl Ui {
     /// Says something to the person, on stderr.
     pub fn say(&self, words: impl Display) {
         if !self.quiet {
-            eprintln!("{words}");
+            // Whoever listened may be gone, which is no reason to fail.
+            let _ = writeln!(io::stderr(), "{words}");
         }
     }
 
@@ -115,7 +116,7 @@ pub fn print_error(error: &anyhow::Error) {
             message.push_str(&cause);
         }
     }
-    eprintln!("lswitch: {message}");
+    let _ = writeln!(io::stderr(), "lswitch: {message}");
 }
 
 /// True if the reader of stdout went away, which ends a command without an error: `lswitch ... | head`.

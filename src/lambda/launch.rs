@@ -66,7 +66,7 @@ impl Launcher {
     }
 
     /// Calls `function` on a local Lambda. The endpoint is set on this client alone, never in the environment; the
-    /// credentials mean nothing.
+    /// credentials mean nothing, and a proxy for the web is not asked for this machine's own loopback.
     pub fn local(endpoint: &str, function: &str) -> Launcher {
         let config = aws_sdk_lambda::Config::builder()
             .behavior_version(BehaviorVersion::latest())
@@ -78,7 +78,8 @@ impl Launcher {
                 None,
                 "lswitch local Lambda",
             ))
-            .endpoint_url(endpoint);
+            .endpoint_url(endpoint)
+            .http_client(aws_smithy_http_client::Builder::new().build_http());
         Launcher::new(config, function)
     }
 

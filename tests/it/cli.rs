@@ -1,9 +1,13 @@
 //! The command line as such: help, exit codes, who speaks where, and `generate`.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::FileTypeExt;
 
-use crate::support::{Place, assert_says};
+use crate::support::{Place, SECRET, assert_says};
+
+/// What a pipe of Linux holds.
+const PIPE_BYTES: usize = 64 * 1024;
 
 const SUBCOMMANDS: [&str; 7] = [
     "preprocess",
@@ -509,6 +513,31 @@ fn a_switch_and_a_local_lambda_tell_where_they_listen_and_end_with_0() {
         let ended = local.within_s(10).wait().ok();
         assert_eq!(ended.stdout.lines().count(), 1, "{ended}");
         assert_says(&ended.stderr, &["serves lswitch at", "is down"]);
+    }
+}
+
+#[test]
+fn a_server_that_has_told_its_address_takes_a_signal_in_order() {
+    use rustix::process::Signal;
+    let place = Place::new();
+    fs::create_dir_all(place.path("home/.lswitch/functions")).expect("a folder can be made");
+    for server in ["serve", "local"] {
+        // Nobody reads what it says to people, and the pipe is full, so it cannot get further than telling its address.
+        let (mut reader, mut writer) = std::io::pipe().expect("pipes can be made");
+        writer
+            .write_all(&[b' '; PIPE_BYTES])
+            .expect("an empty pipe takes it");
+        let running = place
+            .lswitch(&format!("{server} --listen 127.0.0.1:0 --json"))
+            .env("LSWITCH_SECRET", SECRET)
+            .stderr(writer)
+            .start();
+        assert_says(&running.first_line(), &["127.0.0.1:"]);
+        running.signal(Signal::TERM);
+        let draining = std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+        running.within_s(10).wait().ok();
+        let drained = draining.join().expect("it does not panic");
+        drained.expect("a pipe can be read");
     }
 }
 

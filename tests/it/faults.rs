@@ -5,16 +5,21 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lswitch::job::driver::{self, JobEvent, JobSpec, SwitchAccess};
+use lswitch::lambda::event::Event;
+use lswitch::lambda::launch::Launcher;
+use lswitch::net::client::{JoinOptions, Pack};
 use lswitch::net::driver_link::{DriverLink, News};
 use lswitch::net::link::{LinkError, dial};
 use lswitch::net::message::{Hello, Refusal, Role, Span};
 use lswitch::net::server;
-use lswitch::net::token::{Bearer, JobId, Secret};
+use lswitch::net::token::{Bearer, JobId, Secret, Token, parse_hex};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{Place, Process, Run, Running, SECRET, Worker, assert_gone, assert_says};
 
@@ -27,7 +32,7 @@ fn endless(workers: u32) -> (Place, Running, Vec<Worker>) {
     place.small_graph();
     let job = place.lswitch(&format!("{ENDLESS} --workers {workers} --output ranks"));
     let job = job.start();
-    let workers = job.workers(workers as usize);
+    let workers = job.workers(workers);
     (place, job, workers)
 }
 
@@ -90,7 +95,7 @@ fn a_killed_pack_is_named_with_all_its_ranks() {
     let job = place
         .lswitch(&format!("{ENDLESS} --workers 8 --workers-per-function 3"))
         .start();
-    let workers = job.workers(3);
+    let workers = job.workers(8);
     let ranks: Vec<&[u32]> = workers.iter().map(|worker| &worker.ranks[..]).collect();
     assert_eq!(ranks, [&[0, 1, 2][..], &[3, 4, 5], &[6, 7]]);
     workers[1].process.signal(Signal::KILL);
@@ -585,6 +590,121 @@ fn damaged_missing_and_foreign_parts_are_named_by_the_worker_that_reads_them() {
             assert!(!place.path("ranks/result.json").exists(), "{what}");
             place.assert_nothing_is_left_in_tmp();
         }
+    }
+}
+
+/// A Lambda of two workers. Rank 1 leaves with a failure, which the switch tells the driver; only then does the call of
+/// rank 0 fail, as a consequence. `failed` hears of it.
+async fn lambda_with_a_cause_and_a_consequence(failed: std::sync::mpsc::Sender<()>) -> String {
+    let caused = Arc::new(tokio::sync::Notify::new());
+    let invoke = move |body: axum::body::Bytes| {
+        let (caused, failed) = (caused.clone(), failed.clone());
+        async move {
+            let event: Event = serde_json::from_slice(&body).expect("the driver sends events");
+            let span = Span {
+                first_rank: event.first_rank,
+                ranks: event.ranks,
+            };
+            let options = JoinOptions {
+                switch: event.switches[0].clone(),
+                job: JobId(parse_hex(&event.job).expect("an id")),
+                token: Token {
+                    expiry_s: event.token.expiry_s,
+                    code: parse_hex(&event.token.code).expect("a code"),
+                },
+                span,
+                size: event.size,
+                incarnation: event.incarnation,
+                epoch: event.epoch,
+                join_within: Duration::from_secs(5),
+                deadline: Instant::now() + Duration::from_secs(10),
+            };
+            let pack = Pack::join(options).await.expect("the switch takes it in");
+            let message = if event.first_rank == 1 {
+                let left = pack.leave(Some("the cause".into())).await;
+                left.expect("the switch lets it go");
+                caused.notify_one();
+                "the cause"
+            } else {
+                caused.notified().await;
+                failed.send(()).expect("the test waits for it");
+                "a consequence"
+            };
+            let body = json!({ "errorType": "Error", "errorMessage": message }).to_string();
+            ([("x-amz-function-error", "Unhandled")], body)
+        }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a loopback port is free");
+    let address = listener.local_addr().expect("it has one");
+    let router = axum::Router::new().fallback(invoke);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_first_cause_is_reported_and_not_what_follows_from_it() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("a loopback port is free");
+    let switch = SwitchAccess {
+        address: listener.local_addr().expect("it has one").to_string(),
+        secret: Secret::random(),
+    };
+    tokio::spawn(server::run(
+        listener,
+        switch.secret.clone(),
+        std::future::pending(),
+    ));
+    let (failed, consequence) = std::sync::mpsc::channel();
+    let endpoint = lambda_with_a_cause_and_a_consequence(failed).await;
+    let launcher = Launcher::local(&endpoint, "f");
+    let spec = JobSpec {
+        program: "pagerank",
+        arguments: Value::Null,
+        ranks: 2,
+        ranks_per_pack: 1,
+        store: String::new(),
+        timeout: None,
+    };
+    for run in 0..10 {
+        // The driver is held up until it can hear of both, and then must know which came first.
+        let mut tell = |event| {
+            if event == JobEvent::Begun {
+                let bound = Duration::from_secs(5);
+                consequence.recv_timeout(bound).expect("rank 0 fails");
+                thread::sleep(Duration::from_millis(100));
+            }
+        };
+        let never = std::future::pending();
+        let outcome = driver::run(&spec, &switch, &launcher, never, &mut tell).await;
+        let message = outcome.expect_err("both ranks failed").to_string();
+        assert_says(&message, &["worker 1 (rank 1) failed: the cause"]);
+        assert!(!message.contains("consequence"), "run {run}: {message}");
+    }
+}
+
+#[test]
+fn a_call_that_fails_is_told_in_words() {
+    let place = Place::new();
+    place.small_graph();
+    let (_switch, address) = serve(&place);
+    let ended = place
+        .lswitch("invoke pagerank --graph graph --function f --switch")
+        .arg(&address)
+        .env("LSWITCH_SECRET", SECRET)
+        .env("AWS_ENDPOINT_URL_LAMBDA", "http://127.0.0.1:1")
+        .env("AWS_REGION", "us-east-1")
+        .env("AWS_ACCESS_KEY_ID", "any")
+        .env("AWS_SECRET_ACCESS_KEY", "any")
+        .within_s(30)
+        .end();
+    let message = ended.fails_with(1);
+    assert_says(message, &["cannot invoke function f", "onnection refused"]);
+    for debris in ["DispatchFailure", "ConnectorError", "Some(", "kind:"] {
+        assert!(
+            !message.contains(debris),
+            "{debris} is no word for people: {message}"
+        );
     }
 }
 

@@ -292,6 +292,17 @@ fn a_disk_that_fills_up_leaves_no_graph() {
         .end();
     assert_says(full.fails_with(1), &["graph", "File too large"]);
     assert_no_graph(&place, "graph");
+    let parts = fs::read_dir(place.path("graph/parts"));
+    let runs: Vec<_> = parts.map_or(Vec::new(), |runs| {
+        let run = |entry: std::io::Result<fs::DirEntry>| entry.expect("it can be read").path();
+        runs.map(run)
+            .filter(|run| fs::read_dir(run).is_ok_and(|mut it| it.next().is_some()))
+            .collect()
+    });
+    assert!(
+        runs.is_empty(),
+        "parts that no graph names are left: {runs:?}"
+    );
 }
 
 #[test]

@@ -483,8 +483,8 @@ impl Running {
         kill_process(pid(self.child.id()), signal).expect("it was not waited for yet");
     }
 
-    /// Waits until `count` workers were started as processes of this one and run their ranks; gives them by their ranks.
-    pub fn workers(&self, count: usize) -> Vec<Worker> {
+    /// Waits until all of so many ranks run in processes that this one started; gives the processes by their ranks.
+    pub fn workers(&self, ranks: u32) -> Vec<Worker> {
         self.until("its workers ran", Duration::from_secs(30), || {
             let mut workers: Vec<Worker> = children(self.child.id())
                 .into_iter()
@@ -494,8 +494,8 @@ impl Running {
                 })
                 .collect();
             workers.sort_by(|a, b| a.ranks.cmp(&b.ranks));
-            let running = workers.len() == count && workers.iter().all(|it| !it.ranks.is_empty());
-            running.then_some(workers)
+            let running = workers.iter().flat_map(|worker| &worker.ranks);
+            running.copied().eq(0..ranks).then_some(workers)
         })
     }
 
@@ -724,6 +724,8 @@ fn ranks_of(process: u32) -> Vec<u32> {
         .filter_map(|name| name.trim().strip_prefix("rank ")?.parse().ok())
         .collect();
     ranks.sort_unstable();
+    // A thread has the name of the one that started it until it takes its own.
+    ranks.dedup();
     ranks
 }
 

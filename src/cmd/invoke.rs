@@ -171,15 +171,12 @@ impl FleetArgs {
             "{}: {} workers in {packs} function instances",
             spec.program, spec.ranks
         ));
+        let stop = interrupted();
         let fleet = self.start(packs as usize).await?;
         let mut line = ProgressLine::new(ui, spec.ranks, packs, measure);
-        let outcome = driver::run(
-            spec,
-            &fleet.switch,
-            &fleet.launcher,
-            interrupted(),
-            &mut |event| line.update(event),
-        )
+        let outcome = driver::run(spec, &fleet.switch, &fleet.launcher, stop, &mut |event| {
+            line.update(event)
+        })
         .await;
         line.clear();
         fleet.stop().await;

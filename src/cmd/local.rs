@@ -94,6 +94,7 @@ impl Local {
                 concurrency: self.concurrency,
                 log_sink: None,
             };
+            let stop = interrupted();
             let local = LocalLambda::start(options).await?;
             if self.json {
                 print_json(&json!({ "endpoint": local.endpoint(), "functions": names }))?;
@@ -103,7 +104,7 @@ impl Local {
                 names.join(", "),
                 local.endpoint()
             ));
-            interrupted().await;
+            stop.await;
             local.stop().await;
             ui.say("the local Lambda is down, and its functions with it");
             Ok(())

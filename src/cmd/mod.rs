@@ -116,22 +116,35 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     outcome
 }
 
-/// Completes at the first Ctrl-C or SIGTERM; a second one ends the process at once.
-async fn interrupted() {
-    signal().await;
-    tokio::spawn(async {
-        signal().await;
-        std::process::exit(Exit::Interrupted as i32);
-    });
-}
-
-async fn signal() {
+/// Listens for Ctrl-C and SIGTERM from this call on; completes at the first. A second one, or one that comes when nobody
+/// waits for it any more, ends the process at once.
+///
+/// Must be called within the runtime.
+fn interrupted() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
     // A handler cannot be installed only when the runtime has no signal driver, which block_on() enables.
-    let mut terminate = signal(SignalKind::terminate()).expect("the runtime has a signal driver");
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
+    let listen = |kind| signal(kind).expect("the runtime has a signal driver");
+    let (mut interrupt, mut terminate) = (
+        listen(SignalKind::interrupt()),
+        listen(SignalKind::terminate()),
+    );
+    let (tell, told) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let mut tell = Some(tell);
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            let heard = tell.take().is_some_and(|tell| tell.send(()).is_ok());
+            if !heard {
+                std::process::exit(Exit::Interrupted as i32);
+            }
+        }
+    });
+    async {
+        // The sender lives as long as the runtime does.
+        let _ = told.await;
     }
 }
 

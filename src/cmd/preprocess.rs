@@ -78,9 +78,10 @@ impl Preprocess {
                     }
                 }
             };
+            let stop = interrupted();
             tokio::select! {
                 outcome = preprocess::run(spec, &store, &mut tell) => outcome.map_err(explain),
-                () = interrupted() => Err(Interrupted.into()),
+                () = stop => Err(Interrupted.into()),
             }
         })?;
         self.print(ui, &outcome)

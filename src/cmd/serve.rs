@@ -56,6 +56,7 @@ impl Serve {
                     "a switch off loopback needs a secret: set LSWITCH_SECRET_FILE to a file with one (chmod 600), the same on the driver's side"
                 ),
             };
+            let stop = interrupted();
             if self.json {
                 print_json(&json!({ "listening": address.to_string() }))?;
             }
@@ -63,7 +64,7 @@ impl Serve {
                 "lswitch {} listens at {address}; Ctrl-C ends it",
                 crate::RELEASE
             ));
-            server::run(listener, secret, interrupted()).await;
+            server::run(listener, secret, stop).await;
             ui.say("the switch is down");
             Ok(())
         })

@@ -15,6 +15,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 use thiserror::Error;
 use tokio::task::JoinSet;
@@ -196,14 +197,13 @@ pub async fn run(
     let job = JobId::random();
     let key = switch.secret.job_key(job);
     let expiry_s = unix_s() + TOKEN_LIFE_S;
-    let link = DriverLink::create(
-        &switch.address,
-        job,
-        key.token(Bearer::Driver, expiry_s),
-        spec.ranks,
-        SWITCH_WITHIN,
-    )
-    .await?;
+    let mut cancel = pin!(cancel);
+    let token = key.token(Bearer::Driver, expiry_s);
+    let link = tokio::select! {
+        biased;
+        () = &mut cancel => return Err(JobError::Interrupted),
+        link = DriverLink::create(&switch.address, job, token, spec.ranks, SWITCH_WITHIN) => link?,
+    };
     let workers = workers(spec.ranks, spec.ranks_per_pack);
     tell(JobEvent::Created {
         job: job.to_string(),
@@ -380,18 +380,18 @@ impl Watch {
         let timeout =
             tokio::time::sleep(self.timeout.unwrap_or(Duration::from_secs(365 * 24 * 3600)));
         tokio::pin!(cancel, join_deadline, timeout);
+        let mut last_words = tokio::time::Instant::now() + AFTERMATH;
         loop {
             if self.results.len() as u32 == self.ranks && self.calls.is_empty() {
                 let launch = started.map_or(begun.elapsed(), |at: Instant| at - begun);
                 return Ok((launch, begun.elapsed() - launch));
             }
+            // In this order, so that what the switch says of a worker comes before what follows from it elsewhere.
             tokio::select! {
+                biased;
                 () = &mut cancel => return Err(JobError::Interrupted.into()),
                 () = &mut timeout => return Err(JobError::TimedOut(self.timeout.unwrap_or_default().as_secs()).into()),
                 () = &mut join_deadline, if started.is_none() => return Err(self.not_joined().into()),
-                // The last words of workers that returned may still be under way, but not for long.
-                () = tokio::time::sleep(AFTERMATH), if self.calls.is_empty() => return Err(self.returned_without_result().into()),
-                Some(call) = self.calls.join_next() => self.returned(call.expect("an Invoke call does not panic"))?,
                 news = link.next() => match news.map_err(JobError::from)? {
                     News::Notice(Notice::Started) => {
                         started = Some(Instant::now());
@@ -409,6 +409,12 @@ impl Watch {
                         return Err(JobError::Report(what).into());
                     }
                 },
+                // The last words of workers that returned may still be under way, but not for long.
+                () = tokio::time::sleep_until(last_words), if self.calls.is_empty() => return Err(self.returned_without_result().into()),
+                Some(call) = self.calls.join_next() => {
+                    self.returned(call.expect("an Invoke call does not panic"))?;
+                    last_words = tokio::time::Instant::now() + AFTERMATH;
+                }
             }
         }
     }

@@ -73,6 +73,8 @@ struct Job {
     routes: Vec<Option<ConnectionId>>,
     joined: u32,
     begun: bool,
+    /// A pack was lost or failed: the driver knows the cause and will end the job.
+    failed: bool,
     collectives: Collectives,
     messages: u64,
     bytes: u64,
@@ -317,6 +319,7 @@ impl Switch {
             routes: vec![None; size as usize],
             joined: 0,
             begun: false,
+            failed: false,
             collectives: Collectives::default(),
             messages: 0,
             bytes: 0,
@@ -517,7 +520,8 @@ impl Switch {
                 let Leave { failure } = Leave::from_body(&frame.body).map_err(protocol)?;
                 let failure = failure.map(cut_reason);
                 job.remove(span);
-                let deserted = failure.is_none() && job.collectives.is_pending();
+                job.failed |= job.begun && failure.is_some();
+                let deserted = !job.failed && job.collectives.is_pending();
                 actions.push(Action::Send(
                     job.driver,
                     Notice::Left { span, failure }.to_frame(true),
@@ -554,6 +558,10 @@ impl Switch {
             group,
             ..
         } = frame.header;
+        if job.failed {
+            // It cannot complete; how the job ends is the driver's to say, with the cause that it was told.
+            return Ok(());
+        }
         if job.joined < job.size {
             let reason = format!(
                 "{span} made collective call {sequence} after other ranks had left; all ranks must make the same calls"
@@ -605,6 +613,7 @@ impl Switch {
             return;
         };
         job.remove(span);
+        job.failed |= job.begun;
         let reason = cut_reason(why.to_string());
         actions.push(Action::Send(
             job.driver,

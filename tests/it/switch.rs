@@ -1067,6 +1067,8 @@ struct Model {
     driver: Option<ConnectionId>,
     packs: [Option<(ConnectionId, u32)>; 3],
     begun: bool,
+    /// A pack was lost or failed after the start: calls wait for the driver to end the job.
+    failed: bool,
     /// Parts given to the open call, by pack; the call's number; elements of its first part.
     given: BTreeMap<usize, i128>,
     call: u64,
@@ -1244,6 +1246,8 @@ fn run_schedule(ops: Vec<Op>) -> usize {
                 if !model.begun {
                     expected = vec![(id, "refused"), (id, "close"), (driver, "lost")];
                     model.packs[pack] = None;
+                } else if model.failed {
+                    // The driver knows the cause, and will end the job with it.
                 } else if !model.is_full()
                     || (!model.given.is_empty() && model.elements != elements)
                 {
@@ -1272,7 +1276,8 @@ fn run_schedule(ops: Vec<Op>) -> usize {
                 };
                 let driver = model.driver.expect("a job with packs has a driver");
                 expected = vec![(driver, "gone"), (id, "left"), (id, "close")];
-                if !failed && !model.given.is_empty() {
+                model.failed |= model.begun && failed;
+                if !model.failed && !model.given.is_empty() {
                     expected.extend(model.end());
                 }
                 bench.send(id, leave(failed.then_some("failed")))
@@ -1282,6 +1287,7 @@ fn run_schedule(ops: Vec<Op>) -> usize {
                 let Some((id, _)) = model.packs[pack].take() else {
                     continue;
                 };
+                model.failed |= model.begun;
                 expected = vec![(model.driver.expect("a job with packs has a driver"), "lost")];
                 bench.act(|switch, _, out| switch.disconnected(id, "cut", out))
             }

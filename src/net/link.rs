@@ -307,13 +307,10 @@ pub async fn dial(
     let handshake = async {
         let mut bytes = BytesMut::from(&PREAMBLE[..]);
         hello.to_frame(false).put(&mut bytes);
-        write.write_all(&bytes).await.map_err(io)?;
-        match reader.preamble().await {
-            Ok(true) => {}
-            Ok(false) | Err(LinkError::Closed(_)) => {
-                return Err(LinkError::NotASwitch(address.into()));
-            }
-            Err(error) => return Err(error),
+        // Who closes before it has read all of this may have answered, or be a stranger: reading tells.
+        let _ = write.write_all(&bytes).await;
+        if !matches!(reader.preamble().await, Ok(true)) {
+            return Err(LinkError::NotASwitch(address.into()));
         }
         let frame = reader.next().await?;
         match frame.header.kind {

@@ -6,7 +6,7 @@ use crate::aws::AwsSettings;
 use crate::cmd::local::{DEFAULT_FUNCTION, own_function};
 use crate::cmd::settings::{AwsArgs, find_secret};
 use crate::cmd::ui::{self, Ui};
-use crate::cmd::{Interrupted, UsageError, interrupted};
+use crate::cmd::{Interrupted, UsageError, interrupted, raise_descriptor_limit};
 use crate::job::driver::{self, JobError, JobEvent, JobOutcome, JobSpec, SwitchAccess};
 use crate::lambda::launch::Launcher;
 use crate::lambda::local::{LocalLambda, LocalOptions};
@@ -171,6 +171,7 @@ impl FleetArgs {
             "{}: {} workers in {packs} function instances",
             spec.program, spec.ranks
         ));
+        raise_descriptor_limit();
         let stop = interrupted();
         let fleet = self.start(packs as usize).await?;
         let mut line = ProgressLine::new(ui, spec.ranks, packs, measure);

@@ -3,7 +3,7 @@
 use crate::cmd::lambda::LOCAL_VARIABLE;
 use crate::cmd::settings::home;
 use crate::cmd::ui::{Ui, print_json};
-use crate::cmd::{block_on, interrupted};
+use crate::cmd::{block_on, interrupted, raise_descriptor_limit};
 use crate::lambda::local::{LocalFunction, LocalLambda, LocalOptions};
 use anyhow::Context;
 use serde_json::json;
@@ -72,6 +72,7 @@ pub fn own_function() -> anyhow::Result<LocalFunction> {
 impl Local {
     /// Serves until Ctrl-C or SIGTERM.
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+        raise_descriptor_limit();
         block_on(async {
             let folder = home()?.join("functions");
             let mut functions = Vec::new();

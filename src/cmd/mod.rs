@@ -116,6 +116,18 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     outcome
 }
 
+/// Lifts the soft limit on open files to the hard one: a switch, or a local Lambda, has a connection for each worker, and
+/// common soft limits are 1,024. A system that refuses leaves things as they are.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    let _ = setrlimit(Resource::Nofile, raised);
+}
+
 /// Listens for Ctrl-C and SIGTERM from this call on; completes at the first. A second one, or one that comes when nobody
 /// waits for it any more, ends the process at once.
 ///

@@ -2,7 +2,7 @@
 
 use crate::cmd::settings::{find_secret, make_secret};
 use crate::cmd::ui::{Ui, print_json};
-use crate::cmd::{block_on, interrupted};
+use crate::cmd::{block_on, interrupted, raise_descriptor_limit};
 use crate::net::server;
 use anyhow::{Context, bail};
 use serde_json::json;
@@ -34,6 +34,7 @@ pub struct Serve {
 impl Serve {
     /// Runs until Ctrl-C or SIGTERM.
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+        raise_descriptor_limit();
         block_on(async {
             let listener = TcpListener::bind(&self.listen)
                 .await

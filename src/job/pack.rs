@@ -35,7 +35,7 @@ pub const RANKS_PER_PACK_MAX: u32 = 256;
 /// person who started the job.
 pub async fn run(event: Event, invocation: Invocation) -> Result<Value, Failure> {
     let (options, program) = prepare(&event, &invocation)?;
-    let span = options.span;
+    let (span, deadline) = (options.span, options.deadline);
     info!(
         "job {}: {span} of {} joins at {} to run {}",
         event.job, event.size, options.switch, program.name
@@ -48,8 +48,7 @@ pub async fn run(event: Event, invocation: Invocation) -> Result<Value, Failure>
     let around = Arc::new(Surroundings {
         arguments: event.arguments,
         store: event.store,
-        deadline: invocation.deadline
-            - MARGIN.min(invocation.deadline.saturating_duration_since(begun) / 2),
+        deadline,
         aws: AwsSettings::default(),
         runtime: Handle::current(),
     });
@@ -114,6 +113,10 @@ fn prepare(event: &Event, invocation: &Invocation) -> Result<(JoinOptions, Progr
     );
     let code = parse_hex(&event.token.code)
         .ok_or_else(|| bad("the event's token is not 64 hexadecimal digits".into()))?;
+    let left = invocation
+        .deadline
+        .saturating_duration_since(Instant::now());
+    let margin = MARGIN.min(left / 2);
     let options = JoinOptions {
         switch: switch.clone(),
         job,
@@ -129,7 +132,7 @@ fn prepare(event: &Event, invocation: &Invocation) -> Result<(JoinOptions, Progr
         incarnation: event.incarnation,
         epoch: event.epoch,
         join_within: Duration::from_secs(event.join_within_s),
-        deadline: invocation.deadline,
+        deadline: invocation.deadline - margin,
     };
     Ok((options, program))
 }

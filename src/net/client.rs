@@ -4,7 +4,7 @@
 //! heartbeat nor the socket. A pack always reads its socket: what arrives waits in mailboxes.
 
 use crate::net::comm::{Comm, Shared};
-use crate::net::frame::{Frame, kind};
+use crate::net::frame::kind;
 use crate::net::link::{FrameReader, LinkError, dial, ending, write_outbox};
 use crate::net::message::{Control, Hello, Leave, Role, Span, Start, bare_frame, cut_reason};
 use crate::net::outbox::Outbox;
@@ -204,7 +204,7 @@ impl Drop for Pack {
 
 async fn wait_for_start(reader: &mut FrameReader) -> Result<Start, LinkError> {
     loop {
-        let frame = live(reader).await?;
+        let frame = reader.next_within(LOST_AFTER).await?;
         match frame.header.kind {
             kind::HEARTBEAT => {}
             kind::START => return Ok(Start::from_body(&frame.body)?),
@@ -213,22 +213,11 @@ async fn wait_for_start(reader: &mut FrameReader) -> Result<Start, LinkError> {
     }
 }
 
-/// The next frame from a switch that must answer our heartbeats.
-async fn live(reader: &mut FrameReader) -> Result<Frame, LinkError> {
-    match timeout(LOST_AFTER, reader.next()).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(LinkError::Silent {
-            peer: "switch",
-            seconds: LOST_AFTER_MS / 1000,
-        }),
-    }
-}
-
 /// Reads until the connection ends, and tells the ranks why if it ended out of order.
 async fn deliver(shared: Arc<Shared>, mut reader: FrameReader) {
     let mut reassembly = Reassembly::default();
     let error = loop {
-        let frame = match live(&mut reader).await {
+        let frame = match reader.next_within(LOST_AFTER).await {
             Ok(frame) => frame,
             Err(error) => break error,
         };

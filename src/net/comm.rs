@@ -296,7 +296,10 @@ impl Comm {
                 .outbox
                 .push_when_room(Frame::new(header, encode(sums)), deadline);
         };
-        match self.shared.meeting.sum(values, deadline, upload) {
+        let rank = self.rank;
+        let impatient =
+            || warn!("rank {rank} has waited 5 s for all ranks to make a collective call");
+        match self.shared.meeting.sum(values, deadline, upload, impatient) {
             Ok(sums) => Ok(sums),
             Err(NoResult::Closed) => Err(self.shared.ended()),
             Err(NoResult::Deadline) => Err(CommError::Deadline {

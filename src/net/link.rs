@@ -10,8 +10,8 @@ use std::io;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// Frames with a body up to this are copied into one buffer and written together; longer bodies are written from where
@@ -20,6 +20,9 @@ const COPY_MAX: usize = 16 * 1024;
 
 /// Bytes that one write gathers at most.
 const BATCH_MAX: usize = 256 * 1024;
+
+/// How long a name may fail to resolve before that is taken for an answer.
+const RESOLVED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Bytes that one read asks for.
 const READ_LEN: usize = 64 * 1024;
@@ -186,6 +189,27 @@ impl FrameReader {
         }
     }
 
+    /// The next frame, from a peer that must not be silent: as long as bytes come, it lives. Cancel-safe.
+    ///
+    /// # Errors
+    /// As [`FrameReader::next`], and when nothing came for `silence`.
+    pub async fn next_within(&mut self, silence: Duration) -> Result<Frame, LinkError> {
+        loop {
+            if let Some(frame) = self.buffered()? {
+                return Ok(frame);
+            }
+            match timeout(silence, self.more()).await {
+                Ok(read) => read?,
+                Err(_) => {
+                    return Err(LinkError::Silent {
+                        peer: self.peer,
+                        seconds: silence.as_secs(),
+                    });
+                }
+            }
+        }
+    }
+
     async fn fill(&mut self, length: usize) -> Result<(), LinkError> {
         self.buffer.reserve(length);
         match self.socket.read_buf(&mut self.buffer).await {
@@ -283,10 +307,12 @@ pub async fn dial(
             Err(_) => io::Error::new(io::ErrorKind::TimedOut, "no answer"),
         };
         // A name that does not resolve is a typing error more often than a slow start.
-        let hopeless = matches!(
-            source.kind(),
-            io::ErrorKind::InvalidInput | io::ErrorKind::PermissionDenied
-        );
+        let unresolved = begun.elapsed() > RESOLVED_WITHIN && lookup_host(address).await.is_err();
+        let hopeless = unresolved
+            || matches!(
+                source.kind(),
+                io::ErrorKind::InvalidInput | io::ErrorKind::PermissionDenied
+            );
         if hopeless || Instant::now() + pause >= deadline {
             return Err(LinkError::Unreachable {
                 address: address.into(),

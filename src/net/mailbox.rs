@@ -1,12 +1,10 @@
 //! Messages that have arrived for one rank and wait to be received, by tag and then by source, in order of arrival.
 
+use crate::net::patience::Patience;
 use crate::net::reassembly::Message;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Condvar, Mutex};
-use std::time::{Duration, Instant};
-
-/// Waiting this long for a peer is worth a line in the log that says for whom.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+use std::time::Instant;
 
 /// See the module.
 #[derive(Default)]
@@ -44,7 +42,7 @@ impl Mailbox {
     }
 
     /// Takes the first message with this tag, from `source` if one is named. Waits until the deadline; after
-    /// [`PATIENCE`] calls `impatient` once. A message that is there is given even after [`Mailbox::close`].
+    /// [`LONG`](crate::net::patience::LONG) calls `impatient` once. A message that is there is given even after [`Mailbox::close`].
     ///
     /// # Errors
     /// When none came.
@@ -55,8 +53,7 @@ impl Mailbox {
         deadline: Instant,
         impatient: impl FnOnce(),
     ) -> Result<Message, NoMessage> {
-        let begun = Instant::now();
-        let mut impatient = Some(impatient);
+        let mut patience = Patience::new(deadline, impatient);
         let mut state = self.state.lock().expect("no holder of this lock panics");
         loop {
             if let Some(message) = state.take(source, tag) {
@@ -65,25 +62,9 @@ impl Mailbox {
             if state.closed {
                 return Err(NoMessage::Closed);
             }
-            let now = Instant::now();
-            if now >= deadline {
-                return Err(NoMessage::Deadline);
-            }
-            if now - begun >= PATIENCE
-                && let Some(impatient) = impatient.take()
-            {
-                impatient();
-            }
-            let until = if impatient.is_some() {
-                deadline.min(begun + PATIENCE)
-            } else {
-                deadline
-            };
-            state = self
-                .arrived
-                .wait_timeout(state, until - now)
-                .expect("no holder of this lock panics")
-                .0;
+            state = patience
+                .wait(&self.arrived, state)
+                .ok_or(NoMessage::Deadline)?;
         }
     }
 
@@ -115,6 +96,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn message(source: u32, tag: u32, text: &'static str) -> Message {
         Message {

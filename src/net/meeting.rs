@@ -2,6 +2,7 @@
 //! handed to each.
 
 use crate::net::collective::{add, decode};
+use crate::net::patience::Patience;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex};
@@ -54,7 +55,7 @@ impl Meeting {
     }
 
     /// Gives one rank's part and waits for the result. The last rank of the pack to come calls `upload` with the call's
-    /// number and the pack's sum.
+    /// number and the pack's sum. After [`LONG`](crate::net::patience::LONG) `impatient` is called once.
     ///
     /// # Errors
     /// When there is no result; see [`NoResult`].
@@ -63,7 +64,9 @@ impl Meeting {
         values: &[i128],
         deadline: Instant,
         upload: impl FnOnce(u64, &[i128]),
+        impatient: impl FnOnce(),
     ) -> Result<Arc<Vec<i128>>, NoResult> {
+        let mut patience = Patience::new(deadline, impatient);
         let mut state = self.state.lock().expect("no holder of this lock panics");
         if state.arrived == 0 {
             state.sums = vec![0; values.len()];
@@ -97,15 +100,9 @@ impl Meeting {
             if state.closed {
                 return Err(NoResult::Closed);
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(NoResult::Deadline);
-            }
-            state = self
-                .changed
-                .wait_timeout(state, left)
-                .expect("no holder of this lock panics")
-                .0;
+            state = patience
+                .wait(&self.changed, state)
+                .ok_or(NoResult::Deadline)?;
         }
     }
 

@@ -15,6 +15,7 @@ pub mod mailbox;
 pub mod meeting;
 pub mod message;
 pub mod outbox;
+pub mod patience;
 pub mod reassembly;
 pub mod server;
 pub mod switch;

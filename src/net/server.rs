@@ -246,6 +246,7 @@ impl Shared {
                 }
             };
             let was_known = known;
+            let batch_was_empty = batch.is_empty();
             if !batch.is_empty() || malformed.is_some() {
                 self.with_destinations(
                     |switch, now, actions| {
@@ -268,6 +269,9 @@ impl Shared {
                 if let Some(what) = malformed {
                     return what;
                 }
+            }
+            if batch_was_empty && known {
+                self.with(|switch, now, _| switch.heard(id, now));
             }
             if known && !was_known {
                 reader.trust();

@@ -117,10 +117,17 @@ impl Switch {
             .is_some_and(|connection| connection.who.is_some())
     }
 
-    /// The connection's frames wait for room at their destination, so its silence is not its own.
-    pub fn held_up(&mut self, id: ConnectionId, now: Now, actions: &mut Vec<Action>) {
+    /// Bytes arrived that are no whole frame yet: the connection lives.
+    pub fn heard(&mut self, id: ConnectionId, now: Now) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.heard_ms = now.ms;
+        }
+    }
+
+    /// The connection's frames wait for room at their destination, so its silence is not its own.
+    pub fn held_up(&mut self, id: ConnectionId, now: Now, actions: &mut Vec<Action>) {
+        if self.connections.contains_key(&id) {
+            self.heard(id, now);
             // Its heartbeats wait with its other frames, but it must know that the switch lives.
             actions.push(Action::Send(id, bare_frame(kind::HEARTBEAT, true)));
         }

@@ -1,8 +1,9 @@
 # `make` alone lists the targets. Everything works with cargo, a C compiler and make.
 
 # The dev profile compiles our own code optimised and leaves the AWS SDK as it is: a fresh build takes minutes less.
-LSWITCH := target/debug/lswitch
-DEMO    := target/demo
+TARGET  := $(or $(CARGO_TARGET_DIR),target)
+LSWITCH := $(TARGET)/debug/lswitch
+DEMO    := $(TARGET)/demo
 PARTS   ?= 4
 
 .PHONY: help demo test check fmt lint docs build release clean

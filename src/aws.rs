@@ -1,6 +1,8 @@
 //! How AWS's settings are found, by AWS's own rules with the region and the profile a user may name, and how its SDK's
 //! errors are told.
 
+use aws_config::meta::region::ProvideRegion;
+use aws_config::profile::region::ProfileFileRegionProvider;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use std::error::Error;
 
@@ -14,6 +16,21 @@ pub struct AwsSettings {
 }
 
 impl AwsSettings {
+    /// The region as far as variables and files tell it, without asking a server, as the SDK's own chain would in the end.
+    pub async fn region_without_asking(&self) -> Option<String> {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let known = self.region.clone().or_else(|| variable("AWS_REGION"));
+        if known.is_some() {
+            return known;
+        }
+        let mut provider = ProfileFileRegionProvider::builder();
+        if let Some(profile) = &self.profile {
+            provider = provider.profile_name(profile);
+        }
+        let region = provider.build().region().await;
+        region.map(|region| region.to_string())
+    }
+
     /// Loads the SDK's configuration. Reads files and variables; asks no server until credentials are needed.
     pub async fn load(&self) -> SdkConfig {
         let mut loader = aws_config::defaults(BehaviorVersion::latest());

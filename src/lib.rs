@@ -15,7 +15,8 @@
 //! | [`graph`] | parsing, partitioning, the part format, kernels: pure | network, tokio |
 //! | [`lambda`] | where packs run: event, worker runtime, launching, the local Lambda | what a job computes |
 //! | [`store`] | objects in a directory or S3 | what the objects mean |
-//! | [`aws`] | how AWS's settings are found | everything else |
+//! | [`aws`] | how AWS's settings are found and its SDK's errors are told | everything else |
+//! | [`random`] | random bytes, and bytes as hexadecimal | everything else |
 //!
 //! Imports go down only: `main -> cmd -> job -> { net, graph, lambda, store }`.
 
@@ -28,6 +29,7 @@ pub mod graph;
 pub mod job;
 pub mod lambda;
 pub mod net;
+pub mod random;
 pub mod store;
 
 /// The release of this build. A worker of another release is refused by the switch, since jobs' messages and parts may differ.

@@ -4,7 +4,7 @@ mod pagerank;
 
 use crate::aws::AwsSettings;
 use crate::cmd::local::{DEFAULT_FUNCTION, own_function};
-use crate::cmd::settings::{AwsArgs, find_secret};
+use crate::cmd::settings::{AwsArgs, find_secret, variable};
 use crate::cmd::ui::{self, Ui};
 use crate::cmd::{Interrupted, UsageError, interrupted, raise_descriptor_limit};
 use crate::job::driver::{self, JobError, JobEvent, JobOutcome, JobSpec, SwitchAccess};
@@ -15,7 +15,6 @@ use crate::net::token::Secret;
 use crate::store::Store;
 use anyhow::Context;
 use clap::Subcommand;
-use std::env;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -95,16 +94,21 @@ impl FleetArgs {
         self.aws.settings()
     }
 
-    /// Opens a store that the workers must be able to open too.
-    async fn open_store(&self, location: &str) -> anyhow::Result<Store> {
+    /// The function that was named; an empty variable names none.
+    fn function(&self) -> Option<&str> {
+        self.function.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// Opens the store that `flag` gives, which the workers must be able to open too.
+    async fn open_store(&self, flag: &str, location: &str) -> anyhow::Result<Store> {
         let store = Store::open(location, &self.aws_settings()).await?;
         // Functions on AWS have other disks; an endpoint of the user's own may be this machine.
         let own_endpoint = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_LAMBDA"]
             .iter()
-            .any(|name| env::var_os(name).is_some());
-        if self.function.is_some() && !own_endpoint && !store.url().starts_with("s3://") {
+            .any(|name| variable(name).is_some());
+        if self.function().is_some() && !own_endpoint && !store.url().starts_with("s3://") {
             let what = format!(
-                "a function on AWS cannot see {}; give an s3://bucket/prefix",
+                "{flag} is {}, which a function on AWS cannot see; give {flag} s3://bucket/prefix",
                 store.url()
             );
             return Err(UsageError(what).into());
@@ -113,19 +117,15 @@ impl FleetArgs {
     }
 
     async fn start(&self, packs: usize) -> anyhow::Result<Fleet> {
-        let (switch, own_switch) = match &self.switch {
+        let switch = self.switch.as_ref().filter(|address| !address.is_empty());
+        let (switch, own_switch) = match switch {
             Some(address) => {
                 let what = "the switch's secret is not to be found: set LSWITCH_SECRET_FILE to the file that \"lswitch serve\" uses";
                 let secret = find_secret()?.ok_or_else(|| UsageError(what.into()))?;
-                (
-                    SwitchAccess {
-                        address: address.clone(),
-                        secret,
-                    },
-                    None,
-                )
+                let address = address.clone();
+                (SwitchAccess { address, secret }, None)
             }
-            None if self.function.is_some() => {
+            None if self.function().is_some() => {
                 let what = "a function on AWS cannot reach a switch in this process; run \"lswitch serve\" where it can, and give --switch HOST:PORT";
                 return Err(UsageError(what.into()).into());
             }
@@ -134,7 +134,7 @@ impl FleetArgs {
                 (access, Some(own))
             }
         };
-        let (launcher, local) = match &self.function {
+        let (launcher, local) = match self.function() {
             Some(function) => (
                 Launcher::on_aws(&self.aws_settings().load().await, function),
                 None,
@@ -143,7 +143,7 @@ impl FleetArgs {
                 let listen = "127.0.0.1:0".parse().expect("this is an address");
                 let options = LocalOptions {
                     listen,
-                    functions: vec![own_function()?],
+                    functions: vec![own_function(&self.aws_settings()).await?],
                     concurrency: packs,
                     log_sink: None,
                 };
@@ -259,8 +259,13 @@ impl ProgressLine {
             JobEvent::Traffic { bytes, .. } => self.bytes = bytes,
             JobEvent::Left(packs) => self.left = packs,
         }
+        let started = if self.joined > 0 {
+            "started"
+        } else {
+            "starting"
+        };
         let mut line = format!(
-            "started {}  joined {}/{}",
+            "{started} {}  joined {}/{}",
             self.packs, self.joined, self.ranks
         );
         if let Some((step, measure)) = self.step {

@@ -1,14 +1,16 @@
 //! `lswitch local`: the local Lambda on its own, for a second terminal and for others' runtimes.
 
+use crate::aws::AwsSettings;
 use crate::cmd::lambda::LOCAL_VARIABLE;
-use crate::cmd::settings::home;
-use crate::cmd::ui::{Ui, print_json};
+use crate::cmd::settings::{home, variable};
+use crate::cmd::ui::{self, Ui, print_json};
 use crate::cmd::{block_on, interrupted, raise_descriptor_limit};
 use crate::lambda::local::{LocalFunction, LocalLambda, LocalOptions};
 use anyhow::Context;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The name of the function that is this binary.
@@ -19,6 +21,7 @@ pub const DEFAULT_FUNCTION: &str = "lswitch";
 #[command(before_help = "\
 Examples:
   lswitch local
+  export AWS_REGION=us-east-1 AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any     what its clients want to see
   aws lambda invoke --endpoint-url http://127.0.0.1:9001 --function-name NAME --payload '{}' \\
       --cli-binary-format raw-in-base64-out out.json
   AWS_ENDPOINT_URL_LAMBDA=http://127.0.0.1:9001 lswitch invoke pagerank --function lswitch --switch 127.0.0.1:7000 ...
@@ -47,7 +50,9 @@ pub struct Local {
 
 /// This binary as a function. It gets the most memory that Lambda gives, since a laptop's graph should not fail for a
 /// limit that nobody chose.
-pub fn own_function() -> anyhow::Result<LocalFunction> {
+///
+/// Workers find AWS's settings as this process does: by the same home folder, profile and region.
+pub async fn own_function(aws: &AwsSettings) -> anyhow::Result<LocalFunction> {
     let executable = std::env::current_exe()
         .context("cannot tell where this program is, which workers must run")?;
     let executable = executable
@@ -55,8 +60,23 @@ pub fn own_function() -> anyhow::Result<LocalFunction> {
         .context("the path of this program is not UTF-8")?
         .to_string();
     let mut environment = BTreeMap::from([(LOCAL_VARIABLE.to_string(), "1".to_string())]);
-    if let Ok(log) = std::env::var("LSWITCH_LOG") {
-        environment.insert("LSWITCH_LOG".into(), log);
+    for name in [
+        "LSWITCH_LOG",
+        "HOME",
+        "AWS_CA_BUNDLE",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+    ] {
+        if let Some(value) = variable(name).and_then(|value| value.into_string().ok()) {
+            environment.insert(name.into(), value);
+        }
+    }
+    if let Some(profile) = &aws.profile {
+        environment.insert("AWS_PROFILE".into(), profile.clone());
+    }
+    if let Some(region) = aws.region_without_asking().await {
+        environment.insert("AWS_REGION".into(), region.clone());
+        environment.insert("AWS_DEFAULT_REGION".into(), region);
     }
     Ok(LocalFunction {
         name: DEFAULT_FUNCTION.into(),
@@ -74,6 +94,7 @@ impl Local {
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
         raise_descriptor_limit();
         block_on(async {
+            let quiet = ui.is_quiet();
             let folder = home()?.join("functions");
             let mut functions = Vec::new();
             if folder.exists() {
@@ -83,7 +104,7 @@ impl Local {
                 .iter()
                 .any(|function| function.name == DEFAULT_FUNCTION)
             {
-                functions.push(own_function()?);
+                functions.push(own_function(&AwsSettings::default()).await?);
             }
             let names: Vec<String> = functions
                 .iter()
@@ -93,7 +114,7 @@ impl Local {
                 listen: self.listen,
                 functions,
                 concurrency: self.concurrency,
-                log_sink: None,
+                log_sink: Some(Arc::new(move |line| ui::echo(quiet, line))),
             };
             let stop = interrupted();
             let local = LocalLambda::start(options).await?;

@@ -17,7 +17,6 @@ Exit codes:
   0    done
   1    failed
   2    wrong usage
-  3    finished in part
   130  interrupted";
 
 const EXAMPLES: &str = "\
@@ -116,13 +115,18 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     outcome
 }
 
-/// Lifts the soft limit on open files to the hard one: a switch, or a local Lambda, has a connection for each worker, and
+/// Open files that are asked for, if the system allows so many: above the most connections of a switch.
+const DESCRIPTORS: u64 = 65_536;
+
+/// Lifts the soft limit on open files: a switch, or a local Lambda, has a connection for each worker, and
 /// common soft limits are 1,024. A system that refuses leaves things as they are.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Programs that are started inherit it, and some look at each descriptor they may have.
+    let current = maximum.map_or(DESCRIPTORS, |maximum| maximum.min(DESCRIPTORS));
     let raised = Rlimit {
-        current: maximum,
+        current: Some(current),
         maximum,
     };
     let _ = setrlimit(Resource::Nofile, raised);

@@ -62,8 +62,9 @@ impl Preprocess {
                 PreprocessEvent::Read(bytes) => reading.set_position(bytes),
                 PreprocessEvent::Recognised(notes) => {
                     reading.finish_and_clear();
-                    if let Some(header) = notes.header {
-                        ui.say(format!("took the first line for a header row: {header}"));
+                    let notes = notes.to_string();
+                    if !notes.is_empty() {
+                        ui.say(format!("recognised: {notes}"));
                     }
                 }
                 PreprocessEvent::Partitioning => {
@@ -78,11 +79,9 @@ impl Preprocess {
                     }
                 }
             };
-            let stop = interrupted();
-            tokio::select! {
-                outcome = preprocess::run(spec, &store, &mut tell) => outcome.map_err(explain),
-                () = stop => Err(Interrupted.into()),
-            }
+            preprocess::run(spec, &store, interrupted(), &mut tell)
+                .await
+                .map_err(explain)
         })?;
         self.print(ui, &outcome)
     }
@@ -104,7 +103,7 @@ impl Preprocess {
             value["peak_memory_bytes"] = json!(peak_memory_bytes());
             print_json(&value)?;
         } else {
-            let share = 100.0 * manifest.cut_edges as f64 / manifest.edges as f64;
+            let share = 100.0 * manifest.cut_edges as f64 / manifest.edges.max(1) as f64;
             let times: Vec<String> = times
                 .iter()
                 .map(|(stage, time)| format!("{stage} {}", ui::seconds(*time)))
@@ -155,6 +154,7 @@ fn explain(error: PreprocessError) -> anyhow::Error {
         PreprocessError::Graph(error @ GraphError::Parts { .. }) => {
             UsageError(error.to_string()).into()
         }
+        PreprocessError::Interrupted => Interrupted.into(),
         other => other.into(),
     }
 }

@@ -2,10 +2,11 @@
 
 use crate::cmd::settings::{find_secret, make_secret};
 use crate::cmd::ui::{Ui, print_json};
-use crate::cmd::{block_on, interrupted, raise_descriptor_limit};
+use crate::cmd::{UsageError, block_on, interrupted, raise_descriptor_limit};
 use crate::net::server;
-use anyhow::{Context, bail};
+use anyhow::{anyhow, bail};
 use serde_json::json;
+use std::io;
 use tokio::net::TcpListener;
 
 /// Run the switch that functions connect to
@@ -36,9 +37,10 @@ impl Serve {
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
         raise_descriptor_limit();
         block_on(async {
-            let listener = TcpListener::bind(&self.listen)
-                .await
-                .with_context(|| format!("cannot listen at {}; is another program using the port? try --listen 127.0.0.1:0", self.listen))?;
+            let listener = match TcpListener::bind(&self.listen).await {
+                Ok(listener) => listener,
+                Err(error) => return Err(cannot_listen(&self.listen, error)),
+            };
             let address = listener.local_addr()?;
             let loopback = address.ip().is_loopback();
             if !loopback && !self.insecure_plaintext {
@@ -69,5 +71,18 @@ impl Serve {
             ui.say("the switch is down");
             Ok(())
         })
+    }
+}
+
+fn cannot_listen(address: &str, error: io::Error) -> anyhow::Error {
+    let what = format!("cannot listen at {address}: {error}");
+    match error.kind() {
+        io::ErrorKind::AddrInUse => anyhow!(
+            "{what}; another program has the port, or another switch: try --listen 127.0.0.1:0"
+        ),
+        io::ErrorKind::InvalidInput => {
+            UsageError(format!("{what}; an address is HOST:PORT")).into()
+        }
+        _ => anyhow!("{what}; is it an address of this machine?"),
     }
 }

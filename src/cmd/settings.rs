@@ -2,7 +2,9 @@
 
 use crate::aws::AwsSettings;
 use crate::net::token::Secret;
+use crate::random::{self, to_hex};
 use anyhow::{Context, bail};
+use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -30,6 +32,11 @@ impl AwsArgs {
     }
 }
 
+/// A variable that says something: an empty one is as none.
+pub fn variable(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
+}
+
 /// `$LSWITCH_HOME`, else `~/.lswitch`.
 ///
 /// # Errors
@@ -49,10 +56,11 @@ pub fn home() -> anyhow::Result<PathBuf> {
 /// # Errors
 /// When the one that is found cannot be read, is too short, or may be read by others.
 pub fn find_secret() -> anyhow::Result<Option<Secret>> {
-    if let Ok(text) = env::var("LSWITCH_SECRET") {
+    if let Some(text) = variable("LSWITCH_SECRET") {
+        let text = text.to_string_lossy();
         return Ok(Some(Secret::new(&text).context("in LSWITCH_SECRET")?));
     }
-    let named = env::var_os("LSWITCH_SECRET_FILE").map(PathBuf::from);
+    let named = variable("LSWITCH_SECRET_FILE").map(PathBuf::from);
     let path = match &named {
         Some(path) => path.clone(),
         None => home()?.join("secret"),
@@ -83,9 +91,7 @@ pub fn make_secret() -> anyhow::Result<(Secret, PathBuf)> {
     let home = home()?;
     fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
     let path = home.join("secret");
-    let mut random = [0u8; 32];
-    getrandom::fill(&mut random).context("the system gives no random numbers")?;
-    let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = to_hex(&random::bytes::<32>());
     let file = fs::OpenOptions::new()
         .write(true)
         .create_new(true)

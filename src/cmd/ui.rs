@@ -16,12 +16,14 @@ impl Ui {
         Ui { quiet }
     }
 
+    /// True if only errors are to be said.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Says something to the person, on stderr.
     pub fn say(&self, words: impl Display) {
-        if !self.quiet {
-            // Whoever listened may be gone, which is no reason to fail.
-            let _ = writeln!(io::stderr(), "{words}");
-        }
+        echo(self.quiet, words);
     }
 
     /// A bar over `length` bytes.
@@ -62,6 +64,14 @@ impl Ui {
         });
         bar.set_message(what.to_string());
         bar
+    }
+}
+
+/// Writes a line to stderr, unless only errors are to be said.
+pub fn echo(quiet: bool, words: impl Display) {
+    if !quiet {
+        // Whoever listened may be gone, which is no reason to fail.
+        let _ = writeln!(io::stderr(), "{words}");
     }
 }
 
@@ -130,10 +140,24 @@ pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
 pub fn start_logging() {
     use tracing_subscriber::EnvFilter;
     let worker = crate::lambda::runtime::is_lambda();
-    let default = if worker { "lswitch=info,warn" } else { "warn" };
-    let filter = std::env::var("LSWITCH_LOG")
-        .ok()
-        .and_then(|text| EnvFilter::try_new(text).ok());
+    let default = if worker {
+        "lswitch=info"
+    } else {
+        "lswitch=warn"
+    };
+    let asked = std::env::var("LSWITCH_LOG").unwrap_or_default();
+    let filter = match EnvFilter::try_new(&asked) {
+        Ok(filter) => Some(filter).filter(|_| !asked.is_empty()),
+        Err(error) => {
+            echo(
+                false,
+                format!(
+                    "lswitch: LSWITCH_LOG is {asked:?}, which is no filter: {error}; such as lswitch=debug"
+                ),
+            );
+            None
+        }
+    };
     let colour = !worker && io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()
         .with_env_filter(filter.unwrap_or_else(|| EnvFilter::new(default)))

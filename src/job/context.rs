@@ -5,12 +5,14 @@ use crate::job::program::ProgramError;
 use crate::job::report::{Report, TAG};
 use crate::net::comm::Comm;
 use crate::store::{Store, StoreError};
+use aws_config::SdkConfig;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
+use tokio::sync::OnceCell;
 
 /// Time between two progress reports at least.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -21,6 +23,8 @@ pub(crate) struct Surroundings {
     pub(crate) store: String,
     pub(crate) deadline: Instant,
     pub(crate) aws: AwsSettings,
+    /// AWS's configuration, loaded once for all ranks, and only when one of them opens a store in S3.
+    pub(crate) sdk: OnceCell<SdkConfig>,
     pub(crate) runtime: Handle,
 }
 
@@ -84,7 +88,14 @@ impl Context {
     /// As [`Store::open`].
     pub fn open_store(&self, location: &str) -> Result<BlockingStore, ProgramError> {
         let runtime = self.around.runtime.clone();
-        let store = runtime.block_on(Store::open(location, &self.around.aws))?;
+        let around = &self.around;
+        let store = runtime.block_on(async {
+            if !location.starts_with("s3://") {
+                return Store::open(location, &around.aws).await;
+            }
+            let sdk = around.sdk.get_or_init(|| around.aws.load()).await;
+            Store::open_with(location, sdk).await
+        })?;
         Ok(BlockingStore { store, runtime })
     }
 
@@ -133,6 +144,14 @@ impl BlockingStore {
     /// As [`Store::get`].
     pub fn get(&self, key: &str) -> Result<Bytes, StoreError> {
         self.runtime.block_on(self.store.get(key))
+    }
+
+    /// Removes an object, if it is there.
+    ///
+    /// # Errors
+    /// As [`Store::delete`].
+    pub fn delete(&self, key: &str) -> Result<(), StoreError> {
+        self.runtime.block_on(self.store.delete(key))
     }
 
     /// Writes an object.

@@ -11,6 +11,7 @@ use crate::net::driver_link::{DriverLink, News};
 use crate::net::link::LinkError;
 use crate::net::message::{Notice, Span};
 use crate::net::token::{Bearer, JobId, JobKey, Secret};
+use crate::random::to_hex;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 use thiserror::Error;
 use tokio::task::JoinSet;
+use tracing::warn;
 
 /// Lines of a failed worker's log that are shown.
 pub const LOG_LINES: usize = 20;
@@ -220,10 +222,10 @@ pub async fn run(
             worker.span,
             watch.join_within,
         );
-        let (launcher, number) = (launcher.clone(), worker.number);
+        let (launcher, number, within) = (launcher.clone(), worker.number, watch.join_within);
         watch
             .calls
-            .spawn(async move { (number, launcher.invoke(&event).await) });
+            .spawn(async move { (number, launcher.invoke(&event, within).await) });
     }
     watch
         .see_through(link, cancel, tell)
@@ -268,12 +270,7 @@ fn event(
         ranks: span.ranks,
         incarnation: INCARNATION,
     };
-    let code = key
-        .token(bearer, expiry_s)
-        .code
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let code = to_hex(&key.token(bearer, expiry_s).code);
     Event {
         version: VERSION,
         release: crate::RELEASE.into(),
@@ -311,6 +308,8 @@ struct Watch {
     /// First rank and ranks of the packs that joined.
     joined: BTreeMap<u32, u32>,
     left: u32,
+    /// Calls that broke off although their workers had joined.
+    unheard: u32,
     results: BTreeMap<u32, Vec<u8>>,
     traffic: (u64, u64),
 }
@@ -343,6 +342,7 @@ impl Watch {
             calls: JoinSet::new(),
             joined: BTreeMap::new(),
             left: 0,
+            unheard: 0,
             results: BTreeMap::new(),
             traffic: (0, 0),
         }
@@ -380,9 +380,13 @@ impl Watch {
         let timeout =
             tokio::time::sleep(self.timeout.unwrap_or(Duration::from_secs(365 * 24 * 3600)));
         tokio::pin!(cancel, join_deadline, timeout);
+        // When what the workers have to say is overdue, once nothing but their last words is to come.
         let mut last_words = tokio::time::Instant::now() + AFTERMATH;
+        let mut overdue = false;
         loop {
-            if self.results.len() as u32 == self.ranks && self.calls.is_empty() {
+            let complete = self.results.len() as u32 == self.ranks;
+            let all_left = self.left as usize == self.workers.len();
+            if complete && (self.calls.is_empty() || overdue) {
                 let launch = started.map_or(begun.elapsed(), |at: Instant| at - begun);
                 return Ok((launch, begun.elapsed() - launch));
             }
@@ -399,6 +403,7 @@ impl Watch {
                     }
                     News::Notice(notice) => self.noticed(notice, tell)?,
                     News::Message(message) if message.tag == TAG => {
+                        last_words = tokio::time::Instant::now() + AFTERMATH;
                         match Report::from_bytes(&message.payload).map_err(JobError::Report)? {
                             Report::Progress { step, measure } => tell(JobEvent::Progress { step, measure }),
                             Report::Result(result) => drop(self.results.insert(message.source, result)),
@@ -409,8 +414,14 @@ impl Watch {
                         return Err(JobError::Report(what).into());
                     }
                 },
-                // The last words of workers that returned may still be under way, but not for long.
-                () = tokio::time::sleep_until(last_words), if self.calls.is_empty() => return Err(self.returned_without_result().into()),
+                // Results may still be under way when all calls have returned. And a call whose worker left in order
+                // may never return: its connection may have been dropped on the way.
+                () = tokio::time::sleep_until(last_words), if complete && all_left || self.calls.is_empty() && self.unheard == 0 => {
+                    if !complete {
+                        return Err(self.returned_without_result().into());
+                    }
+                    overdue = true;
+                }
                 Some(call) = self.calls.join_next() => {
                     self.returned(call.expect("an Invoke call does not panic"))?;
                     last_words = tokio::time::Instant::now() + AFTERMATH;
@@ -457,6 +468,15 @@ impl Watch {
     ) -> Result<(), Cause> {
         match outcome {
             Ok(_) => Ok(()),
+            // The call broke off, not the worker, which the switch would miss.
+            Err(error @ LaunchError::Call { .. }) if self.has_joined(number) => {
+                warn!(
+                    "{}: {error}; the worker goes on",
+                    self.workers[number as usize]
+                );
+                self.unheard += 1;
+                Ok(())
+            }
             Err(LaunchError::Function { message, log, .. }) => Err(Cause::Worker {
                 number,
                 reason: message,
@@ -482,11 +502,16 @@ impl Watch {
         ))
     }
 
+    fn has_joined(&self, number: u32) -> bool {
+        self.joined
+            .contains_key(&self.workers[number as usize].span.first_rank)
+    }
+
     fn not_joined(&self) -> JobError {
         let missing: Vec<String> = self
             .workers
             .iter()
-            .filter(|worker| !self.joined.contains_key(&worker.span.first_rank))
+            .filter(|worker| !self.has_joined(worker.number))
             .map(Worker::to_string)
             .collect();
         let (count, named) = (missing.len(), missing[..missing.len().min(10)].join(", "));

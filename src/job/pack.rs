@@ -12,14 +12,15 @@ use crate::lambda::runtime::{Failure, Invocation};
 use crate::net::client::{JoinOptions, Pack};
 use crate::net::link::LinkError;
 use crate::net::message::Span;
-use crate::net::token::{JobId, Token, parse_hex};
+use crate::net::token::{JobId, Token};
+use crate::random::parse_hex;
 use serde_json::{Value, json};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 use tracing::{error, info};
 
 /// Kept between the last wait of a rank and the end of the invocation, so that there is time to say what was waited for.
@@ -50,6 +51,7 @@ pub async fn run(event: Event, invocation: Invocation) -> Result<Value, Failure>
         store: event.store,
         deadline,
         aws: AwsSettings::default(),
+        sdk: OnceCell::new(),
         runtime: Handle::current(),
     });
     let failure = run_ranks(&pack, span, program, around).await;
@@ -156,6 +158,7 @@ async fn run_ranks(
     program: Program,
     around: Arc<Surroundings>,
 ) -> Option<String> {
+    let mut failure = None;
     let (ended, mut ends) = mpsc::channel(span.ranks as usize);
     for index in 0..span.ranks {
         let context = Context::new(pack.comm(index), around.clone());
@@ -167,18 +170,18 @@ async fn run_ranks(
             let _ = ended.blocking_send(outcome.map(|error| format!("{name}: {error}")));
         });
         if let Err(error) = spawned {
-            pack.interrupt();
-            return Some(format!(
-                "{span}: cannot start a thread for each rank: {error}"
-            ));
+            let what = format!("{span}: cannot start a thread for each rank: {error}");
+            pack.fail(&what);
+            failure = Some(what);
+            break;
         }
     }
     drop(ended);
-    let mut failure = None;
+    // Every thread that was started is waited for: the environment will serve other jobs.
     while let Some(outcome) = ends.recv().await {
-        if outcome.is_some() && failure.is_none() {
-            failure = outcome;
-            pack.interrupt();
+        if let (Some(what), None) = (outcome, &failure) {
+            pack.fail(&what);
+            failure = Some(what);
         }
     }
     failure

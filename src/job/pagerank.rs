@@ -159,9 +159,53 @@ pub fn collect(results: &[Vec<u8>], top_count: usize) -> Result<Outcome, String>
     })
 }
 
+/// The object that is written last to an output store, and names what it vouches for.
+pub const RESULT_KEY: &str = "result.json";
+
 /// The name of the object that holds one part's ranks.
 pub fn output_key(part: u32) -> String {
     format!("part-{part:05}.tsv")
+}
+
+/// True for the names that [`output_key`] gives.
+fn is_output_key(key: &str) -> bool {
+    let number = key
+        .strip_prefix("part-")
+        .and_then(|rest| rest.strip_suffix(".tsv"));
+    number.is_some_and(|digits| {
+        digits.len() >= 5 && digits.bytes().all(|digit| digit.is_ascii_digit())
+    })
+}
+
+/// The objects of an earlier result in an output store.
+///
+/// # Errors
+/// When the store cannot be listed.
+pub async fn earlier_output(output: &Store) -> Result<Vec<String>, StoreError> {
+    let keys = output.list("").await?.into_iter().map(|entry| entry.key);
+    Ok(keys
+        .filter(|key| key == RESULT_KEY || is_output_key(key))
+        .collect())
+}
+
+/// Completes an output: what an earlier result of more parts left is removed, and `result` is written, naming the files.
+///
+/// # Errors
+/// When the store cannot be written.
+pub async fn finish_output(
+    output: &Store,
+    parts: u32,
+    mut result: serde_json::Value,
+) -> Result<(), StoreError> {
+    let files: Vec<String> = (0..parts).map(output_key).collect();
+    for key in earlier_output(output).await? {
+        if is_output_key(&key) && !files.contains(&key) {
+            output.delete(&key).await?;
+        }
+    }
+    result["files"] = files.into();
+    let text = serde_json::to_vec_pretty(&result).expect("a JSON value is written");
+    output.put(RESULT_KEY, text.into()).await
 }
 
 fn run(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
@@ -197,7 +241,13 @@ fn run(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
 
     let shard = pagerank.shard();
     if let Some(output) = &arguments.output {
-        write(&context.open_store(output)?, shard, pagerank.ranks())?;
+        let output = context.open_store(output)?;
+        if context.rank() == 0 {
+            // From here on an earlier result counts for nothing, and not before: the new ranks are there.
+            output.delete(RESULT_KEY)?;
+        }
+        context.comm().barrier()?;
+        write(&output, shard, pagerank.ranks())?;
     }
     let result = RankResult {
         iterations,

@@ -1,13 +1,16 @@
 //! A raw graph to a graph store: parse, partition, build the parts, write them, and the manifest last.
 //!
-//! The manifest names what it vouches for, and parts lie under a folder of their own run, so a run that breaks off
-//! leaves the graph that was there before, or none: never a mixture.
+//! The manifest names what it vouches for, and the names of parts begin with the id of their own run, so a run that breaks
+//! off leaves the graph that was there before, or none: never a mixture.
 
 use crate::graph::{
     Graph, GraphError, MANIFEST_KEY, Manifest, Notes, Part, PartEntry, Partitioner, build_parts,
     partition, quality, read_graph,
 };
+use crate::random;
 use crate::store::{Store, StoreError};
+use bytes::Bytes;
+use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -60,6 +63,9 @@ pub enum PreprocessError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The user stopped it.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 /// What the computing thread hands to the writer.
@@ -72,53 +78,75 @@ enum Built {
     },
 }
 
-/// Runs it. When it fails, what it had written is removed.
+/// Runs it. When it fails or `cancel` completes, what it had written is removed; when it is done, the parts that the
+/// store's earlier manifest named are.
 ///
 /// # Errors
-/// When the graph cannot be read or split, or the store cannot be written.
+/// When the graph cannot be read or split, the store cannot be written, or it was stopped.
 pub async fn run(
     spec: PreprocessSpec,
     store: &Store,
+    cancel: impl Future<Output = ()>,
     tell: &mut dyn FnMut(PreprocessEvent),
 ) -> Result<PreprocessOutcome, PreprocessError> {
-    let mut id = [0; 8];
-    getrandom::fill(&mut id).expect("the system's random numbers are there");
-    let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let earlier = earlier_parts(store).await?;
     let mut entries = Vec::new();
-    let outcome = write(spec, store, &id, &mut entries, tell).await;
-    match &outcome {
-        Ok(_) => remove_older(store, &id).await?,
-        Err(_) => {
-            for entry in &entries {
-                // The first error is the one to report; the next run removes what is left.
-                let _ = store.delete(&entry.key).await;
-            }
-        }
+    let outcome = tokio::select! {
+        outcome = write(spec, store, &mut entries, tell) => outcome,
+        () = cancel => Err(PreprocessError::Interrupted),
+    };
+    let obsolete = match &outcome {
+        Ok(_) => earlier,
+        Err(_) => entries.into_iter().map(|entry| entry.key).collect(),
+    };
+    for key in obsolete {
+        // What counts is done or has its error already; an object too many harms nobody.
+        let _ = store.delete(&key).await;
     }
     outcome
+}
+
+/// The parts that this store's manifest names, if it has one that this release reads. Also the first touch of the store:
+/// a missing bucket shows here, and not after an hour of partitioning.
+async fn earlier_parts(store: &Store) -> Result<Vec<String>, StoreError> {
+    let manifest = match store.get(MANIFEST_KEY).await {
+        Ok(bytes) => Manifest::parse(&bytes, &store.object_url(MANIFEST_KEY)),
+        Err(StoreError::NotFound { .. }) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let parts = manifest.map(|manifest| manifest.parts).unwrap_or_default();
+    Ok(parts.into_iter().map(|entry| entry.key).collect())
 }
 
 /// Writes the parts as they are built, and the manifest last.
 async fn write(
     spec: PreprocessSpec,
     store: &Store,
-    id: &str,
     entries: &mut Vec<PartEntry>,
     tell: &mut dyn FnMut(PreprocessEvent),
 ) -> Result<PreprocessOutcome, PreprocessError> {
+    let id = random::to_hex(&random::bytes::<8>());
     let (built, mut to_write) = mpsc::channel(BUILT_AHEAD);
     let computing = tokio::task::spawn_blocking({
-        let id = id.to_string();
+        let id = id.clone();
         move || compute(spec, &id, &built)
     });
     let mut finished = None;
     let mut writing = Duration::ZERO;
     while let Some(next) = to_write.recv().await {
         match next {
-            Built::Event(event) => tell(event),
+            Built::Event(event) => {
+                if event == PreprocessEvent::Partitioning {
+                    // Better now than when the parts are there.
+                    let probe = format!("probe-{id}");
+                    store.put(&probe, Bytes::new()).await?;
+                    store.delete(&probe).await?;
+                }
+                tell(event);
+            }
             Built::Part(part) => {
                 let begun = Instant::now();
-                let key = format!("parts/{id}/{:05}.part", part.part);
+                let key = format!("parts/{id}-{:05}.part", part.part);
                 let bytes = part.encode();
                 entries.push(PartEntry::new(&key, &part, &bytes));
                 store.put(&key, bytes.into()).await?;
@@ -141,17 +169,6 @@ async fn write(
         times,
         bytes,
     })
-}
-
-/// The parts of earlier runs are named by no manifest any more.
-async fn remove_older(store: &Store, id: &str) -> Result<(), StoreError> {
-    let own = format!("parts/{id}/");
-    for entry in store.list("parts/").await? {
-        if !entry.key.starts_with(&own) && entry.key.ends_with(".part") {
-            store.delete(&entry.key).await?;
-        }
-    }
-    Ok(())
 }
 
 fn compute(

@@ -7,11 +7,12 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::config::retry::RetryConfig;
 use aws_sdk_lambda::config::{Builder, Credentials, StalledStreamProtectionConfig};
+use aws_sdk_lambda::operation::invoke::InvokeError;
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{InvocationType, LogType};
 use base64::Engine;
 use serde::Deserialize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 
 /// How long one call may take: Lambda's longest invocation and a minute for starting it.
@@ -100,16 +101,14 @@ impl Launcher {
         }
     }
 
-    /// The function's name.
-    pub fn function(&self) -> &str {
-        &self.function
-    }
-
-    /// Starts a pack and waits for its end; gives what its handler returned.
+    /// Starts a pack and waits for its end; gives what its handler returned. A throttled call was not run, and is repeated
+    /// for as long as `within`.
     ///
     /// # Errors
     /// When the call or the function fails.
-    pub async fn invoke(&self, event: &Event) -> Result<Vec<u8>, LaunchError> {
+    pub async fn invoke(&self, event: &Event, within: Duration) -> Result<Vec<u8>, LaunchError> {
+        let deadline = Instant::now() + within;
+        let mut pause = Duration::from_millis(100);
         let call = self
             .client
             .invoke()
@@ -117,10 +116,23 @@ impl Launcher {
             .invocation_type(InvocationType::RequestResponse)
             .log_type(LogType::Tail)
             .payload(Blob::new(event.to_json()?));
-        let reply = call.send().await.map_err(|error| LaunchError::Call {
-            function: self.function.clone(),
-            reason: error_chain(&error),
-        })?;
+        let reply = loop {
+            let error = match call.clone().send().await {
+                Ok(reply) => break reply,
+                Err(error) => error,
+            };
+            let throttled = error
+                .as_service_error()
+                .is_some_and(InvokeError::is_too_many_requests_exception);
+            if !throttled || Instant::now() + pause > deadline {
+                return Err(LaunchError::Call {
+                    function: self.function.clone(),
+                    reason: error_chain(&error),
+                });
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        };
         let payload = reply
             .payload()
             .map(|blob| blob.as_ref().to_vec())
@@ -140,6 +152,7 @@ impl Launcher {
         });
         let log = String::from_utf8_lossy(&log.unwrap_or_default())
             .lines()
+            .filter(|line| !is_lambdas_own(line))
             .map(str::to_string)
             .collect();
         Err(LaunchError::Function {
@@ -148,4 +161,11 @@ impl Launcher {
             log,
         })
     }
+}
+
+/// The lines with which Lambda frames what a function printed.
+fn is_lambdas_own(line: &str) -> bool {
+    ["START", "END", "REPORT"]
+        .iter()
+        .any(|word| line.starts_with(&format!("{word} RequestId: ")))
 }

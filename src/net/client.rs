@@ -50,6 +50,8 @@ pub struct Pack {
     shared: Arc<Shared>,
     /// Whether each rank has its comm.
     taken: Vec<AtomicBool>,
+    /// Whether the switch was told that the pack leaves.
+    leaving: AtomicBool,
     reading: JoinHandle<()>,
     sending: Sending,
 }
@@ -136,6 +138,7 @@ impl Pack {
         Ok(Pack {
             shared,
             taken: (0..span.ranks).map(|_| AtomicBool::new(false)).collect(),
+            leaving: AtomicBool::new(false),
             reading,
             sending,
         })
@@ -151,22 +154,30 @@ impl Pack {
         Comm::new(self.shared.clone(), self.shared.span.first_rank + index)
     }
 
-    /// Ends every wait of the pack's ranks, now and later: one of them failed.
-    pub fn interrupt(&self) {
+    /// One of the pack's ranks failed: the switch is told why at once, and every wait of the others ends, now and later.
+    pub fn fail(&self, failure: &str) {
         self.shared
             .explain("another rank of this pack failed".into());
+        // What others still send would come after the leave.
         self.shared.outbox.interrupt();
+        self.say_leave(Some(failure.to_string()));
         self.shared.close_mailboxes();
     }
 
-    /// Says that the pack is done, or why its program failed; waits for the answer and closes. Messages that were sent
+    fn say_leave(&self, failure: Option<String>) {
+        if !self.leaving.swap(true, Ordering::Relaxed) {
+            let failure = failure.map(cut_reason);
+            self.shared.outbox.push(Leave { failure }.to_frame(false));
+        }
+    }
+
+    /// Says that the pack is done, or why its program failed unless [`Pack::fail`] has said so; waits for the answer and closes. Messages that were sent
     /// before may still wait for slow receivers: as long as the switch lives, a pack that is done waits with them until
     /// its deadline, and one that failed for a short time.
     ///
     /// # Errors
     /// When the connection or the job ended first, which an orderly end does not.
     pub async fn leave(mut self, failure: Option<String>) -> Result<(), LinkError> {
-        let failure = failure.map(cut_reason);
         let mut patience = LOST_AFTER;
         if failure.is_none() {
             let left = self
@@ -175,7 +186,7 @@ impl Pack {
                 .saturating_duration_since(std::time::Instant::now());
             patience = patience.max(left);
         }
-        self.shared.outbox.push(Leave { failure }.to_frame(false));
+        self.say_leave(failure);
         // It ends by itself when the switch is silent.
         let answered = timeout(patience, &mut self.reading).await;
         self.shared.explain("the pack has left the job".into());

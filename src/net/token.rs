@@ -4,6 +4,7 @@
 //! makes one token for itself and one for each start of a pack, bound to the job, the ranks, the incarnation and an
 //! expiry. The switch keeps no table of tokens: it makes the same one again and compares in constant time.
 
+use crate::random;
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
@@ -40,7 +41,7 @@ impl Secret {
 
     /// A fresh secret, for a switch in the driver's own process.
     pub fn random() -> Secret {
-        Secret(random_bytes::<32>().to_vec())
+        Secret(random::bytes::<32>().to_vec())
     }
 
     /// The key of one job.
@@ -62,13 +63,13 @@ pub struct JobId(pub [u8; 16]);
 impl JobId {
     /// A fresh id.
     pub fn random() -> JobId {
-        JobId(random_bytes())
+        JobId(random::bytes())
     }
 }
 
 impl fmt::Display for JobId {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&random::to_hex(&self.0))
     }
 }
 
@@ -76,20 +77,6 @@ impl fmt::Debug for JobId {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "JobId({self})")
     }
-}
-
-/// Parses 2·N hexadecimal digits, as ids and codes are written in events.
-pub fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
-    if digits.len() != 2 * N {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        let digit = |at: usize| (pair[at] as char).to_digit(16);
-        *byte = (digit(0)? * 16 + digit(1)?) as u8;
-    }
-    Some(bytes)
 }
 
 /// What tokens of one job are made with.
@@ -172,12 +159,6 @@ fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-fn random_bytes<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).expect("the system's random numbers are there");
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,13 +199,5 @@ mod tests {
     fn a_secret_is_never_printed_and_a_short_one_is_refused() {
         assert_eq!(format!("{:?}", Secret::random()), "Secret(..)");
         assert_eq!(Secret::new("  short\n").err(), Some(ShortSecret(5)));
-    }
-
-    #[test]
-    fn ids_are_written_and_read_as_hexadecimal() {
-        let id = JobId::random();
-        assert_eq!(parse_hex(&id.to_string()), Some(id.0));
-        assert_eq!(parse_hex::<2>("zz00"), None);
-        assert_eq!(parse_hex::<2>("001"), None);
     }
 }

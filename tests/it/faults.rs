@@ -17,7 +17,8 @@ use lswitch::net::driver_link::{DriverLink, News};
 use lswitch::net::link::{LinkError, dial};
 use lswitch::net::message::{Hello, Refusal, Role, Span};
 use lswitch::net::server;
-use lswitch::net::token::{Bearer, JobId, Secret, Token, parse_hex};
+use lswitch::net::token::{Bearer, JobId, Secret, Token};
+use lswitch::random::parse_hex;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 

@@ -785,7 +785,7 @@ async fn an_interrupt_ends_every_wait_of_a_pack_and_the_driver_hears_why_it_leav
         }
     };
     within(15, "filling up", stuck).await;
-    pack.interrupt();
+    pack.fail("rank 3: it broke");
     let ended = async { [receiving.await, summing.await, sending.await] };
     for outcome in within(2, "the interrupted waits", ended).await {
         let error: CommError = outcome.expect("no panic").expect_err("it was interrupted");

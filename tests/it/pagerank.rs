@@ -431,3 +431,43 @@ fn all_ranks_are_written_with_17_digits_and_the_result_names_the_files() {
         assert_eq!(&result[key], value, "{key}");
     }
 }
+
+#[test]
+fn an_earlier_result_stays_until_there_are_new_ranks() {
+    let place = Place::new();
+    place.small_graph();
+    place
+        .lswitch("invoke pagerank --graph graph --output ranks")
+        .ok();
+    place.write("ranks/part-list.tsv", "mine");
+    let earlier = place.output("ranks");
+    place
+        .lswitch("invoke pagerank --graph graph --output ranks --overwrite --switch 127.0.0.1:1")
+        .env("LSWITCH_SECRET", "0123456789abcdef")
+        .within_s(60)
+        .end()
+        .fails_with(1);
+    assert!(place.output("ranks") == earlier, "the old result is whole");
+    assert!(place.path("ranks/result.json").exists());
+
+    place
+        .lswitch("preprocess graph.txt --parts 2 --out graph")
+        .ok();
+    place
+        .lswitch("invoke pagerank --graph graph --output ranks --overwrite")
+        .ok();
+    let files: Vec<String> = place.output("ranks").files.into_keys().collect();
+    assert_eq!(files, ["part-00000.tsv", "part-00001.tsv", "part-list.tsv"]);
+}
+
+#[test]
+fn an_empty_variable_is_as_none() {
+    let place = Place::new();
+    place.small_graph();
+    place
+        .lswitch("invoke pagerank --graph graph")
+        .env("LSWITCH_SWITCH", "")
+        .env("LSWITCH_FUNCTION", "")
+        .env("LSWITCH_HOME", "")
+        .ok();
+}

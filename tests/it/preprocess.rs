@@ -199,6 +199,41 @@ fn a_preprocess_that_succeeds_takes_the_place_of_the_graph_that_was_there() {
     assert_eq!(summary["vertices"], 3);
 }
 
+#[test]
+fn files_that_are_nobodys_parts_are_left_alone() {
+    let place = Place::new();
+    place.small_graph();
+    place.write("graph/parts/movie.mkv.part", "half a film");
+    place.write("graph/parts/0123-00000.part", "a run that is under way");
+    place
+        .lswitch("preprocess graph.txt --parts 2 --out graph")
+        .ok();
+    for (name, content) in [
+        ("movie.mkv.part", "half a film"),
+        ("0123-00000.part", "a run that is under way"),
+    ] {
+        let kept = fs::read_to_string(place.path("graph/parts").join(name));
+        assert_eq!(kept.expect("it is still there"), content);
+    }
+}
+
+#[test]
+fn two_runs_at_once_into_one_store_leave_one_whole_graph() {
+    let place = Place::new();
+    place.small_graph();
+    for _ in 0..5 {
+        let command = "preprocess graph.txt --parts 8 --out both";
+        let runs = [
+            place.lswitch(command).start(),
+            place.lswitch(command).start(),
+        ];
+        runs.into_iter().for_each(|run| drop(run.wait().ok()));
+        place
+            .lswitch("invoke pagerank --graph both --workers 2")
+            .ok();
+    }
+}
+
 /// The paths of all parts in a graph store, below it.
 fn parts(place: &Place, store: &str) -> Vec<String> {
     let manifest = fs::read(place.path(store).join("manifest.json")).expect("it is a graph");
@@ -210,13 +245,10 @@ fn parts(place: &Place, store: &str) -> Vec<String> {
         .map(|part| part["key"].as_str().expect("a key").to_owned())
         .collect();
     let mut found = Vec::new();
-    for run in fs::read_dir(place.path(store).join("parts")).expect("it has parts") {
-        let run = run.expect("a folder can be read").path();
-        for part in fs::read_dir(&run).expect("a folder can be read") {
-            let part = part.expect("a folder can be read").path();
-            let key = part.strip_prefix(place.path(store)).expect("it is in it");
-            found.push(key.to_string_lossy().into_owned());
-        }
+    for part in fs::read_dir(place.path(store).join("parts")).expect("it has parts") {
+        let part = part.expect("a folder can be read").path();
+        let key = part.strip_prefix(place.path(store)).expect("it is in it");
+        found.push(key.to_string_lossy().into_owned());
     }
     found.sort();
     assert_eq!(found, named, "parts that the manifest does not name");

@@ -22,6 +22,35 @@ fn output(server: &S3Server, folder: &Path, prefix: &str) -> Output {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_on_this_machine_use_the_profile_that_the_driver_was_given() {
+    let place = Place::new();
+    let server = s3_server(&place.path("s3")).await;
+    place.small_graph();
+    let (endpoint, key, secret) = (&server.endpoint, &server.access_key, &server.secret_key);
+    place.write(
+        "home/.aws/config",
+        format!("[profile work]\nregion = eu-west-3\nendpoint_url = {endpoint}\n"),
+    );
+    place.write(
+        "home/.aws/credentials",
+        format!("[work]\naws_access_key_id = {key}\naws_secret_access_key = {secret}\n"),
+    );
+    let graph = format!("s3://{}/graph", server.bucket);
+    place
+        .lswitch(&format!(
+            "preprocess graph.txt --parts 4 --out {graph} --profile work"
+        ))
+        .ok();
+    place
+        .lswitch(&format!("invoke pagerank --graph {graph} --profile work"))
+        .ok();
+    place
+        .lswitch(&format!("invoke pagerank --graph {graph}"))
+        .env("AWS_PROFILE", "work")
+        .ok();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_on_s3_gives_what_it_gives_on_directories() {
     let place = Place::new();
     let folder = place.path("s3");

@@ -22,8 +22,9 @@ use lswitch::net::message::{
 use lswitch::net::outbox::HIGH_WATER;
 use lswitch::net::server::CONNECTIONS_MAX;
 use lswitch::net::switch::{HELLO_WITHIN_MS, JOBS_MAX};
-use lswitch::net::token::{Bearer, JobId, Secret, parse_hex};
+use lswitch::net::token::{Bearer, JobId, Secret};
 use lswitch::net::{HEARTBEAT_MS, LOST_AFTER_MS};
+use lswitch::random::parse_hex;
 use proptest::prelude::*;
 use serde_json::Value;
 use std::collections::BTreeSet;

@@ -7,14 +7,11 @@ use crate::graph::{Dangling, Manifest, rank_parts};
 use crate::job::driver::{JobOutcome, JobSpec};
 use crate::job::pagerank::{
     self, Arguments, ITERATIONS_DEFAULT, ITERATIONS_MAX_DEFAULT, Outcome, PROGRAM, TOP_MAX,
-    open_graph, output_key,
+    earlier_output, finish_output, open_graph,
 };
 use crate::store::Store;
 use anyhow::anyhow;
 use serde_json::{Value, json};
-
-/// The object that is written last to an output store, and names what it vouches for.
-const RESULT_KEY: &str = "result.json";
 
 /// Compute PageRank over a graph store
 #[derive(Debug, clap::Args)]
@@ -74,12 +71,12 @@ impl PagerankArgs {
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
         self.check()?;
         block_on(async {
-            let graph = self.fleet.open_store(&self.graph).await?;
+            let graph = self.fleet.open_store("--graph", &self.graph).await?;
             let manifest = open_graph(&graph).await?;
             let parts = manifest.parts.len() as u32;
             let ranks = self.fleet.workers.unwrap_or(parts);
             rank_parts(parts, ranks).map_err(|error| UsageError(error.to_string()))?;
-            let store = self.fleet.open_store(&self.fleet.store).await?;
+            let store = self.fleet.open_store("--store", &self.fleet.store).await?;
             let output = match &self.output {
                 Some(location) => Some(self.open_output(location).await?),
                 None => None,
@@ -97,12 +94,7 @@ impl PagerankArgs {
                 pagerank::collect(&job.results, self.top).map_err(|error| anyhow!(error))?;
             let summary = self.summary(&manifest, &job, &outcome, output.as_ref());
             if let Some(output) = &output {
-                let files: Vec<String> = (0..parts).map(output_key).collect();
-                let mut result = summary.clone();
-                result["files"] = json!(files);
-                output
-                    .put(RESULT_KEY, serde_json::to_vec_pretty(&result)?.into())
-                    .await?;
+                finish_output(output, parts, summary.clone()).await?;
             }
             if self.json {
                 print_json(&summary)
@@ -165,27 +157,16 @@ impl PagerankArgs {
         })
     }
 
-    /// Results that are there are neither mixed with new ones nor lost without being asked for.
+    /// Results that are there are not replaced without being asked for.
     async fn open_output(&self, location: &str) -> anyhow::Result<Store> {
-        let output = self.fleet.open_store(location).await?;
-        let old: Vec<String> = output
-            .list("")
-            .await?
-            .into_iter()
-            .map(|entry| entry.key)
-            .filter(|key| key == RESULT_KEY || (key.starts_with("part-") && key.ends_with(".tsv")))
-            .collect();
-        if !old.is_empty() && !self.overwrite {
+        let output = self.fleet.open_store("--output", location).await?;
+        let earlier = earlier_output(&output).await?.len();
+        if earlier > 0 && !self.overwrite {
             let what = format!(
-                "{} holds {} files of an earlier result; give --overwrite, or another --output",
-                output.url(),
-                old.len()
+                "{} holds {earlier} files of an earlier result; give --overwrite, or another --output",
+                output.url()
             );
             return Err(UsageError(what).into());
-        }
-        // The result goes first: without it the parts count for nothing.
-        for key in old.iter().rev() {
-            output.delete(key).await?;
         }
         Ok(output)
     }

@@ -88,7 +88,7 @@ pub fn print(data: impl Display) -> anyhow::Result<()> {
 /// Writes a table of two columns to stdout.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_facts(facts: &[(&str, String)]) -> anyhow::Result<()> {
     let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let lines: String = facts
@@ -101,7 +101,7 @@ pub fn print_facts(facts: &[(&str, String)]) -> anyhow::Result<()> {
 /// Writes a JSON value and a line end to stdout.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(value: &serde_json::Value) -> anyhow::Result<()> {
     print(format!("{value}\n"))
 }

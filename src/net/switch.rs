@@ -4,17 +4,18 @@
 //! [`Switch::disconnected`] when a socket ends and [`Switch::tick`] once a second, and does what the actions say. Jobs
 //! see nothing of each other: every frame is looked up through its own connection's job.
 
-use crate::net::collective::{CollectiveError, Collectives};
-use crate::net::frame::{
-    DRIVER, FIRST_CHUNK_LEN, FLAG_FIRST, Frame, Header, PROTOCOL, RANKS_MAX, SWITCH, kind,
-};
+mod job;
+
+use crate::net::collective::CollectiveError;
+use crate::net::frame::{DRIVER, Frame, Header, PROTOCOL, RANKS_MAX, SWITCH, kind};
 use crate::net::message::{
     Abort, Control, End, Hello, Leave, MessageError, Notice, Refusal, Refused, Role, Span, Start,
     Welcome, bare_frame, cut_reason,
 };
 use crate::net::token::{JobId, Secret};
 use crate::net::{HEARTBEAT_MS, LOST_AFTER_MS};
-use std::collections::{BTreeMap, HashMap};
+use job::{Job, Pack};
+use std::collections::HashMap;
 
 /// Time in which a new connection must have said a valid hello, in milliseconds: one clock from accept, not per read.
 pub const HELLO_WITHIN_MS: u64 = 2_000;
@@ -62,30 +63,7 @@ enum Who {
     Pack(Span),
 }
 
-struct Job {
-    release: String,
-    epoch: u32,
-    size: u32,
-    driver: ConnectionId,
-    /// Joined packs by their first rank.
-    packs: BTreeMap<u32, Pack>,
-    /// The connection of each rank; what routing looks up.
-    routes: Vec<Option<ConnectionId>>,
-    joined: u32,
-    begun: bool,
-    /// A pack was lost or failed: the driver knows the cause and will end the job.
-    failed: bool,
-    collectives: Collectives,
-    messages: u64,
-    bytes: u64,
-}
-
-struct Pack {
-    span: Span,
-    incarnation: u32,
-    connection: ConnectionId,
-}
-
+/// A code, and the reason for people.
 type Refuse = (Refusal, String);
 
 impl Switch {
@@ -317,20 +295,7 @@ impl Switch {
                 format!("this switch has {JOBS_MAX} jobs, which is its most; try again later"),
             ));
         }
-        let job = Job {
-            release: hello.release.clone(),
-            epoch: 0,
-            size,
-            driver: id,
-            packs: BTreeMap::new(),
-            routes: vec![None; size as usize],
-            joined: 0,
-            begun: false,
-            failed: false,
-            collectives: Collectives::default(),
-            messages: 0,
-            bytes: 0,
-        };
+        let job = Job::new(hello.release.clone(), size, id);
         self.jobs.insert(hello.job, job);
         Ok(Who::Driver)
     }
@@ -424,16 +389,11 @@ impl Switch {
             ));
             actions.push(Action::Close(old));
         }
-        job.packs.insert(
-            span.first_rank,
-            Pack {
-                span,
-                incarnation,
-                connection: id,
-            },
-        );
-        job.routes[span.first_rank as usize..span.end() as usize].fill(Some(id));
-        job.joined += span.ranks;
+        job.add(Pack {
+            span,
+            incarnation,
+            connection: id,
+        });
         let notice = Notice::Joined { span, incarnation };
         actions.push(Action::Send(job.driver, notice.to_frame(true)));
         Ok(Who::Pack(span))
@@ -647,65 +607,6 @@ impl Switch {
                 actions.push(Action::Send(member, end.clone()));
                 actions.push(Action::Close(member));
             }
-        }
-    }
-}
-
-impl Job {
-    fn traffic(&self) -> Frame {
-        Notice::Traffic {
-            messages: self.messages,
-            bytes: self.bytes,
-        }
-        .to_frame(true)
-    }
-
-    fn route(
-        &mut self,
-        source: u32,
-        frame: Frame,
-        actions: &mut Vec<Action>,
-    ) -> Result<(), Refuse> {
-        let destination = frame.header.destination;
-        let mut payload = frame.body.len();
-        if frame.header.flags & FLAG_FIRST != 0 {
-            self.messages += 1;
-            payload = payload.saturating_sub(FIRST_CHUNK_LEN);
-        }
-        self.bytes += payload as u64;
-        if destination == DRIVER && source != DRIVER {
-            actions.push(Action::Send(self.driver, frame));
-            return Ok(());
-        }
-        match self.routes.get(destination as usize) {
-            Some(Some(connection)) => actions.push(Action::Send(*connection, frame)),
-            // A rank that left has ended its program without this message, which is not the sender's fault.
-            Some(None) => {}
-            None => {
-                return Err((
-                    Refusal::Ranks,
-                    format!(
-                        "a message to rank {destination} of a job of {} ranks",
-                        self.size
-                    ),
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    fn wrong_epoch(&self, frame: &Frame) -> Refuse {
-        let (found, epoch) = (frame.header.epoch, self.epoch);
-        (
-            Refusal::Epoch,
-            format!("a frame of epoch {found} came in epoch {epoch}"),
-        )
-    }
-
-    fn remove(&mut self, span: Span) {
-        if self.packs.remove(&span.first_rank).is_some() {
-            self.routes[span.first_rank as usize..span.end() as usize].fill(None);
-            self.joined -= span.ranks;
         }
     }
 }

@@ -46,7 +46,7 @@ pub struct PagerankArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     top: usize,
 
-    /// Write all ranks to this store: part-NNNNN.tsv with id<TAB>rank, and result.json last
+    /// Write all ranks to this store: part-NNNNN.tsv with id, tab and rank a line, and result.json last
     #[arg(long, value_name = "STORE")]
     output: Option<String>,
 

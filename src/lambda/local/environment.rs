@@ -20,9 +20,10 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::random;
+
 use super::decision::EnvironmentId;
 use super::function::LocalFunction;
-use super::invocation::{random_bytes, to_hex};
 use super::log::{Log, LogSink, utc_date};
 use super::memory;
 use super::message::{Call, Message};
@@ -279,7 +280,7 @@ fn command(
     let (year, month, day) = utc_date(SystemTime::now());
     let stream = format!(
         "{year}/{month:02}/{day:02}/[$LATEST]{}",
-        to_hex(&random_bytes::<16>())
+        random::to_hex(&random::bytes::<16>())
     );
     command
         .env("AWS_REGION", region)

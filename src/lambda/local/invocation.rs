@@ -1,5 +1,6 @@
 //! An invocation: its id, how it ends, and what its caller is told.
 
+use crate::random;
 use std::fmt;
 
 use bytes::Bytes;
@@ -16,10 +17,10 @@ pub(super) struct RequestId(pub(super) String);
 
 impl RequestId {
     pub(super) fn random() -> RequestId {
-        let mut bytes = random_bytes::<16>();
+        let mut bytes = random::bytes::<16>();
         bytes[6] = (bytes[6] & 0x0f) | 0x40; // version 4: random
         bytes[8] = (bytes[8] & 0x3f) | 0x80; // variant 1
-        let hex = to_hex(&bytes);
+        let hex = random::to_hex(&bytes);
         RequestId(format!(
             "{}-{}-{}-{}-{}",
             &hex[..8],
@@ -35,18 +36,6 @@ impl fmt::Display for RequestId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
-}
-
-/// Random bytes for ids that must not collide; nothing here is a secret.
-pub(super) fn random_bytes<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)
-        .expect("the system's random source works on every system Lambda clients run on");
-    bytes
-}
-
-pub(super) fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// How an invocation that was started ended.

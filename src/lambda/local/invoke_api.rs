@@ -19,11 +19,12 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::random;
+
 use super::body::{BodyError, read_body};
 use super::function::{LocalFunction, is_function_name};
 use super::invocation::{
-    EVENT_PAYLOAD_BYTES_MAX, Outcome, Refusal, RequestId, SYNC_PAYLOAD_BYTES_MAX, random_bytes,
-    to_hex,
+    EVENT_PAYLOAD_BYTES_MAX, Outcome, Refusal, RequestId, SYNC_PAYLOAD_BYTES_MAX,
 };
 use super::message::{Answer, Invocation, Message, Work};
 
@@ -262,7 +263,10 @@ fn new_trace() -> String {
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
         .as_secs();
-    let (root, parent) = (to_hex(&random_bytes::<12>()), to_hex(&random_bytes::<8>()));
+    let (root, parent) = (
+        random::to_hex(&random::bytes::<12>()),
+        random::to_hex(&random::bytes::<8>()),
+    );
     format!("Root=1-{seconds:08x}-{root};Parent={parent};Sampled=0")
 }
 

@@ -16,12 +16,12 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::random;
+
 use super::body::{BodyError, WholeBody, read_body};
 use super::decision::{EnvironmentId, Misuse, Subscriptions};
 use super::function::LocalFunction;
-use super::invocation::{
-    Outcome, RequestId, SYNC_PAYLOAD_BYTES_MAX, error_body, random_bytes, to_hex,
-};
+use super::invocation::{Outcome, RequestId, SYNC_PAYLOAD_BYTES_MAX, error_body};
 use super::message::{Call, Done, ExtensionEvent, Handed, Message};
 
 /// A body may take as long as the longest invocation, whose deadline ends it sooner.
@@ -266,7 +266,7 @@ async fn register(State(api): State<Api>, headers: HeaderMap, body: Body) -> Res
         Ok(wants) => wants,
         Err(problem) => return refuse(StatusCode::BAD_REQUEST, "InvalidRequestFormat", &problem),
     };
-    let extension = to_hex(&random_bytes::<16>());
+    let extension = random::to_hex(&random::bytes::<16>());
     let registered = extension.clone();
     match api
         .ask(|done| Call::Register {

@@ -258,20 +258,7 @@ pub trait Control: Serialize + DeserializeOwned {
     fn to_frame(&self, from_switch: bool) -> Frame {
         let body = codec::encode::<CONTROL_MAX>(self)
             .expect("control messages are bounded where they are made");
-        let (source, destination) = if from_switch {
-            (SWITCH, DRIVER)
-        } else {
-            (DRIVER, SWITCH)
-        };
-        Frame::new(
-            Header {
-                kind: Self::KIND,
-                source,
-                destination,
-                ..Header::default()
-            },
-            body.into(),
-        )
+        control_frame(Self::KIND, body.into(), from_switch)
     }
 
     /// Reads the message from a frame's body.
@@ -326,18 +313,20 @@ pub fn cut_reason(mut reason: String) -> String {
 
 /// A frame without a body: heartbeats and the answer to a leave.
 pub fn bare_frame(kind: u8, from_switch: bool) -> Frame {
+    control_frame(kind, Bytes::new(), from_switch)
+}
+
+fn control_frame(kind: u8, body: Bytes, from_switch: bool) -> Frame {
     let (source, destination) = if from_switch {
         (SWITCH, DRIVER)
     } else {
         (DRIVER, SWITCH)
     };
-    Frame::new(
-        Header {
-            kind,
-            source,
-            destination,
-            ..Header::default()
-        },
-        Bytes::new(),
-    )
+    let header = Header {
+        kind,
+        source,
+        destination,
+        ..Header::default()
+    };
+    Frame::new(header, body)
 }

@@ -35,7 +35,8 @@ use traffic::Window;
 
 /// The client side of every system: one process, two threads.
 const CLIENT_THREADS: usize = 2;
-const WARM_UP: Duration = Duration::from_millis(300);
+/// Long enough for a few rounds of the largest messages, whose first touch of memory is slow.
+const WARM_UP: Duration = Duration::from_millis(500);
 
 /// Compare lswitch with nats, redis, Open MPI and bare relays on this machine
 ///
@@ -73,7 +74,10 @@ enum ChildCommand {
         port: u16,
     },
     #[command(hide = true)]
-    Worker { arguments: Vec<String> },
+    Worker {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -222,7 +226,9 @@ async fn measure(
         }
         Err(error) if error.is::<lswitch::NotBuilt>() => {
             samples.absent(case, system, Absence::NotBuilt);
-            samples.note(format!("{} is not built: {}", system.name(), case.name()));
+            samples.note(
+                "lswitch: rows that are not built are functions of bench/src/lswitch.rs".into(),
+            );
         }
         Err(error) => {
             samples.absent(case, system, Absence::Failed);

@@ -1,7 +1,7 @@
 //! nats-server with async-nats: one connection and one subject a client.
 //!
-//! The connection's own task writes when its queue of commands is empty, so a flush a round would only wait; the one
-//! flush is that of the subscription.
+//! The connection's own task writes when its queue of commands is empty, so a flush a round would only wait: it cost up
+//! to a tenth of the rate. A lone message is flushed.
 
 use crate::child::{self, Server};
 use crate::peer::Peer;
@@ -60,6 +60,8 @@ impl Peer for Nats {
         let client = async_nats::ConnectOptions::new()
             .skip_subject_validation(true)
             .read_buffer_capacity(u16::MAX)
+            // The server ends with the measurement: nobody has to look for it in the next one.
+            .max_reconnects(1)
             .connect(server.address.to_string())
             .await?;
         let mut messages = client.subscribe(subject(number)).await?;
@@ -94,6 +96,10 @@ impl Sender for NatsSender {
             }
             let subject = self.subjects[number as usize].clone();
             self.client.publish(subject, payload.clone()).await?;
+        }
+        // A lone message is waited for at the other end; measured, this takes a tenth off the round trip of 64 B.
+        if to.len() == 1 {
+            self.client.flush().await?;
         }
         Ok(())
     }

@@ -48,15 +48,9 @@ pub fn text(samples: &Samples, targets: &[Target], sections: &[Section]) -> Stri
                 });
             row.push(main.map_or("".into(), |ratio| format!("{:.2}x", ratio.median)));
             if let Some(absence) = samples.absence(case, system)
-                && samples.of(case, system, Metric::P50).next().is_none()
-                && samples
-                    .of(case, system, Metric::MessagesPerSecond)
-                    .next()
-                    .is_none()
-                && samples
-                    .of(case, system, Metric::MemoryPerConnection)
-                    .next()
-                    .is_none()
+                && METRICS
+                    .iter()
+                    .all(|metric| samples.median(case, system, *metric).is_none())
             {
                 row[2] = crate::target::Verdict::Absent(absence).name().into();
             }

@@ -209,3 +209,79 @@ impl Verdict {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::samples::Sample;
+
+    const CASE: Case = Case::AllToAll(64);
+
+    fn target(over: Over, bound: Bound) -> Target {
+        Target {
+            case: CASE,
+            metric: Metric::CpuPerMessage,
+            over,
+            bound,
+        }
+    }
+
+    fn samples(rounds: &[[f64; 3]]) -> Samples {
+        let mut samples = Samples::default();
+        for (round, values) in rounds.iter().enumerate() {
+            for (system, value) in [System::Lswitch, RELAYS[0], RELAYS[1]]
+                .into_iter()
+                .zip(values)
+            {
+                let metric = Metric::CpuPerMessage;
+                samples.add(Sample {
+                    round,
+                    case: CASE,
+                    system,
+                    metric,
+                    value: *value,
+                });
+            }
+        }
+        samples
+    }
+
+    #[test]
+    fn the_better_relay_is_the_better_one_of_each_round() {
+        let samples = samples(&[[1.0, 2.0, 4.0], [1.0, 8.0, 4.0], [9.0, 3.0, 3.0]]);
+        let measured = target(Over::BetterRelay, Bound::None)
+            .measured(&samples)
+            .unwrap();
+        assert_eq!(
+            (measured.low, measured.median, measured.high),
+            (0.25, 0.5, 3.0)
+        );
+    }
+
+    #[test]
+    fn a_ratio_is_judged_by_its_median_and_a_plain_figure_by_its_largest() {
+        let samples = samples(&[[1.0, 2.0, 4.0], [1.0, 8.0, 4.0], [9.0, 3.0, 3.0]]);
+        let ratio = target(Over::BetterRelay, Bound::AtMost(0.6));
+        assert_eq!(ratio.verdict(&samples), Verdict::Ok);
+        assert_eq!(
+            target(Over::Nothing, Bound::AtMost(8.0)).verdict(&samples),
+            Verdict::Short
+        );
+    }
+
+    #[test]
+    fn a_target_without_figures_says_whose_are_missing() {
+        let mut samples = Samples::default();
+        samples.absent(CASE, System::Nats, Absence::Skipped);
+        let over_nats = target(Over::One(System::Nats), Bound::AtLeast(3.0));
+        assert_eq!(
+            over_nats.verdict(&samples),
+            Verdict::Absent(Absence::Skipped)
+        );
+        samples.absent(CASE, System::Lswitch, Absence::NotBuilt);
+        assert_eq!(
+            over_nats.verdict(&samples),
+            Verdict::Absent(Absence::NotBuilt)
+        );
+    }
+}

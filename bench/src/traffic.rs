@@ -131,7 +131,7 @@ pub async fn all_to_all<S: Sender, R: Receiver>(
             count.clone(),
         ));
     }
-    bounded(window, async {
+    let traffic = bounded(window, async {
         tokio::select! {
             traffic = watch(server, &counts, size, window) => traffic,
             Some(ended) = tasks.join_next() => {
@@ -140,7 +140,10 @@ pub async fn all_to_all<S: Sender, R: Receiver>(
             }
         }
     })
-    .await
+    .await;
+    // The clients go before the server does, so that none sees it leave.
+    tasks.shutdown().await;
+    traffic
 }
 
 async fn client<S: Sender, R: Receiver>(
@@ -201,11 +204,13 @@ pub async fn ping_pong<S: Sender, R: Receiver>(
             }
         }
     });
-    bounded(window, async {
+    let latency = bounded(window, async {
         let ended = tasks.join_next().await.context("no client")?;
         Latency::of(ended??)
     })
-    .await
+    .await;
+    tasks.shutdown().await;
+    latency
 }
 
 async fn bounded<T>(window: Window, work: impl Future<Output = Result<T>>) -> Result<T> {

@@ -6,7 +6,7 @@ LSWITCH := $(TARGET)/debug/lswitch
 DEMO    := $(TARGET)/demo
 PARTS   ?= 4
 
-.PHONY: help demo test check fmt lint docs build release clean
+.PHONY: help demo test check bench-switch fmt lint docs build release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -24,6 +24,9 @@ test: ## The whole test suite; graphs from LSWITCH_DATA or ../shared/data
 	cargo test
 
 check: test fmt lint docs ## What CI runs
+
+bench-switch: ## lswitch beside nats, redis, Open MPI and bare relays; ARGS="--only packs --rounds 3"
+	cargo run --release -p lswitch-bench -- $(ARGS)
 
 fmt: ## Is everything formatted?
 	cargo fmt --all --check

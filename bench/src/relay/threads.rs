@@ -5,6 +5,7 @@
 use super::{HEADER, parse};
 use anyhow::Result;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, RwLock};
@@ -43,11 +44,14 @@ fn forward(mut stream: TcpStream, routes: &Routes) -> io::Result<()> {
             end += read(&mut stream, &mut buffer[end..])?;
             continue;
         };
-        if !known.contains_key(&to) {
-            let route = routes.read().expect("no holder panics").get(&to).cloned();
-            known.insert(to, route.ok_or(io::ErrorKind::NotFound)?);
-        }
-        let mut destination = known[&to].lock().map_err(|_| io::ErrorKind::BrokenPipe)?;
+        let route = match known.entry(to) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let route = routes.read().expect("no holder panics").get(&to).cloned();
+                new.insert(route.ok_or(io::ErrorKind::NotFound)?)
+            }
+        };
+        let mut destination = route.lock().map_err(|_| io::ErrorKind::BrokenPipe)?;
         let mut rest = HEADER + length;
         loop {
             let piece = rest.min(end - start);

@@ -4,6 +4,7 @@ use super::{HEADER, parse};
 use anyhow::Result;
 use bytes::{Bytes, BytesMut};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io;
 use std::sync::{Arc, RwLock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -55,14 +56,17 @@ async fn read(stream: TcpStream, routes: Routes) -> io::Result<()> {
     let mut known: HashMap<u32, Arc<Route>> = HashMap::new();
     loop {
         let (to, frame) = frame(&mut reader, &mut buffer).await?;
-        if !known.contains_key(&to) {
-            let route = routes.read().expect("no holder panics").get(&to).cloned();
-            known.insert(to, route.ok_or(io::ErrorKind::NotFound)?);
-        }
+        let route = match known.entry(to) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let route = routes.read().expect("no holder panics").get(&to).cloned();
+                new.insert(route.ok_or(io::ErrorKind::NotFound)?)
+            }
+        };
         let bytes = frame.len().min(ROOM) as u32;
-        let room = known[&to].room.acquire_many(bytes).await;
+        let room = route.room.acquire_many(bytes).await;
         room.expect("never closed").forget();
-        let _ = known[&to].queue.send(frame);
+        let _ = route.queue.send(frame);
     }
 }
 

@@ -47,14 +47,14 @@ impl Invoke {
 
 /// Where a job runs; the same for every job.
 #[derive(Debug, clap::Args)]
-struct FleetArgs {
+pub(super) struct FleetArgs {
     /// How many workers (ranks); as many as the graph has parts if not given
     #[arg(long, value_name = "N")]
-    workers: Option<u32>,
+    pub(super) workers: Option<u32>,
 
     /// Workers that share one function instance, as threads with one connection
     #[arg(long, value_name = "P", default_value_t = 1)]
-    workers_per_function: u32,
+    pub(super) workers_per_function: u32,
 
     /// Function on AWS to run the workers; without it they run on this machine, in a local Lambda
     #[arg(long, value_name = "NAME", env = "LSWITCH_FUNCTION")]
@@ -71,7 +71,7 @@ struct FleetArgs {
         default_value = "./.lswitch",
         env = "LSWITCH_STORE"
     )]
-    store: String,
+    pub(super) store: String,
 
     /// Give the job up after so many seconds
     #[arg(long, value_name = "SECONDS")]
@@ -86,7 +86,20 @@ struct Fleet {
     launcher: Launcher,
     switch: SwitchAccess,
     local: Option<LocalLambda>,
-    own_switch: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    own_switch: OwnSwitch,
+}
+
+/// A switch in this process, if there is one.
+pub(super) struct OwnSwitch(Option<(oneshot::Sender<()>, JoinHandle<()>)>);
+
+impl OwnSwitch {
+    /// Ends it.
+    pub(super) async fn stop(self) {
+        if let Some((stop, serving)) = self.0 {
+            let _ = stop.send(());
+            let _ = serving.await;
+        }
+    }
 }
 
 impl FleetArgs {
@@ -95,12 +108,12 @@ impl FleetArgs {
     }
 
     /// The function that was named; an empty variable names none.
-    fn function(&self) -> Option<&str> {
+    pub(super) fn function(&self) -> Option<&str> {
         self.function.as_deref().filter(|name| !name.is_empty())
     }
 
     /// Opens the store that `flag` gives, which the workers must be able to open too.
-    async fn open_store(&self, flag: &str, location: &str) -> anyhow::Result<Store> {
+    pub(super) async fn open_store(&self, flag: &str, location: &str) -> anyhow::Result<Store> {
         let store = Store::open(location, &self.aws_settings()).await?;
         // Functions on AWS have other disks; an endpoint of the user's own may be this machine.
         let own_endpoint = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_LAMBDA"]
@@ -116,24 +129,26 @@ impl FleetArgs {
         Ok(store)
     }
 
-    async fn start(&self, packs: usize) -> anyhow::Result<Fleet> {
+    /// The switch that was named, or one in this process.
+    pub(super) async fn switch(&self) -> anyhow::Result<(SwitchAccess, OwnSwitch)> {
         let switch = self.switch.as_ref().filter(|address| !address.is_empty());
-        let (switch, own_switch) = match switch {
+        match switch {
             Some(address) => {
                 let what = "the switch's secret is not to be found: set LSWITCH_SECRET_FILE to the file that \"lswitch serve\" uses";
                 let secret = find_secret()?.ok_or_else(|| UsageError(what.into()))?;
                 let address = address.clone();
-                (SwitchAccess { address, secret }, None)
+                Ok((SwitchAccess { address, secret }, OwnSwitch(None)))
             }
             None if self.function().is_some() => {
                 let what = "a function on AWS cannot reach a switch in this process; run \"lswitch serve\" where it can, and give --switch HOST:PORT";
-                return Err(UsageError(what.into()).into());
+                Err(UsageError(what.into()).into())
             }
-            None => {
-                let (access, own) = start_switch().await?;
-                (access, Some(own))
-            }
-        };
+            None => start_switch().await,
+        }
+    }
+
+    async fn start(&self, packs: usize) -> anyhow::Result<Fleet> {
+        let (switch, own_switch) = self.switch().await?;
         let (launcher, local) = match self.function() {
             Some(function) => (
                 Launcher::on_aws(&self.aws_settings().load().await, function),
@@ -166,6 +181,17 @@ impl FleetArgs {
 
     /// Runs a job and ends whatever was started for it, however the job ends.
     async fn drive(&self, ui: &Ui, spec: &JobSpec, measure: &str) -> anyhow::Result<JobOutcome> {
+        self.drive_with(ui, spec, measure, &mut |_| {}).await
+    }
+
+    /// The same, for who wants to hear what happens.
+    pub(super) async fn drive_with(
+        &self,
+        ui: &Ui,
+        spec: &JobSpec,
+        measure: &str,
+        hear: &mut dyn FnMut(&JobEvent),
+    ) -> anyhow::Result<JobOutcome> {
         let packs = spec.ranks.div_ceil(spec.ranks_per_pack.max(1));
         ui.say(format!(
             "{}: {} workers in {packs} function instances",
@@ -176,6 +202,7 @@ impl FleetArgs {
         let fleet = self.start(packs as usize).await?;
         let mut line = ProgressLine::new(ui, spec.ranks, packs, measure);
         let outcome = driver::run(spec, &fleet.switch, &fleet.launcher, stop, &mut |event| {
+            hear(&event);
             line.update(event)
         })
         .await;
@@ -188,12 +215,12 @@ impl FleetArgs {
         })
     }
 
-    fn timeout(&self) -> Option<Duration> {
+    pub(super) fn timeout(&self) -> Option<Duration> {
         self.timeout.map(Duration::from_secs)
     }
 }
 
-async fn start_switch() -> anyhow::Result<(SwitchAccess, (oneshot::Sender<()>, JoinHandle<()>))> {
+async fn start_switch() -> anyhow::Result<(SwitchAccess, OwnSwitch)> {
     let listener = TcpListener::bind("127.0.0.1:0")
         .await
         .context("cannot listen on loopback for the switch")?;
@@ -203,18 +230,20 @@ async fn start_switch() -> anyhow::Result<(SwitchAccess, (oneshot::Sender<()>, J
     };
     let (stop, stopped) = oneshot::channel();
     let secret = access.secret.clone();
-    let serving = tokio::spawn(server::run(listener, secret, async {
-        let _ = stopped.await;
-    }));
-    Ok((access, (stop, serving)))
+    let serving = tokio::spawn(server::run(
+        listener,
+        secret,
+        server::Limits::default(),
+        async {
+            let _ = stopped.await;
+        },
+    ));
+    Ok((access, OwnSwitch(Some((stop, serving)))))
 }
 
 impl Fleet {
     async fn stop(self) {
-        if let Some((stop, serving)) = self.own_switch {
-            let _ = stop.send(());
-            let _ = serving.await;
-        }
+        self.own_switch.stop().await;
         if let Some(local) = self.local {
             local.stop().await;
         }

@@ -1,5 +1,6 @@
 //! The command line: arguments, printing, exit codes. One file a subcommand; how anything works is below.
 
+mod bench;
 mod generate;
 mod invoke;
 mod lambda;
@@ -46,6 +47,7 @@ enum Command {
     Invoke(invoke::Invoke),
     Lambda(lambda::Lambda),
     Generate(generate::Generate),
+    Bench(bench::Bench),
     Local(local::Local),
 }
 
@@ -82,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Invoke(command) => command.run(&ui),
         Command::Lambda(command) => command.run(),
         Command::Generate(command) => command.run(&ui),
+        Command::Bench(command) => command.run(&ui),
         Command::Local(command) => command.run(&ui),
     })
 }

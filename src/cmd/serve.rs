@@ -1,5 +1,6 @@
 //! `lswitch serve`: the switch on its own.
 
+use crate::cmd::settings::parse_size;
 use crate::cmd::settings::{find_secret, make_secret};
 use crate::cmd::ui::{Ui, print_json};
 use crate::cmd::{UsageError, block_on, interrupted, raise_descriptor_limit};
@@ -26,6 +27,10 @@ pub struct Serve {
     /// Listen off loopback although the wire is not encrypted yet
     #[arg(long)]
     insecure_plaintext: bool,
+
+    /// Memory for what is under way, as 256MiB or 1GiB; senders wait when it is used up
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = memory)]
+    memory: usize,
 
     /// Print the address as JSON on stdout once it is bound
     #[arg(long)]
@@ -67,11 +72,24 @@ impl Serve {
                 "lswitch {} listens at {address}; Ctrl-C ends it",
                 crate::RELEASE
             ));
-            server::run(listener, secret, stop).await;
+            let limits = server::Limits {
+                memory: self.memory,
+            };
+            server::run(listener, secret, limits, stop).await;
             ui.say("the switch is down");
             Ok(())
         })
     }
+}
+
+/// A size of memory that a switch can work with.
+fn memory(text: &str) -> Result<usize, String> {
+    let bytes = parse_size(text)?;
+    if bytes < server::MEMORY_MIN {
+        let least = server::MEMORY_MIN >> 20;
+        return Err(format!("a switch needs at least {least}MiB"));
+    }
+    Ok(bytes)
 }
 
 fn cannot_listen(address: &str, error: io::Error) -> anyhow::Error {

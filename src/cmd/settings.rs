@@ -101,3 +101,31 @@ pub fn make_secret() -> anyhow::Result<(Secret, PathBuf)> {
     writeln!(file, "{text}")?;
     Ok((Secret::new(&text)?, path))
 }
+
+/// Bytes from a number with or without a unit: KiB, MiB, GiB (or KB, MB, GB, in thousands).
+pub fn parse_size(text: &str) -> Result<usize, String> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: usize = match unit.trim() {
+        "" | "B" => 1,
+        "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" | "K" => 1 << 10,
+        "MiB" | "M" => 1 << 20,
+        "GiB" | "G" => 1 << 30,
+        other => {
+            return Err(format!(
+                "{other:?} is no unit of bytes; use KiB, MiB or GiB"
+            ));
+        }
+    };
+    let number: usize = number
+        .parse()
+        .map_err(|_| format!("{text:?} is no size; write 64, 64KiB or 256MiB"))?;
+    number
+        .checked_mul(factor)
+        .ok_or_else(|| format!("{text} is too much"))
+}

@@ -87,6 +87,8 @@ pub enum JobEvent {
         messages: u64,
         /// Bytes.
         bytes: u64,
+        /// Processor time of the switch so far, in microseconds.
+        switch_cpu_us: u64,
     },
     /// A worker is done.
     Left(u32),
@@ -358,7 +360,10 @@ impl Watch {
         match self.watch(&mut link, cancel, tell).await {
             Ok(times) => {
                 for notice in link.leave().await {
-                    if let Notice::Traffic { messages, bytes } = notice {
+                    if let Notice::Traffic {
+                        messages, bytes, ..
+                    } = notice
+                    {
                         self.traffic = (messages, bytes);
                     }
                 }
@@ -445,9 +450,17 @@ impl Watch {
                 failure: Some(reason),
             } => return Err(self.worker_failed(span, reason)),
             Notice::Lost { span, reason } => return Err(self.worker_failed(span, reason)),
-            Notice::Traffic { messages, bytes } => {
+            Notice::Traffic {
+                messages,
+                bytes,
+                switch_cpu_us,
+            } => {
                 self.traffic = (messages, bytes);
-                tell(JobEvent::Traffic { messages, bytes });
+                tell(JobEvent::Traffic {
+                    messages,
+                    bytes,
+                    switch_cpu_us,
+                });
             }
             Notice::Started => {}
         }

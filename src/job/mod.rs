@@ -3,6 +3,7 @@
 //! This is where [`crate::net`], [`crate::graph`], [`crate::lambda`] and [`crate::store`] meet. Programs see a
 //! [`context::Context`] and nothing of sockets or Lambda's HTTP.
 
+pub mod bench;
 pub mod context;
 pub mod driver;
 pub mod pack;

@@ -26,6 +26,9 @@ use tracing::{error, info};
 /// Kept between the last wait of a rank and the end of the invocation, so that there is time to say what was waited for.
 const MARGIN: Duration = Duration::from_secs(2);
 
+/// The most switches of a job: each is a connection of every pack.
+pub const SWITCHES_MAX: usize = 16;
+
 /// The most ranks in one pack: each is a thread, and a function has at most six processors.
 pub const RANKS_PER_PACK_MAX: u32 = 256;
 
@@ -39,7 +42,10 @@ pub async fn run(event: Event, invocation: Invocation) -> Result<Value, Failure>
     let (span, deadline) = (options.span, options.deadline);
     info!(
         "job {}: {span} of {} joins at {} to run {}",
-        event.job, event.size, options.switch, program.name
+        event.job,
+        event.size,
+        options.switches.join(", "),
+        program.name
     );
     let pack = Pack::join(options)
         .await
@@ -97,12 +103,12 @@ fn prepare(event: &Event, invocation: &Invocation) -> Result<(JoinOptions, Progr
             known.join(", ")
         ))
     })?;
-    let [switch] = &event.switches[..] else {
+    if event.switches.is_empty() || event.switches.len() > SWITCHES_MAX {
         return Err(bad(format!(
-            "the event names {} switches; this release takes exactly one",
+            "the event names {} switches; a job has 1 to {SWITCHES_MAX}",
             event.switches.len()
         )));
-    };
+    }
     if event.ranks == 0 || event.ranks > RANKS_PER_PACK_MAX {
         return Err(bad(format!(
             "a pack has 1 to {RANKS_PER_PACK_MAX} ranks, not {}",
@@ -120,7 +126,7 @@ fn prepare(event: &Event, invocation: &Invocation) -> Result<(JoinOptions, Progr
         .saturating_duration_since(Instant::now());
     let margin = MARGIN.min(left / 2);
     let options = JoinOptions {
-        switch: switch.clone(),
+        switches: event.switches.clone(),
         job,
         token: Token {
             expiry_s: event.token.expiry_s,

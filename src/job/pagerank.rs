@@ -10,6 +10,7 @@ use crate::graph::{Dangling, MANIFEST_KEY, Manifest, PageRank, Part, Shard, rank
 use crate::job::context::{BlockingStore, Context};
 use crate::job::program::{Program, ProgramError};
 use crate::net::codec::{self, REPORT_MAX};
+use crate::net::element::Fold;
 use crate::store::{Store, StoreError};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -221,7 +222,9 @@ fn run(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     };
     let mut pagerank = PageRank::new(Arc::new(shard), settings)?;
 
-    let dangling = context.comm().all_reduce_sum(&[pagerank.dangling()])?;
+    let dangling = context
+        .comm()
+        .all_reduce(Fold::Sum, &[pagerank.dangling()])?;
     let mut dangling = from_fixed(dangling[0]);
     let mut delays = arguments.delay_ms.map(Delays::new);
     let (mut iterations, mut l1_change, mut converged, mut arrivals) = (0, f64::INFINITY, false, 0);
@@ -230,7 +233,7 @@ fn run(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
         let step = pagerank.update(dangling);
         let sums = context
             .comm()
-            .all_reduce_sum(&[step.l1_change, step.dangling])?;
+            .all_reduce(Fold::Sum, &[step.l1_change, step.dangling])?;
         (l1_change, dangling) = (from_fixed(sums[0]), from_fixed(sums[1]));
         iterations += 1;
         converged = arguments

@@ -1,6 +1,7 @@
 //! What every rank of a job runs: a name and a function over a [`Context`].
 
 use crate::graph::GraphError;
+use crate::job::bench;
 use crate::job::context::Context;
 use crate::job::pagerank;
 use crate::net::comm::CommError;
@@ -34,7 +35,7 @@ pub enum ProgramError {
 }
 
 /// The programs of this build.
-pub const PROGRAMS: &[Program] = &[pagerank::PROGRAM];
+pub const PROGRAMS: &[Program] = &[pagerank::PROGRAM, bench::PROGRAM];
 
 /// Finds a program by its name.
 pub fn find(name: &str) -> Option<Program> {

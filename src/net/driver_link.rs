@@ -1,12 +1,15 @@
 //! The driver's connection: it creates the job, hears what becomes of it, and ends it.
 
 use crate::net::LOST_AFTER_MS;
-use crate::net::frame::{Frame, kind};
+use crate::net::flow::{Announced, Channel, Room, Signal, Wanted, cost};
+use crate::net::frame::{DRIVER, Frame, Header, kind};
 use crate::net::link::{FrameReader, LinkError, dial, ending, write_outbox};
 use crate::net::message::{Abort, Control, Hello, Leave, Notice, Role, bare_frame, cut_reason};
 use crate::net::outbox::Outbox;
 use crate::net::reassembly::{Message, Reassembly};
 use crate::net::token::{JobId, Token};
+use bytes::Bytes;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
@@ -17,6 +20,15 @@ const ASK: Duration = Duration::from_millis(250);
 
 /// How long the switch gets to answer the driver's last word.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Bytes of messages for the driver that may be under way on credit.
+pub const DRIVER_MAILBOX: u32 = 64 << 20;
+
+/// What the driver always waits for: whatever its ranks report, under one mark.
+const REPORTS: Wanted = Wanted {
+    source: None,
+    channel: Channel { group: 0, tag: 0 },
+};
 
 /// What the driver hears.
 #[derive(Debug)]
@@ -32,6 +44,9 @@ pub struct DriverLink {
     reader: FrameReader,
     outbox: Arc<Outbox>,
     reassembly: Reassembly,
+    room: Room,
+    /// The first rank of each pack that joined.
+    packs: BTreeSet<u32>,
     tasks: [JoinHandle<()>; 2],
 }
 
@@ -47,7 +62,14 @@ impl DriverLink {
         size: u32,
         within: Duration,
     ) -> Result<DriverLink, LinkError> {
-        let hello = Hello::new(job, token, Role::Driver { size });
+        let hello = Hello::new(
+            job,
+            token,
+            Role::Driver {
+                size,
+                mailbox: DRIVER_MAILBOX,
+            },
+        );
         let (reader, write) = dial(address, &hello, Instant::now() + within).await?;
         let outbox = Arc::new(Outbox::default());
         let writer = tokio::spawn({
@@ -76,6 +98,8 @@ impl DriverLink {
             reader,
             outbox,
             reassembly: Reassembly::default(),
+            room: Room::new(DRIVER_MAILBOX, 1),
+            packs: BTreeSet::new(),
             tasks: [writer, heartbeat],
         })
     }
@@ -97,15 +121,81 @@ impl DriverLink {
                     }
                 };
             match frame.header.kind {
-                kind::NOTICE => return Ok(News::Notice(Notice::from_body(&frame.body)?)),
+                kind::NOTICE => {
+                    let notice = Notice::from_body(&frame.body)?;
+                    self.note(&notice);
+                    return Ok(News::Notice(notice));
+                }
+                kind::ANNOUNCE => self.announced(&frame),
                 kind::DATA => {
-                    if let Some((_, message)) = self.reassembly.accept(frame)? {
+                    if let Some(message) = self.reassembly.accept(frame.header, &frame.body)? {
+                        self.taken(frame.header, &message);
                         return Ok(News::Message(message));
                     }
                 }
                 kind::HEARTBEAT => {}
                 _ => return Err(ending(&frame)),
             }
+        }
+    }
+
+    fn note(&mut self, notice: &Notice) {
+        match notice {
+            Notice::Joined { span, .. } => {
+                self.packs.insert(span.first_rank);
+            }
+            Notice::Started => self.room = Room::new(DRIVER_MAILBOX, self.packs.len()),
+            _ => {}
+        }
+    }
+
+    /// A pack has a message for which it has no credit. What the driver hears it takes at once.
+    fn announced(&mut self, frame: &Frame) {
+        let mut signals = Vec::new();
+        let total = frame
+            .body
+            .first_chunk()
+            .map_or(0, |total| u64::from_le_bytes(*total));
+        let message = Announced {
+            source: frame.header.source,
+            channel: REPORTS.channel,
+            sequence: frame.header.sequence,
+            cost: cost(total as usize),
+        };
+        self.room.announced(message, Some(REPORTS), &mut signals);
+        self.signal(frame.header.epoch, signals);
+    }
+
+    fn taken(&mut self, header: Header, message: &Message) {
+        let mut signals = Vec::new();
+        // By the first rank of its pack.
+        let pack = self.packs.range(..=message.source).next_back();
+        let pack = pack.copied().unwrap_or_default();
+        let passage = self.room.arrived(message.source, pack, header.sequence);
+        self.room
+            .taken(passage, cost(message.payload.len()), &mut signals);
+        self.room.waits(REPORTS, &mut signals);
+        self.signal(header.epoch, signals);
+    }
+
+    fn signal(&self, epoch: u32, signals: Vec<Signal>) {
+        for signal in signals {
+            let (kind, destination, sequence, body) = match signal {
+                Signal::Grant { source, sequence } => (kind::GRANT, source, sequence, Bytes::new()),
+                Signal::Credit { pack, bytes } => {
+                    let body = Bytes::copy_from_slice(&bytes.to_le_bytes());
+                    (kind::CREDIT, pack, 0, body)
+                }
+            };
+            let header = Header {
+                kind,
+                epoch,
+                source: DRIVER,
+                destination,
+                sequence,
+                ..Header::default()
+            };
+            self.outbox.push(Frame::new(header, body));
         }
     }
 

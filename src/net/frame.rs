@@ -15,14 +15,22 @@ pub const PROTOCOL: u16 = 1;
 /// Length of a header in bytes.
 pub const HEADER_LEN: usize = 32;
 
-/// Length of what a message's first chunk carries ahead of its payload: total length (u64) and CRC32C (u32).
-pub const FIRST_CHUNK_LEN: usize = 12;
+/// Length of what a message's first chunk carries ahead of its payload: the message's length, a u64.
+pub const TOTAL_LEN: usize = 8;
 
-/// The largest payload of one chunk, in bytes. Longer messages travel as several chunks.
-pub const CHUNK_MAX: usize = 256 * 1024;
+/// Length of what a message's last chunk carries after its payload: the CRC32C of the message, a u32. It comes last, so
+/// that a sender computes it while the first chunks are on their way.
+pub const CHECKSUM_LEN: usize = 4;
 
-/// The largest body of any frame, in bytes.
-pub const BODY_MAX: usize = CHUNK_MAX + FIRST_CHUNK_LEN;
+/// The largest payload of one chunk, in bytes. Longer messages travel as several chunks. Small enough that a switch
+/// which passes on whole chunks holds a message up by little, and that messages interleave.
+pub const CHUNK_MAX: usize = 64 * 1024;
+
+/// The largest body of any frame, in bytes, except that of a job's start ([`crate::net::codec::CONTROL_MAX`]).
+pub const BODY_MAX: usize = CHUNK_MAX + TOTAL_LEN + CHECKSUM_LEN;
+
+/// The largest frame, in bytes.
+pub const FRAME_MAX: usize = HEADER_LEN + BODY_MAX;
 
 /// The largest message, in bytes: 4 GiB, as long as DESIGN promises.
 pub const MESSAGE_MAX: u64 = 4 << 30;
@@ -71,24 +79,26 @@ pub mod kind {
     pub const CONTRIBUTE: u8 = 0x11;
     /// Switch to pack: a collective's result.
     pub const COMBINED: u8 = 0x12;
-    /// Reserved: a large message is announced.
-    pub const ANNOUNCE: u8 = 0x20;
-    /// Reserved: credit is granted.
-    pub const CREDIT: u8 = 0x21;
+    /// Rank to rank: may I send this message, for which there is no credit?
+    pub const ANNOUNCE: u8 = 0x13;
+    /// Rank to rank: the announced message may come.
+    pub const GRANT: u8 = 0x14;
+    /// Rank to pack: messages were taken, and leave room for others.
+    pub const CREDIT: u8 = 0x15;
+    /// Both ways: counters, queues and vectors.
+    pub const STATE: u8 = 0x16;
     /// Reserved: a lost connection is resumed.
-    pub const RESUME: u8 = 0x22;
+    pub const RESUME: u8 = 0x20;
     /// Reserved: all ranks go back to a checkpoint.
-    pub const EPOCH: u8 = 0x23;
+    pub const EPOCH: u8 = 0x21;
     /// Reserved: a line of a worker's log.
-    pub const LOG: u8 = 0x24;
+    pub const LOG: u8 = 0x22;
     /// Reserved: named groups of an elastic job.
-    pub const GROUP: u8 = 0x25;
-    /// Reserved: counters, queues and vectors.
-    pub const STATE: u8 = 0x26;
+    pub const GROUP: u8 = 0x23;
 
     /// True for the kinds this version sends and understands.
     pub fn is_known(kind: u8) -> bool {
-        matches!(kind, HELLO..=ABORT | DATA..=COMBINED)
+        matches!(kind, HELLO..=ABORT | DATA..=STATE)
     }
 }
 
@@ -116,30 +126,70 @@ pub struct Header {
 }
 
 impl Header {
-    fn put(&self, out: &mut BytesMut) {
-        out.put_u8(self.kind);
-        out.put_u8(self.flags);
-        out.put_u16_le(self.group);
-        out.put_u32_le(self.epoch);
-        out.put_u32_le(self.tag);
-        out.put_u32_le(self.source);
-        out.put_u32_le(self.destination);
-        out.put_u64_le(self.sequence);
-        out.put_u32_le(self.length);
+    /// Appends the header's bytes.
+    pub fn put(&self, out: &mut impl BufMut) {
+        out.put_slice(&self.to_bytes());
     }
 
-    fn take(mut bytes: &[u8]) -> Header {
+    /// The header's bytes.
+    pub fn to_bytes(&self) -> [u8; HEADER_LEN] {
+        let mut bytes = [0; HEADER_LEN];
+        bytes[0] = self.kind;
+        bytes[1] = self.flags;
+        bytes[2..4].copy_from_slice(&self.group.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.epoch.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.tag.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.source.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.destination.to_le_bytes());
+        bytes[20..28].copy_from_slice(&self.sequence.to_le_bytes());
+        bytes[28..32].copy_from_slice(&self.length.to_le_bytes());
+        bytes
+    }
+
+    /// The header of some bytes.
+    pub fn from_bytes(bytes: &[u8; HEADER_LEN]) -> Header {
+        let u32_at = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+        };
         Header {
-            kind: bytes.get_u8(),
-            flags: bytes.get_u8(),
-            group: bytes.get_u16_le(),
-            epoch: bytes.get_u32_le(),
-            tag: bytes.get_u32_le(),
-            source: bytes.get_u32_le(),
-            destination: bytes.get_u32_le(),
-            sequence: bytes.get_u64_le(),
-            length: bytes.get_u32_le(),
+            kind: bytes[0],
+            flags: bytes[1],
+            group: u16::from_le_bytes([bytes[2], bytes[3]]),
+            epoch: u32_at(4),
+            tag: u32_at(8),
+            source: u32_at(12),
+            destination: u32_at(16),
+            sequence: u64::from(u32_at(20)) | u64::from(u32_at(24)) << 32,
+            length: u32_at(28),
         }
+    }
+
+    /// Bytes of the whole frame.
+    pub fn wire_len(&self) -> usize {
+        HEADER_LEN + self.length as usize
+    }
+
+    /// The header that `bytes` begin with, or `None` while it is incomplete. `limit` bounds the body: a peer that has
+    /// not proved itself is held to less. The body may not be there yet.
+    ///
+    /// # Errors
+    /// When the length is over `limit`, or the kind is unknown and not skippable. The stream cannot go on after that.
+    pub fn peek(bytes: &[u8], limit: usize) -> Result<Option<Header>, FrameError> {
+        let Some((header, _)) = bytes.split_first_chunk() else {
+            return Ok(None);
+        };
+        let header = Header::from_bytes(header);
+        if header.length as usize > limit {
+            return Err(FrameError::TooLong {
+                kind: header.kind,
+                length: header.length,
+                limit,
+            });
+        }
+        if !kind::is_known(header.kind) && header.flags & FLAG_SKIPPABLE == 0 {
+            return Err(FrameError::UnknownKind(header.kind));
+        }
+        Ok(Some(header))
     }
 }
 
@@ -172,17 +222,18 @@ pub enum FrameError {
         "a frame of unknown kind {0:#04x} that is not marked as skippable; the peer may be a newer lswitch"
     )]
     UnknownKind(u8),
-    /// A first chunk is too short for its total length and checksum.
-    #[error(
-        "a message's first chunk has a body of {0} bytes, too short for its length and checksum"
-    )]
-    ShortFirstChunk(usize),
+    /// A chunk is too short for the length or the checksum that its flags promise.
+    #[error("a chunk has a body of {0} bytes, too short for the message's length or checksum")]
+    ShortChunk(usize),
 }
 
 impl Frame {
     /// A frame with the body's length filled in.
     pub fn new(mut header: Header, body: Bytes) -> Frame {
-        debug_assert!(body.len() <= BODY_MAX, "a body is at most {BODY_MAX} bytes");
+        debug_assert!(
+            body.len() <= BODY_MAX || header.kind == kind::START,
+            "a body is at most {BODY_MAX} bytes"
+        );
         header.length = body.len() as u32;
         Frame { header, body }
     }
@@ -192,15 +243,10 @@ impl Frame {
         HEADER_LEN + self.body.len()
     }
 
-    /// Appends the header alone, for callers that send the body from where it lies.
-    pub fn put_header(&self, out: &mut BytesMut) {
-        self.header.put(out);
-    }
-
     /// Appends the whole frame.
-    pub fn put(&self, out: &mut BytesMut) {
+    pub fn put(&self, out: &mut impl BufMut) {
         self.header.put(out);
-        out.extend_from_slice(&self.body);
+        out.put_slice(&self.body);
     }
 
     /// Takes the next frame off `buffer`, or `None` while it is incomplete. Unknown kinds marked skippable are passed
@@ -210,28 +256,16 @@ impl Frame {
     /// When a length is over `limit`, or a kind is unknown and not skippable. The stream cannot go on after that.
     pub fn decode(buffer: &mut BytesMut, limit: usize) -> Result<Option<Frame>, FrameError> {
         loop {
-            if buffer.len() < HEADER_LEN {
+            let Some(header) = Header::peek(buffer, limit)? else {
                 return Ok(None);
-            }
-            let header = Header::take(&buffer[..HEADER_LEN]);
-            if header.length as usize > limit {
-                return Err(FrameError::TooLong {
-                    kind: header.kind,
-                    length: header.length,
-                    limit,
-                });
-            }
-            let known = kind::is_known(header.kind);
-            if !known && header.flags & FLAG_SKIPPABLE == 0 {
-                return Err(FrameError::UnknownKind(header.kind));
-            }
-            let wire_len = HEADER_LEN + header.length as usize;
+            };
+            let wire_len = header.wire_len();
             if buffer.len() < wire_len {
                 buffer.reserve(wire_len - buffer.len());
                 return Ok(None);
             }
             let mut whole = buffer.split_to(wire_len);
-            if known {
+            if kind::is_known(header.kind) {
                 whole.advance(HEADER_LEN);
                 return Ok(Some(Frame {
                     header,
@@ -242,55 +276,154 @@ impl Frame {
     }
 }
 
-/// What the first chunk of a message says of the whole.
+/// The payload of a chunk, and what the chunk says of the whole message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct FirstChunk {
-    /// The message's length in bytes.
-    pub total: u64,
-    /// CRC32C of the whole message, made by the sending rank and checked by the receiver.
-    pub crc32c: u32,
+pub struct Chunk<'a> {
+    /// Of a first chunk: the message's length in bytes.
+    pub total: Option<u64>,
+    /// This chunk's part of the message.
+    pub payload: &'a [u8],
+    /// Of a last chunk: the CRC32C of the whole message, made by the sending rank and checked by the receiver.
+    pub crc32c: Option<u32>,
 }
 
-impl FirstChunk {
-    /// Splits a first chunk's body into what it says and the payload.
+impl<'a> Chunk<'a> {
+    /// Splits the body of a data frame.
     ///
     /// # Errors
-    /// When the body is too short.
-    pub fn take(body: &mut Bytes) -> Result<FirstChunk, FrameError> {
-        if body.len() < FIRST_CHUNK_LEN {
-            return Err(FrameError::ShortFirstChunk(body.len()));
+    /// When the body is too short for what its flags promise.
+    pub fn split(flags: u8, body: &'a [u8]) -> Result<Chunk<'a>, FrameError> {
+        let short = || FrameError::ShortChunk(body.len());
+        let (mut total, mut payload, mut crc32c) = (None, body, None);
+        if flags & FLAG_FIRST != 0 {
+            let (head, rest) = payload.split_first_chunk().ok_or_else(short)?;
+            (total, payload) = (Some(u64::from_le_bytes(*head)), rest);
         }
-        Ok(FirstChunk {
-            total: body.get_u64_le(),
-            crc32c: body.get_u32_le(),
+        if flags & FLAG_LAST != 0 {
+            let (rest, tail) = payload.split_last_chunk().ok_or_else(short)?;
+            (payload, crc32c) = (rest, Some(u32::from_le_bytes(*tail)));
+        }
+        Ok(Chunk {
+            total,
+            payload,
+            crc32c,
         })
     }
 }
 
-/// The frames of one message. `route` gives everything but flags and length.
-pub fn chunks(route: Header, message: &Bytes) -> impl Iterator<Item = Frame> {
-    let total = message.len();
-    let crc32c = crc32c::crc32c(message);
-    let count = total.div_ceil(CHUNK_MAX).max(1);
-    let message = message.clone();
-    (0..count).map(move |index| {
-        let payload = message.slice(index * CHUNK_MAX..total.min((index + 1) * CHUNK_MAX));
+/// A message that is cut into chunks as it is sent, so that its checksum is computed on the way.
+pub struct Cutter<'a> {
+    route: Header,
+    message: &'a [u8],
+    at: usize,
+    crc32c: u32,
+    done: bool,
+}
+
+/// The most that goes ahead of a frame's payload besides the header, in bytes.
+pub const PREFIX_MAX: usize = 12;
+
+/// One frame, in the pieces that it is written from.
+pub struct Cut<'a> {
+    /// The header and what else goes ahead: so many of these bytes.
+    head: [u8; HEADER_LEN + PREFIX_MAX],
+    head_len: usize,
+    /// A piece of the message.
+    pub payload: &'a [u8],
+    /// The checksum, if it is the last.
+    tail: [u8; CHECKSUM_LEN],
+    tail_len: usize,
+}
+
+impl<'a> Cut<'a> {
+    /// A frame whose body is `prefix`, of at most [`PREFIX_MAX`] bytes, and `payload`.
+    pub fn new(mut header: Header, prefix: &[u8], payload: &'a [u8]) -> Cut<'a> {
+        header.length = (prefix.len() + payload.len()) as u32;
+        let mut cut = Cut {
+            head: [0; HEADER_LEN + PREFIX_MAX],
+            head_len: HEADER_LEN + prefix.len(),
+            payload,
+            tail: [0; CHECKSUM_LEN],
+            tail_len: 0,
+        };
+        cut.head[..HEADER_LEN].copy_from_slice(&header.to_bytes());
+        cut.head[HEADER_LEN..cut.head_len].copy_from_slice(prefix);
+        cut
+    }
+
+    fn with_tail(mut self, tail: [u8; CHECKSUM_LEN]) -> Cut<'a> {
+        self.tail = tail;
+        self.tail_len = tail.len();
+        let length = (self.head_len - HEADER_LEN + self.payload.len() + self.tail_len) as u32;
+        self.head[HEADER_LEN - 4..HEADER_LEN].copy_from_slice(&length.to_le_bytes());
+        self
+    }
+
+    /// What goes ahead of the payload.
+    pub fn head(&self) -> &[u8] {
+        &self.head[..self.head_len]
+    }
+
+    /// What follows the payload.
+    pub fn tail(&self) -> &[u8] {
+        &self.tail[..self.tail_len]
+    }
+}
+
+impl<'a> Cutter<'a> {
+    /// Cuts `message`; `route` gives everything of its headers but kind, flags and length.
+    pub fn new(route: Header, message: &'a [u8]) -> Cutter<'a> {
+        Cutter {
+            route,
+            message,
+            at: 0,
+            crc32c: 0,
+            done: false,
+        }
+    }
+}
+
+impl<'a> Iterator for Cutter<'a> {
+    type Item = Cut<'a>;
+
+    fn next(&mut self) -> Option<Cut<'a>> {
+        if self.done {
+            return None;
+        }
+        let first = self.at == 0;
+        let end = self.message.len().min(self.at + CHUNK_MAX);
+        let payload = &self.message[self.at..end];
+        self.at = end;
+        self.done = end == self.message.len();
+        self.crc32c = crc32c::crc32c_append(self.crc32c, payload);
         let mut header = Header {
             kind: kind::DATA,
-            ..route
+            ..self.route
         };
-        if index + 1 == count {
-            header.flags |= FLAG_LAST;
+        let total = (self.message.len() as u64).to_le_bytes();
+        let prefix = if first {
+            header.flags |= FLAG_FIRST;
+            &total[..]
+        } else {
+            &[]
+        };
+        if !self.done {
+            return Some(Cut::new(header, prefix, payload));
         }
-        if index > 0 {
-            return Frame::new(header, payload);
-        }
-        header.flags |= FLAG_FIRST;
-        let mut body = BytesMut::with_capacity(FIRST_CHUNK_LEN + payload.len());
-        body.put_u64_le(total as u64);
-        body.put_u32_le(crc32c);
-        body.extend_from_slice(&payload);
-        Frame::new(header, body.freeze())
+        header.flags |= FLAG_LAST;
+        Some(Cut::new(header, prefix, payload).with_tail(self.crc32c.to_le_bytes()))
+    }
+}
+
+/// The frames of one message. `route` gives everything but kind, flags and length.
+pub fn chunks(route: Header, message: &[u8]) -> impl Iterator<Item = Frame> {
+    Cutter::new(route, message).map(|cut| {
+        let (header, ahead) = cut
+            .head()
+            .split_first_chunk()
+            .expect("a head begins with a header");
+        let body = [ahead, cut.payload, cut.tail()].concat();
+        Frame::new(Header::from_bytes(header), body.into())
     })
 }
 
@@ -395,13 +528,13 @@ mod tests {
             (CHUNK_MAX + 1, 2),
             (3 * CHUNK_MAX, 3),
         ] {
-            let message = Bytes::from(vec![7; length]);
+            let message = vec![7; length];
             let frames: Vec<Frame> = chunks(Header::default(), &message).collect();
             assert_eq!(frames.len(), count, "{length} bytes");
             assert_eq!(frames[0].header.flags & FLAG_FIRST, FLAG_FIRST);
             assert_eq!(frames[count - 1].header.flags & FLAG_LAST, FLAG_LAST);
             let bytes: usize = frames.iter().map(|frame| frame.body.len()).sum();
-            assert_eq!(bytes, length + FIRST_CHUNK_LEN);
+            assert_eq!(bytes, length + TOTAL_LEN + CHECKSUM_LEN);
         }
     }
 }

@@ -1,10 +1,11 @@
 //! One TCP connection, both sides alike: reading frames off it, writing an outbox to it, and the client's handshake.
 
-use crate::net::codec::HELLO_MAX;
+use crate::net::codec::{CONTROL_MAX, HELLO_MAX};
 use crate::net::frame::{BODY_MAX, Frame, FrameError, PREAMBLE, kind};
 use crate::net::message::{Control, End, Hello, MessageError, Refused, Span, Welcome};
 use crate::net::outbox::Outbox;
 use crate::net::reassembly::ReassemblyError;
+use crate::net::socket;
 use bytes::{Buf, Bytes, BytesMut};
 use std::io;
 use std::time::Duration;
@@ -23,6 +24,13 @@ const BATCH_MAX: usize = 256 * 1024;
 
 /// How long a name may fail to resolve before that is taken for an answer.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(2);
+
+/// The longest body that a client takes from its switch: the start of a job may be longer than a chunk.
+const TRUSTED_MAX: usize = if CONTROL_MAX > BODY_MAX {
+    CONTROL_MAX
+} else {
+    BODY_MAX
+};
 
 /// Bytes that one read asks for.
 const READ_LEN: usize = 64 * 1024;
@@ -87,19 +95,15 @@ pub enum LinkError {
         /// Who is here.
         span: Span,
     },
-    /// Messages pile up that the program does not receive.
-    #[error(
-        "more than {} MiB of messages wait at this pack and are not received, the last for rank {destination} from rank {source_rank} with tag {tag}",
-        crate::net::comm::MAILBOXES_MAX >> 20
-    )]
-    MailboxesFull {
-        /// For whom the last one is.
-        destination: u32,
-        /// Who sent it.
-        source_rank: u32,
-        /// Its tag.
-        tag: u32,
-    },
+    /// A rank gave back more credit than it was owed.
+    #[error("rank {0} gave back more credit than was used; the peer may be another lswitch")]
+    Credit(u32),
+    /// An announcement that is none.
+    #[error("an announcement of rank {0} names no length, or one over the limit")]
+    Announced(u32),
+    /// An answer to a contribution that is none, or that nobody asked for.
+    #[error("the switch answered a contribution that was not made, or with too few bytes")]
+    Answer,
     /// Bytes that are no frame.
     #[error(transparent)]
     Frame(#[from] FrameError),
@@ -129,7 +133,7 @@ impl FrameReader {
 
     /// The peer has proved itself: from here on bodies may have any allowed size.
     pub fn trust(&mut self) {
-        self.limit = BODY_MAX;
+        self.limit = TRUSTED_MAX;
     }
 
     /// Reads the preamble. False if the peer sent something else.
@@ -161,7 +165,7 @@ impl FrameReader {
     /// # Errors
     /// When the connection ends.
     pub async fn more(&mut self) -> Result<(), LinkError> {
-        self.fill(if self.limit == BODY_MAX {
+        self.fill(if self.limit == TRUSTED_MAX {
             READ_LEN
         } else {
             HELLO_MAX
@@ -182,32 +186,16 @@ impl FrameReader {
         }
     }
 
-    /// Reads and drops what the peer still sends, until it closes.
-    pub async fn discard(&mut self) {
-        while self.more().await.is_ok() {
-            self.buffer.clear();
-        }
-    }
-
-    /// The next frame, from a peer that must not be silent: as long as bytes come, it lives. Cancel-safe.
+    /// The socket whole again, and what has been read from it and not looked at.
     ///
-    /// # Errors
-    /// As [`FrameReader::next`], and when nothing came for `silence`.
-    pub async fn next_within(&mut self, silence: Duration) -> Result<Frame, LinkError> {
-        loop {
-            if let Some(frame) = self.buffered()? {
-                return Ok(frame);
-            }
-            match timeout(silence, self.more()).await {
-                Ok(read) => read?,
-                Err(_) => {
-                    return Err(LinkError::Silent {
-                        peer: self.peer,
-                        seconds: silence.as_secs(),
-                    });
-                }
-            }
-        }
+    /// # Panics
+    /// When the halves are not of one socket.
+    pub fn into_stream(self, write: OwnedWriteHalf) -> (TcpStream, BytesMut) {
+        let stream = self
+            .socket
+            .reunite(write)
+            .expect("both halves are of one socket");
+        (stream, self.buffer)
     }
 
     async fn fill(&mut self, length: usize) -> Result<(), LinkError> {
@@ -242,7 +230,7 @@ pub async fn write_outbox(
                     frame.put(&mut small);
                     continue;
                 }
-                frame.put_header(&mut small);
+                frame.header.put(&mut small);
                 write_all(&mut socket, small.split().freeze(), frame.body, stall, peer).await?;
             }
             write_all(
@@ -325,7 +313,8 @@ pub async fn dial(
     };
     const PEER: &str = "switch";
     let io = |source| LinkError::Io { peer: PEER, source };
-    stream.set_nodelay(true).map_err(io)?;
+    let peer = stream.peer_addr().map_err(io)?;
+    socket::prepare(&stream, peer).map_err(io)?;
     let (read, mut write) = stream.into_split();
     let mut reader = FrameReader::new(read, PEER);
     // What the switch may answer with, reasons included, is longer than what it reads from us.

@@ -1,142 +1,277 @@
-//! Messages that have arrived for one rank and wait to be received, by tag and then by source, in order of arrival.
+//! Messages that have arrived for one rank and wait to be received, by mark and then by source, in order of arrival; and
+//! the room for them ([`Room`]).
 
-use crate::net::patience::Patience;
+use crate::net::flow::{Announced, Channel, Passage, Room, Signal, Wanted, cost};
 use crate::net::reassembly::Message;
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Condvar, Mutex};
-use std::time::Instant;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 /// See the module.
-#[derive(Default)]
 pub struct Mailbox {
-    state: Mutex<State>,
-    arrived: Condvar,
+    /// What it holds.
+    pub state: Mutex<State>,
+    /// Something changed that the rank, or a rank of its pack that sends to it, may wait for.
+    pub changed: Condvar,
 }
 
-#[derive(Default)]
-struct State {
-    by_tag: HashMap<u32, VecDeque<Message>>,
+/// What the lock of a mailbox guards.
+pub struct State {
+    by_channel: BTreeMap<Channel, VecDeque<(Message, Passage)>>,
+    room: Room,
+    /// What the rank waits for.
+    wanted: Option<Wanted>,
+    /// Grants for messages that this rank announced: destination and number.
+    grants: Vec<(u32, u64)>,
+    /// Replies of the switch to this rank's requests, by number.
+    replies: Vec<(u64, Vec<u8>)>,
+    /// Threads that sleep until something changes: the rank, and ranks of its pack that wait to send to it. To tell of a
+    /// change costs a system call, so it is not done for nobody.
+    sleeping: usize,
+    /// The connection or the job ended: nothing arrives any more.
     closed: bool,
+    /// The rank is done, and looks at nothing any more.
+    finished: bool,
 }
 
-/// Why no message came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NoMessage {
-    /// The mailbox was closed: the connection or the job ended.
-    Closed,
-    /// The deadline passed.
-    Deadline,
+/// What threads wait for a change of.
+pub trait Awaited {
+    /// How many sleep until it changes.
+    fn sleeping(&mut self) -> &mut usize;
 }
+
+/// Nothing will come: the connection or the job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed;
 
 impl Mailbox {
-    /// Adds a message and wakes the rank.
-    pub fn deliver(&self, message: Message) {
-        let mut state = self.state.lock().expect("no holder of this lock panics");
-        state
-            .by_tag
-            .entry(message.tag)
-            .or_default()
-            .push_back(message);
-        drop(state);
-        self.arrived.notify_one();
-    }
-
-    /// Takes the first message with this tag, from `source` if one is named. Waits until the deadline; after
-    /// [`LONG`](crate::net::patience::LONG) calls `impatient` once. A message that is there is given even after [`Mailbox::close`].
-    ///
-    /// # Errors
-    /// When none came.
-    pub fn receive(
-        &self,
-        source: Option<u32>,
-        tag: u32,
-        deadline: Instant,
-        impatient: impl FnOnce(),
-    ) -> Result<Message, NoMessage> {
-        let mut patience = Patience::new(deadline, impatient);
-        let mut state = self.state.lock().expect("no holder of this lock panics");
-        loop {
-            if let Some(message) = state.take(source, tag) {
-                return Ok(message);
-            }
-            if state.closed {
-                return Err(NoMessage::Closed);
-            }
-            state = patience
-                .wait(&self.arrived, state)
-                .ok_or(NoMessage::Deadline)?;
+    /// An empty mailbox with this room.
+    pub fn new(room: Room) -> Mailbox {
+        Mailbox {
+            state: Mutex::new(State {
+                by_channel: BTreeMap::new(),
+                room,
+                wanted: None,
+                grants: Vec::new(),
+                replies: Vec::new(),
+                sleeping: 0,
+                closed: false,
+                finished: false,
+            }),
+            changed: Condvar::new(),
         }
     }
 
-    /// Nothing will arrive any more: the rank is woken.
-    pub fn close(&self) {
-        self.state
-            .lock()
-            .expect("no holder of this lock panics")
-            .closed = true;
-        self.arrived.notify_all();
+    /// Adds messages that have arrived from other packs, by their pack's number, and wakes the rank if it waits for one.
+    pub fn deliver(&self, messages: &mut Vec<Arrived>, signals: &mut Vec<Signal>) {
+        let mut state = self.lock();
+        let mut wake = false;
+        for Arrived {
+            message,
+            channel,
+            pack,
+            sequence,
+        } in messages.drain(..)
+        {
+            let passage = state.room.arrived(message.source, pack, sequence);
+            if state.finished {
+                state
+                    .room
+                    .taken(passage, cost(message.payload.len()), signals);
+                continue;
+            }
+            wake |= state.wants(message.source, channel);
+            state
+                .by_channel
+                .entry(channel)
+                .or_default()
+                .push_back((message, passage));
+        }
+        wake &= state.sleeping > 0;
+        drop(state);
+        if wake {
+            self.changed.notify_all();
+        }
     }
+
+    /// A message for the rank is announced.
+    pub fn announced(&self, message: Announced, signals: &mut Vec<Signal>) {
+        let mut state = self.lock();
+        let wanted = state.wanted;
+        state.room.announced(message, wanted, signals);
+    }
+
+    /// A message that the rank has announced may be sent.
+    pub fn granted(&self, destination: u32, sequence: u64) {
+        let mut state = self.lock();
+        state.grants.push((destination, sequence));
+        let wake = state.sleeping > 0;
+        drop(state);
+        if wake {
+            self.changed.notify_all();
+        }
+    }
+
+    /// The switch replied to a request of this rank.
+    pub fn replied(&self, request: u64, body: Vec<u8>) {
+        let mut state = self.lock();
+        state.replies.push((request, body));
+        let wake = state.sleeping > 0;
+        drop(state);
+        if wake {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Nothing will arrive any more: whoever waits is woken.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock panics")
+    }
+
+    /// The rank is done: what waits for it is dropped, and who waits to send to it may.
+    pub fn finish(&self, signals: &mut Vec<Signal>) {
+        let mut state = self.lock();
+        state.finished = true;
+        for (message, passage) in std::mem::take(&mut state.by_channel)
+            .into_values()
+            .flatten()
+        {
+            state
+                .room
+                .taken(passage, cost(message.payload.len()), signals);
+        }
+        state.room.close(signals);
+        drop(state);
+        self.changed.notify_all();
+    }
+}
+
+/// A message that has arrived whole.
+pub struct Arrived {
+    /// The message.
+    pub message: Message,
+    /// Its group and tag.
+    pub channel: Channel,
+    /// The number of the pack it came from.
+    pub pack: u32,
+    /// Its number.
+    pub sequence: u64,
 }
 
 impl State {
-    fn take(&mut self, source: Option<u32>, tag: u32) -> Option<Message> {
-        let queue = self.by_tag.get_mut(&tag)?;
-        let at = match source {
-            None => 0,
-            Some(source) => queue.iter().position(|message| message.source == source)?,
-        };
-        let message = queue.remove(at)?;
-        if queue.is_empty() {
-            self.by_tag.remove(&tag);
+    /// Takes the first message that is wanted. A message that is there is given even after [`Mailbox::close`]. When none
+    /// is there the rank is noted to wait for it.
+    ///
+    /// # Errors
+    /// When none is there, nor will be.
+    pub fn take(
+        &mut self,
+        wanted: Wanted,
+        signals: &mut Vec<Signal>,
+    ) -> Result<Option<Message>, Closed> {
+        if let Some(queue) = self.by_channel.get_mut(&wanted.channel) {
+            let at = match wanted.source {
+                None => Some(0),
+                Some(source) => queue
+                    .iter()
+                    .position(|(message, _)| message.source == source),
+            };
+            if let Some((message, passage)) = at.and_then(|at| queue.remove(at)) {
+                if queue.is_empty() {
+                    self.by_channel.remove(&wanted.channel);
+                }
+                self.wanted = None;
+                self.room
+                    .taken(passage, cost(message.payload.len()), signals);
+                return Ok(Some(message));
+            }
         }
-        Some(message)
+        if self.closed {
+            return Err(Closed);
+        }
+        if self.wanted != Some(wanted) {
+            self.wanted = Some(wanted);
+            self.room.waits(wanted, signals);
+        }
+        Ok(None)
+    }
+
+    /// Takes the grant of a message that this rank announced, if it has come.
+    ///
+    /// # Errors
+    /// When none has come, nor will.
+    pub fn take_grant(&mut self, destination: u32, sequence: u64) -> Result<bool, Closed> {
+        let at = self
+            .grants
+            .iter()
+            .position(|grant| *grant == (destination, sequence));
+        match at {
+            Some(at) => {
+                self.grants.swap_remove(at);
+                Ok(true)
+            }
+            None if self.closed => Err(Closed),
+            None => Ok(false),
+        }
+    }
+
+    /// Takes the reply to a request, if it has come.
+    ///
+    /// # Errors
+    /// When none has come, nor will.
+    pub fn take_reply(&mut self, request: u64) -> Result<Option<Vec<u8>>, Closed> {
+        match self
+            .replies
+            .iter()
+            .position(|(number, _)| *number == request)
+        {
+            Some(at) => Ok(Some(self.replies.swap_remove(at).1)),
+            None if self.closed => Err(Closed),
+            None => Ok(None),
+        }
+    }
+
+    /// Puts in a message from a rank of the same pack. Gives it back if there is no room for now.
+    ///
+    /// # Errors
+    /// When the connection or the job ended.
+    pub fn put_local(
+        &mut self,
+        message: Message,
+        channel: Channel,
+    ) -> Result<Option<Message>, Closed> {
+        if self.closed {
+            return Err(Closed);
+        }
+        if self.finished {
+            return Ok(None);
+        }
+        let matches = self.wants(message.source, channel);
+        if !self.room.admit_local(cost(message.payload.len()), matches) {
+            return Ok(Some(message));
+        }
+        self.by_channel
+            .entry(channel)
+            .or_default()
+            .push_back((message, Passage::Local));
+        Ok(None)
+    }
+
+    /// True if the rank waits for such a message.
+    pub fn wants(&self, source: u32, channel: Channel) -> bool {
+        self.wanted
+            .is_some_and(|wanted| wanted.matches(source, channel))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    fn message(source: u32, tag: u32, text: &'static str) -> Message {
-        Message {
-            source,
-            tag,
-            payload: text.into(),
-        }
-    }
-
-    #[test]
-    fn messages_are_taken_by_tag_and_source_in_order_of_arrival() {
-        let mailbox = Mailbox::default();
-        for arrived in [
-            message(1, 7, "a"),
-            message(2, 7, "b"),
-            message(1, 7, "c"),
-            message(2, 8, "d"),
-        ] {
-            mailbox.deliver(arrived);
-        }
-        let soon = Instant::now() + Duration::from_secs(5);
-        let take = |source, tag| {
-            mailbox
-                .receive(source, tag, soon, || {})
-                .map(|message| message.payload)
-        };
-        assert_eq!(take(Some(2), 7), Ok("b".into()));
-        assert_eq!(take(None, 7), Ok("a".into()));
-        assert_eq!(take(None, 8), Ok("d".into()));
-        assert_eq!(take(Some(1), 7), Ok("c".into()));
-        mailbox.close();
-        assert_eq!(take(None, 7), Err(NoMessage::Closed));
-    }
-
-    #[test]
-    fn a_wait_ends_at_its_deadline() {
-        let outcome =
-            Mailbox::default().receive(None, 0, Instant::now() + Duration::from_millis(10), || {
-                panic!("not for so short a wait")
-            });
-        assert_eq!(outcome, Err(NoMessage::Deadline));
+impl Awaited for State {
+    fn sleeping(&mut self) -> &mut usize {
+        &mut self.sleeping
     }
 }

@@ -1,11 +1,10 @@
-//! Where the ranks of one pack meet for a collective: their parts are combined here, travel once, and the result is
-//! handed to each.
+//! Where the ranks of one pack meet for a collective: the last to come acts for all, and each gets its own result.
 
-use crate::net::collective::{add, decode};
+use crate::net::comm::CommError;
 use crate::net::patience::Patience;
 use bytes::Bytes;
 use std::collections::HashMap;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
 /// See the module.
@@ -15,33 +14,34 @@ pub struct Meeting {
     changed: Condvar,
 }
 
+/// What a rank brings: one piece for most calls, one for each rank of the job to an all-to-all.
+pub type Brought = Vec<Bytes>;
+
+/// The results by place, without those that were fetched.
+type Fetched = Vec<Option<Brought>>;
+
 #[derive(Default)]
 struct State {
     /// The number of the call that ranks are arriving for.
     call: u64,
+    /// What is called, in words, as the first rank has it.
+    what: String,
+    brought: Vec<Option<Brought>>,
     arrived: usize,
-    sums: Vec<i128>,
-    /// Results that some ranks have yet to fetch, and how many did.
-    results: HashMap<u64, (Arc<Vec<i128>>, usize)>,
+    /// Results that some ranks have yet to fetch.
+    results: HashMap<u64, (Result<Fetched, CommError>, usize)>,
     closed: bool,
 }
 
 /// Why a meeting had no result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum NoResult {
     /// The connection or the job ended.
     Closed,
     /// The deadline passed.
     Deadline,
-    /// Ranks of this pack gave vectors of different lengths.
-    Mismatch {
-        /// Elements that the first rank gave.
-        expected: usize,
-        /// Elements that this one gave.
-        found: usize,
-    },
-    /// The sum is over an i128.
-    Overflow,
+    /// It failed for all.
+    Failed(CommError),
 }
 
 impl Meeting {
@@ -54,48 +54,61 @@ impl Meeting {
         }
     }
 
-    /// Gives one rank's part and waits for the result. The last rank of the pack to come calls `upload` with the call's
-    /// number and the pack's sum. After [`LONG`](crate::net::patience::LONG) `impatient` is called once.
+    /// Brings one rank's part, by its place in the pack, to the call that is `what` in words. The last rank to come calls
+    /// `together` with everybody's, in the order of ranks; it gives each one's result. After
+    /// [`LONG`](crate::net::patience::LONG) `impatient` is called once.
     ///
     /// # Errors
     /// When there is no result; see [`NoResult`].
-    pub fn sum(
+    pub fn meet(
         &self,
-        values: &[i128],
+        place: usize,
+        what: String,
+        brought: Brought,
         deadline: Instant,
-        upload: impl FnOnce(u64, &[i128]),
+        together: impl FnOnce(Vec<Brought>) -> Result<Vec<Brought>, CommError>,
         impatient: impl FnOnce(),
-    ) -> Result<Arc<Vec<i128>>, NoResult> {
-        let mut patience = Patience::new(deadline, impatient);
-        let mut state = self.state.lock().expect("no holder of this lock panics");
+    ) -> Result<Brought, NoResult> {
+        let mut state = self.lock();
         if state.arrived == 0 {
-            state.sums = vec![0; values.len()];
-        } else if state.sums.len() != values.len() {
-            return Err(NoResult::Mismatch {
-                expected: state.sums.len(),
-                found: values.len(),
-            });
+            state.what = what;
+            state.brought = vec![None; self.ranks];
+        } else if state.what != what {
+            return Err(NoResult::Failed(CommError::Usage(format!(
+                "a rank made the call {what} where others of its pack made {}; all ranks must make the same calls",
+                state.what
+            ))));
         }
-        add(&mut state.sums, values).ok_or(NoResult::Overflow)?;
+        state.brought[place] = Some(brought);
         state.arrived += 1;
         let call = state.call;
         if state.arrived == self.ranks {
             state.arrived = 0;
             state.call += 1;
-            let sums = std::mem::take(&mut state.sums);
-            // The lock is not held while the part is uploaded, which may wait for room.
+            let all = std::mem::take(&mut state.brought);
+            // The lock is not held meanwhile: the others wait for the result only.
             drop(state);
-            upload(call, &sums);
-            state = self.state.lock().expect("no holder of this lock panics");
+            let all = all
+                .into_iter()
+                .map(|one| one.expect("all have come"))
+                .collect();
+            let outcome = together(all).map(|results| results.into_iter().map(Some).collect());
+            state = self.lock();
+            state.results.insert(call, (outcome, 0));
+            self.changed.notify_all();
         }
+        let mut patience = Patience::new(deadline, impatient);
         loop {
-            if let Some((result, fetched)) = state.results.get_mut(&call) {
-                let result = result.clone();
+            if let Some((outcome, fetched)) = state.results.get_mut(&call) {
+                let result = match outcome {
+                    Ok(results) => Ok(results[place].take().expect("each rank fetches once")),
+                    Err(error) => Err(NoResult::Failed(error.clone())),
+                };
                 *fetched += 1;
                 if *fetched == self.ranks {
                     state.results.remove(&call);
                 }
-                return Ok(result);
+                return result;
             }
             if state.closed {
                 return Err(NoResult::Closed);
@@ -106,26 +119,13 @@ impl Meeting {
         }
     }
 
-    /// The result of a call arrived. False if the bytes are no vector.
-    pub fn complete(&self, call: u64, body: &Bytes) -> bool {
-        let Ok(values) = decode(body) else {
-            return false;
-        };
-        self.state
-            .lock()
-            .expect("no holder of this lock panics")
-            .results
-            .insert(call, (Arc::new(values), 0));
+    /// No result will come any more.
+    pub fn close(&self) {
+        self.lock().closed = true;
         self.changed.notify_all();
-        true
     }
 
-    /// No result will arrive any more.
-    pub fn close(&self) {
-        self.state
-            .lock()
-            .expect("no holder of this lock panics")
-            .closed = true;
-        self.changed.notify_all();
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock panics")
     }
 }

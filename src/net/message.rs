@@ -3,7 +3,7 @@
 //! One type a kind. Data, heartbeats and collectives carry raw bytes and are not here.
 
 use crate::net::codec::{self, CONTROL_MAX, HELLO_MAX};
-use crate::net::frame::{DRIVER, Frame, FrameError, Header, PROTOCOL, SWITCH, kind};
+use crate::net::frame::{DRIVER, Frame, FrameError, Header, PROTOCOL, RANKS_MAX, SWITCH, kind};
 use crate::net::token::{Bearer, JobId, Token};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -52,6 +52,8 @@ pub enum Role {
     Driver {
         /// The job's size in ranks.
         size: u32,
+        /// Bytes of messages for the driver that may wait at it; the packs share them.
+        mailbox: u32,
     },
     /// One start of a pack.
     Pack {
@@ -61,6 +63,8 @@ pub enum Role {
         incarnation: u32,
         /// The epoch that it believes the job to be in.
         epoch: u32,
+        /// Bytes of messages for each of its ranks that may wait at it; the packs of the job share them.
+        mailbox: u32,
     },
 }
 
@@ -170,8 +174,73 @@ pub struct Refused {
 /// All ranks are there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
-    /// All packs, by rising rank.
-    pub packs: Vec<Span>,
+    /// All packs, by rising rank; those in a row that are alike are named once, since every pack is told.
+    pub packs: Vec<Alike>,
+    /// Bytes of messages for the driver that may wait at it.
+    pub driver_mailbox: u32,
+    /// The longest piece of a collective's vector, in bytes.
+    pub segment: u32,
+}
+
+/// A row of packs that are alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alike {
+    /// How many packs.
+    pub packs: u32,
+    /// Ranks of each.
+    pub ranks: u32,
+    /// Bytes of messages for each rank that may wait there.
+    pub mailbox: u32,
+}
+
+impl Start {
+    /// The packs one by one: their ranks, and the bytes that may wait for each rank.
+    ///
+    /// # Errors
+    /// When they are more than a job may have.
+    pub fn each(&self) -> Result<Vec<(Span, u32)>, MessageError> {
+        let mut packs = Vec::new();
+        let mut first_rank = 0u32;
+        for alike in &self.packs {
+            let ranks = u64::from(alike.packs) * u64::from(alike.ranks);
+            if alike.ranks == 0 || u64::from(first_rank) + ranks > u64::from(RANKS_MAX) {
+                return Err(MessageError::Start);
+            }
+            for _ in 0..alike.packs {
+                let span = Span {
+                    first_rank,
+                    ranks: alike.ranks,
+                };
+                packs.push((span, alike.mailbox));
+                first_rank = span.end();
+            }
+        }
+        Ok(packs)
+    }
+}
+
+impl FromIterator<(Span, u32)> for Start {
+    /// From packs by rising rank, and the bytes that may wait for each of their ranks.
+    fn from_iter<T: IntoIterator<Item = (Span, u32)>>(packs: T) -> Start {
+        let mut rows: Vec<Alike> = Vec::new();
+        for (span, mailbox) in packs {
+            match rows.last_mut() {
+                Some(last) if (last.ranks, last.mailbox) == (span.ranks, mailbox) => {
+                    last.packs += 1
+                }
+                _ => rows.push(Alike {
+                    packs: 1,
+                    ranks: span.ranks,
+                    mailbox,
+                }),
+            }
+        }
+        Start {
+            packs: rows,
+            driver_mailbox: 0,
+            segment: 0,
+        }
+    }
 }
 
 /// A client wants to go.
@@ -220,6 +289,8 @@ pub enum Notice {
         messages: u64,
         /// Bytes of their payload, and of contributions to collectives.
         bytes: u64,
+        /// Processor time that the switch used since its start, for all jobs, in microseconds.
+        switch_cpu_us: u64,
     },
 }
 
@@ -236,6 +307,9 @@ pub enum MessageError {
     /// The frame itself is wrong.
     #[error(transparent)]
     Frame(#[from] FrameError),
+    /// A start names more ranks than a job may have.
+    #[error("a start names packs without ranks, or more than {RANKS_MAX} ranks")]
+    Start,
     /// The body does not decode.
     #[error("the body of a {name} message does not decode: {source}")]
     Body {
@@ -265,7 +339,7 @@ pub trait Control: Serialize + DeserializeOwned {
     ///
     /// # Errors
     /// When the body is not one.
-    fn from_body(body: &Bytes) -> Result<Self, MessageError> {
+    fn from_body(body: &[u8]) -> Result<Self, MessageError> {
         let decoded = if Self::KIND == kind::HELLO {
             codec::decode::<Self, HELLO_MAX>(body)
         } else {

@@ -1,25 +1,35 @@
 //! The wire: frames, the switch, and the client through which a pack's ranks and the driver speak.
 //!
-//! [`frame`], [`message`], [`reassembly`] and [`switch`] are pure: bytes and events in, values and actions out.
-//! [`server`], [`client`] and [`driver_link`] are the tokio around them. The bytes are specified in
+//! [`frame`], [`message`], [`reassembly`], [`flow`], [`queues`], [`collective`], [`state`] and [`switch`] are pure: bytes and events
+//! in, values and frames out. [`server`] is the switch's thread around them, [`client`], [`wire`] and [`keeper`] are a pack's,
+//! [`link`] and [`driver_link`] the tokio of joining and of the driver. The bytes are specified in
 //! `docs/PROTOCOL.md`. Nothing here knows a graph, a program or AWS.
 
+pub mod answers;
 pub mod client;
 pub mod codec;
 pub mod collective;
 pub mod comm;
 pub mod driver_link;
+pub mod egress;
+pub mod element;
+pub mod flow;
 pub mod frame;
+pub mod keeper;
 pub mod link;
 pub mod mailbox;
 pub mod meeting;
 pub mod message;
 pub mod outbox;
 pub mod patience;
+pub mod queues;
 pub mod reassembly;
 pub mod server;
+pub mod socket;
+pub mod state;
 pub mod switch;
 pub mod token;
+pub mod wire;
 
 /// Silence after which a peer counts as lost, in milliseconds. Five heartbeats.
 pub const LOST_AFTER_MS: u64 = 10_000;

@@ -23,26 +23,31 @@ impl<F: FnOnce()> Patience<F> {
         }
     }
 
+    /// True until the deadline; says for whom the wait is when it has become long.
+    pub fn is_left(&mut self) -> bool {
+        let now = Instant::now();
+        if now - self.begun >= LONG
+            && let Some(say) = self.say.take()
+        {
+            say();
+        }
+        now < self.deadline
+    }
+
     /// Waits until `changed` is notified, or for no reason: the caller looks again. `None` once the deadline has passed.
     pub fn wait<'a, T>(
         &mut self,
         changed: &Condvar,
         guard: MutexGuard<'a, T>,
     ) -> Option<MutexGuard<'a, T>> {
-        let now = Instant::now();
-        if now >= self.deadline {
+        if !self.is_left() {
             return None;
-        }
-        if now - self.begun >= LONG
-            && let Some(say) = self.say.take()
-        {
-            say();
         }
         let until = match self.say {
             Some(_) => self.deadline.min(self.begun + LONG),
             None => self.deadline,
         };
-        let waited = changed.wait_timeout(guard, until - now);
+        let waited = changed.wait_timeout(guard, until.saturating_duration_since(Instant::now()));
         Some(waited.expect("no holder of this lock panics").0)
     }
 }

@@ -1,13 +1,16 @@
 //! Chunks to messages: what a receiver does with data frames. Pure.
 //!
 //! Checks what the protocol promises: each message's number follows the last one from the same source, its chunks add
-//! up to the length it named, and its checksum holds. Memory grows with the bytes that arrived, never with the length
-//! that a first chunk names.
+//! up to the length it named, and its checksum holds. Beyond a bound memory grows with the bytes that arrived, not with
+//! the length that a first chunk names.
 
-use crate::net::frame::{FLAG_FIRST, FLAG_LAST, FirstChunk, Frame, FrameError, MESSAGE_MAX};
-use bytes::{Bytes, BytesMut};
-use std::collections::HashMap;
+use crate::net::frame::{Chunk, FrameError, Header, MESSAGE_MAX};
+use bytes::Bytes;
+use rustc_hash::FxHashMap;
 use thiserror::Error;
+
+/// Bytes that are reserved at once for a message that names as many; a longer one grows as it arrives.
+const RESERVED_MAX: usize = 16 << 20;
 
 /// A whole message, as a rank or the driver receives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +59,10 @@ pub enum ReassemblyError {
 
 struct Partial {
     tag: u32,
-    first: FirstChunk,
-    payload: BytesMut,
+    group: u16,
+    total: u64,
+    crc32c: u32,
+    payload: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -69,17 +74,19 @@ struct Stream {
 /// The messages that are under way to this process.
 #[derive(Default)]
 pub struct Reassembly {
-    streams: HashMap<(u32, u32), Stream>,
-    pending_bytes: usize,
+    streams: FxHashMap<(u32, u32), Stream>,
 }
 
 impl Reassembly {
-    /// Takes one data frame and gives the message that it completes, if it does, with its destination.
+    /// Takes one data frame and gives the message that it completes, if it does.
     ///
     /// # Errors
     /// When the frame breaks the protocol or the message's checksum does not hold; the stream cannot go on.
-    pub fn accept(&mut self, frame: Frame) -> Result<Option<(u32, Message)>, ReassemblyError> {
-        let Frame { header, mut body } = frame;
+    pub fn accept(
+        &mut self,
+        header: Header,
+        body: &[u8],
+    ) -> Result<Option<Message>, ReassemblyError> {
         let (from, to, sequence) = (header.source, header.destination, header.sequence);
         let stream = self.streams.entry((from, to)).or_default();
         let broken = |what: String| ReassemblyError::Broken {
@@ -96,99 +103,81 @@ impl Reassembly {
                 found: sequence,
             });
         }
-        let last = header.flags & FLAG_LAST != 0;
-        if header.flags & FLAG_FIRST != 0 {
+        let Chunk {
+            total,
+            payload,
+            crc32c,
+        } = Chunk::split(header.flags, body)?;
+        if let Some(total) = total {
             if stream.partial.is_some() {
                 return Err(broken("it begins twice".into()));
             }
-            let first = FirstChunk::take(&mut body)?;
-            if first.total > MESSAGE_MAX {
-                return Err(broken(format!(
-                    "it names {} bytes, over the limit of {MESSAGE_MAX}",
-                    first.total
-                )));
+            if total > MESSAGE_MAX {
+                let what = format!("it names {total} bytes, over the limit of {MESSAGE_MAX}");
+                return Err(broken(what));
             }
-            if last {
+            if let Some(expected) = crc32c {
                 stream.next += 1;
-                return check(first, body).map_err(broken).map(|payload| {
-                    Some((
-                        to,
-                        Message {
-                            source: from,
-                            tag: header.tag,
-                            payload,
-                        },
-                    ))
-                });
+                check(total, payload.len(), expected, crc32c::crc32c(payload)).map_err(broken)?;
+                return Ok(Some(Message {
+                    source: from,
+                    tag: header.tag,
+                    payload: Bytes::copy_from_slice(payload),
+                }));
             }
-            self.pending_bytes += body.len();
             stream.partial = Some(Partial {
                 tag: header.tag,
-                first,
-                payload: BytesMut::from(&body[..]),
+                group: header.group,
+                total,
+                crc32c: 0,
+                payload: Vec::with_capacity((total as usize).min(RESERVED_MAX)),
             });
-            return Ok(None);
         }
         let Some(partial) = stream.partial.as_mut() else {
             return Err(broken("its first chunk is missing".into()));
         };
-        if (partial.payload.len() + body.len()) as u64 > partial.first.total {
-            return Err(broken(format!(
-                "it is longer than the {} bytes it named",
-                partial.first.total
-            )));
+        if (partial.tag, partial.group) != (header.tag, header.group) {
+            return Err(broken("its chunks differ in group or tag".into()));
         }
-        partial.payload.extend_from_slice(&body);
-        self.pending_bytes += body.len();
-        if !last {
+        if (partial.payload.len() + payload.len()) as u64 > partial.total {
+            let what = format!("it is longer than the {} bytes it named", partial.total);
+            return Err(broken(what));
+        }
+        partial.crc32c = crc32c::crc32c_append(partial.crc32c, payload);
+        partial.payload.extend_from_slice(payload);
+        let Some(expected) = crc32c else {
             return Ok(None);
-        }
+        };
         stream.next += 1;
-        let Partial {
-            tag,
-            first,
-            payload,
-        } = stream
+        let partial = stream
             .partial
             .take()
-            .expect("the message was under way a line above");
-        self.pending_bytes -= payload.len();
-        check(first, payload.freeze())
-            .map_err(broken)
-            .map(|payload| {
-                Some((
-                    to,
-                    Message {
-                        source: from,
-                        tag,
-                        payload,
-                    },
-                ))
-            })
-    }
-
-    /// Bytes of messages that are not complete yet.
-    pub fn pending_bytes(&self) -> usize {
-        self.pending_bytes
+            .expect("the message was under way above");
+        check(
+            partial.total,
+            partial.payload.len(),
+            expected,
+            partial.crc32c,
+        )
+        .map_err(broken)?;
+        Ok(Some(Message {
+            source: from,
+            tag: partial.tag,
+            payload: partial.payload.into(),
+        }))
     }
 }
 
-fn check(first: FirstChunk, payload: Bytes) -> Result<Bytes, String> {
-    if payload.len() as u64 != first.total {
+fn check(total: u64, length: usize, expected: u32, found: u32) -> Result<(), String> {
+    if length as u64 != total {
+        return Err(format!("it has {length} bytes where it named {total}"));
+    }
+    if found != expected {
         return Err(format!(
-            "it has {} bytes where it named {}",
-            payload.len(),
-            first.total
+            "its checksum is {found:#010x} where the sender made {expected:#010x}"
         ));
     }
-    let found = crc32c::crc32c(&payload);
-    if found != first.crc32c {
-        return Err(format!(
-            "its checksum is {found:#010x} where the sender made {:#010x}",
-            first.crc32c
-        ));
-    }
-    Ok(payload)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -220,21 +209,19 @@ mod tests {
             let mut whole = None;
             for frame in chunks(route(sequence as u64), &payload) {
                 assert!(whole.is_none(), "complete before its last chunk");
-                whole = reassembly.accept(frame).expect("valid chunks");
+                whole = reassembly
+                    .accept(frame.header, &frame.body)
+                    .expect("valid chunks");
             }
             assert_eq!(
                 whole,
-                Some((
-                    5,
-                    Message {
-                        source: 3,
-                        tag: 9,
-                        payload
-                    }
-                ))
+                Some(Message {
+                    source: 3,
+                    tag: 9,
+                    payload
+                })
             );
         }
-        assert_eq!(reassembly.pending_bytes(), 0);
     }
 
     #[test]
@@ -243,10 +230,10 @@ mod tests {
         let frame = chunks(route(0), &payload).next().expect("one chunk");
         let mut damaged = frame.clone();
         let mut body = damaged.body.to_vec();
-        *body.last_mut().expect("not empty") ^= 1;
+        body[9] ^= 1;
         damaged.body = body.into();
         let error = Reassembly::default()
-            .accept(damaged)
+            .accept(damaged.header, &damaged.body)
             .expect_err("the checksum is wrong");
         assert!(
             error
@@ -256,9 +243,11 @@ mod tests {
         );
 
         let mut reassembly = Reassembly::default();
-        reassembly.accept(frame.clone()).expect("the first is fine");
+        reassembly
+            .accept(frame.header, &frame.body)
+            .expect("the first is fine");
         assert!(matches!(
-            reassembly.accept(frame),
+            reassembly.accept(frame.header, &frame.body),
             Err(ReassemblyError::Sequence {
                 expected: 1,
                 found: 0,
@@ -267,7 +256,7 @@ mod tests {
         ));
         let later = chunks(route(2), &payload).next().expect("one chunk");
         assert!(matches!(
-            reassembly.accept(later),
+            reassembly.accept(later.header, &later.body),
             Err(ReassemblyError::Sequence {
                 expected: 1,
                 found: 2,

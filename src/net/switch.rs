@@ -1,20 +1,22 @@
-//! The switch's decisions: membership, routing, collectives. Pure: frames and the time in, actions out.
+//! The switch's decisions: membership, routing, collectives. Pure: bytes and the time in, frames out.
 //!
-//! The shell ([`crate::net::server`]) owns sockets and clocks; it calls [`Switch::received`] for each frame,
-//! [`Switch::disconnected`] when a socket ends and [`Switch::tick`] once a second, and does what the actions say. Jobs
-//! see nothing of each other: every frame is looked up through its own connection's job.
+//! The shell ([`crate::net::server`]) owns sockets and clocks; it calls [`Switch::received`] with what a socket gave,
+//! [`Switch::disconnected`] when a socket ends and [`Switch::tick`] now and then, and does what is asked of it through
+//! [`Egress`]. Jobs see nothing of each other: every frame is looked up through its own connection's job.
 
 mod job;
 
-use crate::net::collective::CollectiveError;
-use crate::net::frame::{DRIVER, Frame, Header, PROTOCOL, RANKS_MAX, SWITCH, kind};
+use crate::net::codec::HELLO_MAX;
+use crate::net::egress::{ConnectionId, Egress};
+use crate::net::frame::{BODY_MAX, HEADER_LEN, Header, PREAMBLE, PROTOCOL, RANKS_MAX, kind};
 use crate::net::message::{
-    Abort, Control, End, Hello, Leave, MessageError, Notice, Refusal, Refused, Role, Span, Start,
-    Welcome, bare_frame, cut_reason,
+    Abort, Control, End, Hello, Leave, MessageError, Notice, Refusal, Refused, Role, Span, Welcome,
+    bare_frame, cut_reason,
 };
 use crate::net::token::{JobId, Secret};
 use crate::net::{HEARTBEAT_MS, LOST_AFTER_MS};
 use job::{Job, Pack};
+use rustc_hash::FxHashMap;
 use std::collections::HashMap;
 
 /// Time in which a new connection must have said a valid hello, in milliseconds: one clock from accept, not per read.
@@ -22,9 +24,6 @@ pub const HELLO_WITHIN_MS: u64 = 2_000;
 
 /// The most jobs at once. Each is small until its ranks join; the bound keeps a runaway driver from filling memory.
 pub const JOBS_MAX: usize = 4_096;
-
-/// The number the shell gives a connection.
-pub type ConnectionId = u64;
 
 /// The time, as the shell sees it.
 #[derive(Debug, Clone, Copy, Default)]
@@ -35,25 +34,32 @@ pub struct Now {
     pub unix_s: u64,
 }
 
-/// What the shell has to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Send a frame.
-    Send(ConnectionId, Frame),
-    /// Send what is queued, then close the connection. It is forgotten here already.
-    Close(ConnectionId),
+/// The part of a switch's memory that counters, queues and vectors of all jobs may take: one in so many.
+const STATE_SHARE: usize = 8;
+
+/// What became of some bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// So many of them are done with; the rest must be given again, with what follows.
+    pub bytes: usize,
+    /// So many are needed from there on, at least, for anything to happen.
+    pub needed: usize,
 }
 
 /// Everything the switch knows.
 pub struct Switch {
     secret: Secret,
-    connections: HashMap<ConnectionId, Connection>,
+    /// Bytes that may wait in the switch; collectives get a share.
+    memory: usize,
+    connections: FxHashMap<ConnectionId, Connection>,
     jobs: HashMap<JobId, Job>,
 }
 
 struct Connection {
     since_ms: u64,
     heard_ms: u64,
+    /// Its preamble has come.
+    greeted: bool,
     who: Option<(JobId, Who)>,
 }
 
@@ -63,15 +69,26 @@ enum Who {
     Pack(Span),
 }
 
+impl Who {
+    /// The pack's ranks; the driver has none.
+    fn span(self) -> Option<Span> {
+        match self {
+            Who::Driver => None,
+            Who::Pack(span) => Some(span),
+        }
+    }
+}
+
 /// A code, and the reason for people.
 type Refuse = (Refusal, String);
 
 impl Switch {
-    /// A switch that knows nothing but its secret.
-    pub fn new(secret: Secret) -> Switch {
+    /// A switch that knows nothing but its secret, and the memory in bytes that may be used for what is under way.
+    pub fn new(secret: Secret, memory: usize) -> Switch {
         Switch {
             secret,
-            connections: HashMap::new(),
+            memory,
+            connections: FxHashMap::default(),
             jobs: HashMap::new(),
         }
     }
@@ -83,16 +100,10 @@ impl Switch {
             Connection {
                 since_ms: now.ms,
                 heard_ms: now.ms,
+                greeted: false,
                 who: None,
             },
         );
-    }
-
-    /// True once the connection has proved who it is: only then may it send more than a hello.
-    pub fn is_known(&self, id: ConnectionId) -> bool {
-        self.connections
-            .get(&id)
-            .is_some_and(|connection| connection.who.is_some())
     }
 
     /// Bytes arrived that are no whole frame yet: the connection lives.
@@ -103,59 +114,131 @@ impl Switch {
     }
 
     /// The connection's frames wait for room at their destination, so its silence is not its own.
-    pub fn held_up(&mut self, id: ConnectionId, now: Now, actions: &mut Vec<Action>) {
-        if self.connections.contains_key(&id) {
-            self.heard(id, now);
+    pub fn held_up(&mut self, id: ConnectionId, now: Now, out: &mut impl Egress) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.heard_ms = now.ms;
             // Its heartbeats wait with its other frames, but it must know that the switch lives.
-            actions.push(Action::Send(id, bare_frame(kind::HEARTBEAT, true)));
+            out.send(id, &bare_frame(kind::HEARTBEAT, true));
         }
     }
 
-    /// A frame arrived.
+    /// Bytes arrived: as many whole frames as there are, and perhaps a part of one more.
     pub fn received(
         &mut self,
         id: ConnectionId,
-        frame: Frame,
+        bytes: &[u8],
         now: Now,
-        actions: &mut Vec<Action>,
-    ) {
-        let Some(connection) = self.connections.get_mut(&id) else {
-            return;
-        };
-        connection.heard_ms = now.ms;
-        let outcome = match connection.who {
-            None => self.hello(id, &frame, now, actions),
-            Some((job, Who::Driver)) => self.driver_sent(id, job, frame, actions),
-            Some((job, Who::Pack(span))) => self.pack_sent(id, job, span, frame, actions),
-        };
-        if let Err(refused) = outcome {
-            self.refuse(id, refused, actions);
+        out: &mut impl Egress,
+    ) -> Taken {
+        let mut at = 0;
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.heard_ms = now.ms;
+            if !connection.greeted {
+                let length = bytes.len().min(PREAMBLE.len());
+                if bytes[..length] != PREAMBLE[..length] {
+                    self.malformed(
+                        id,
+                        "these are not the first bytes of an lswitch client",
+                        out,
+                    );
+                } else if length < PREAMBLE.len() {
+                    return Taken {
+                        bytes: 0,
+                        needed: PREAMBLE.len(),
+                    };
+                } else {
+                    connection.greeted = true;
+                    at = length;
+                }
+            }
+        }
+        loop {
+            let Some(connection) = self.connections.get(&id) else {
+                // What follows the end of a connection is dropped.
+                return Taken {
+                    bytes: bytes.len(),
+                    needed: 0,
+                };
+            };
+            let limit = match &connection.who {
+                None => HELLO_MAX,
+                Some((job, who)) => {
+                    if let Some(job) = self.jobs.get_mut(job) {
+                        at += job.pass(who.span(), &bytes[at..], out);
+                    }
+                    BODY_MAX
+                }
+            };
+            let header = match Header::peek(&bytes[at..], limit) {
+                Ok(Some(header)) if bytes.len() - at >= header.wire_len() => header,
+                Ok(header) => {
+                    return Taken {
+                        bytes: at,
+                        needed: header.map_or(HEADER_LEN, |header| header.wire_len()),
+                    };
+                }
+                Err(error) => {
+                    self.malformed(id, &error.to_string(), out);
+                    continue;
+                }
+            };
+            let frame = &bytes[at..at + header.wire_len()];
+            at += header.wire_len();
+            if kind::is_known(header.kind)
+                && let Err(refused) = self.frame(id, header, frame, now, out)
+            {
+                self.refuse(id, refused, out);
+            }
+        }
+    }
+
+    /// A frame that does not merely pass through, or should not.
+    fn frame(
+        &mut self,
+        id: ConnectionId,
+        header: Header,
+        frame: &[u8],
+        now: Now,
+        out: &mut impl Egress,
+    ) -> Result<(), Refuse> {
+        let body = &frame[HEADER_LEN..];
+        match self
+            .connections
+            .get(&id)
+            .and_then(|connection| connection.who)
+        {
+            None => self.hello(id, header, body, now, out),
+            Some((job, Who::Driver)) => self.driver_sent(id, job, header, body, out),
+            Some((job, Who::Pack(span))) => self.pack_sent(id, job, span, header, body, now, out),
         }
     }
 
     /// The bytes on a connection break the protocol.
-    pub fn malformed(&mut self, id: ConnectionId, what: &str, actions: &mut Vec<Action>) {
-        self.refuse(id, (Refusal::Protocol, what.to_string()), actions);
+    pub fn malformed(&mut self, id: ConnectionId, what: &str, out: &mut impl Egress) {
+        self.refuse(id, (Refusal::Protocol, what.to_string()), out);
     }
 
     /// A socket ended, and `why`.
-    pub fn disconnected(&mut self, id: ConnectionId, why: &str, actions: &mut Vec<Action>) {
+    pub fn disconnected(&mut self, id: ConnectionId, why: &str, out: &mut impl Egress) {
         let Some(connection) = self.connections.remove(&id) else {
             return;
         };
         match connection.who {
             None => {}
-            Some((job, Who::Driver)) => self.end(
-                job,
-                &format!("the driver of the job was lost: {why}"),
-                actions,
-            ),
-            Some((job, Who::Pack(span))) => self.lost(job, span, why, actions),
+            Some((job, Who::Driver)) => {
+                self.end(job, &format!("the driver of the job was lost: {why}"), out)
+            }
+            Some((job, Who::Pack(span))) => {
+                if let Some(job) = self.jobs.get_mut(&job) {
+                    job.state.forget(id);
+                }
+                self.lost(job, span, why, out);
+            }
         }
     }
 
     /// Time passes: silent connections are let go.
-    pub fn tick(&mut self, now: Now, actions: &mut Vec<Action>) {
+    pub fn tick(&mut self, now: Now, out: &mut impl Egress) {
         let silent: Vec<(ConnectionId, Refuse)> = self
             .connections
             .iter()
@@ -178,18 +261,37 @@ impl Switch {
             })
             .collect();
         for (id, refused) in silent {
-            self.refuse(id, refused, actions);
+            self.refuse(id, refused, out);
+        }
+        self.wake(now, out);
+    }
+
+    /// Answers requests of the shared state that have waited long enough.
+    pub fn wake(&mut self, now: Now, out: &mut impl Egress) {
+        for job in self.jobs.values_mut() {
+            if job.state.next_deadline_ms().is_some_and(|at| at <= now.ms) {
+                let mut replies = Vec::new();
+                job.state.tick(now.ms, &mut replies);
+                job.reply(replies, out);
+            }
         }
     }
 
+    /// When [`Switch::wake`] has something to do, by the clock of [`Now::ms`].
+    pub fn next_wake_ms(&self) -> Option<u64> {
+        self.jobs
+            .values()
+            .filter_map(|job| job.state.next_deadline_ms())
+            .min()
+    }
+
     /// The switch goes down: every job ends with the reason.
-    pub fn close(&mut self, reason: &str, actions: &mut Vec<Action>) {
+    pub fn close(&mut self, reason: &str, out: &mut impl Egress) {
         let jobs: Vec<JobId> = self.jobs.keys().copied().collect();
-        jobs.into_iter()
-            .for_each(|job| self.end(job, reason, actions));
+        jobs.into_iter().for_each(|job| self.end(job, reason, out));
         let rest: Vec<ConnectionId> = self.connections.keys().copied().collect();
         rest.into_iter()
-            .for_each(|id| self.refuse(id, (Refusal::Closing, reason.to_string()), actions));
+            .for_each(|id| self.refuse(id, (Refusal::Closing, reason.to_string()), out));
     }
 
     /// How many jobs and connections there are.
@@ -198,37 +300,35 @@ impl Switch {
     }
 
     /// Answers with the reason and closes; to the rest of the job the client is lost.
-    fn refuse(&mut self, id: ConnectionId, (code, reason): Refuse, actions: &mut Vec<Action>) {
-        actions.push(Action::Send(
-            id,
-            Refused {
-                code,
-                reason: cut_reason(reason.clone()),
-            }
-            .to_frame(true),
-        ));
-        actions.push(Action::Close(id));
-        self.disconnected(id, &reason, actions);
+    fn refuse(&mut self, id: ConnectionId, (code, reason): Refuse, out: &mut impl Egress) {
+        let refused = Refused {
+            code,
+            reason: cut_reason(reason.clone()),
+        };
+        out.send(id, &refused.to_frame(true));
+        out.close(id);
+        self.disconnected(id, &reason, out);
     }
 
     fn hello(
         &mut self,
         id: ConnectionId,
-        frame: &Frame,
+        header: Header,
+        body: &[u8],
         now: Now,
-        actions: &mut Vec<Action>,
+        out: &mut impl Egress,
     ) -> Result<(), Refuse> {
-        if frame.header.kind != kind::HELLO {
+        if header.kind != kind::HELLO {
             return Err((
                 Refusal::Protocol,
                 format!(
                     "the first frame is of kind {:#04x} and not a hello",
-                    frame.header.kind
+                    header.kind
                 ),
             ));
         }
         // Before the rest, which another version may lay out differently.
-        if let Some((lowest, highest)) = Hello::protocols_in(&frame.body)
+        if let Some((lowest, highest)) = Hello::protocols_in(body)
             && !(lowest..=highest).contains(&PROTOCOL)
         {
             return Err((
@@ -240,7 +340,7 @@ impl Switch {
                 ),
             ));
         }
-        let hello = Hello::from_body(&frame.body).map_err(protocol)?;
+        let hello = Hello::from_body(body).map_err(protocol)?;
         if !self
             .secret
             .job_key(hello.job)
@@ -252,12 +352,22 @@ impl Switch {
             ));
         }
         let who = match hello.role {
-            Role::Driver { size } => self.create(id, &hello, size)?,
+            Role::Driver { size, mailbox } => self.create(id, &hello, size, mailbox)?,
             Role::Pack {
                 span,
                 incarnation,
                 epoch,
-            } => self.join(id, &hello, span, incarnation, epoch, actions)?,
+                mailbox,
+            } => {
+                let pack = Pack {
+                    span,
+                    incarnation,
+                    connection: id,
+                    mailbox,
+                    index: 0,
+                };
+                self.join(&hello, pack, epoch, out)?
+            }
         };
         self.connections
             .get_mut(&id)
@@ -269,14 +379,20 @@ impl Switch {
             heartbeat_ms: HEARTBEAT_MS as u32,
             lost_after_ms: LOST_AFTER_MS as u32,
         };
-        actions.push(Action::Send(id, welcome.to_frame(true)));
+        out.send(id, &welcome.to_frame(true));
         if let Who::Pack(_) = who {
-            self.joined(hello.job, actions);
+            self.joined(hello.job, out);
         }
         Ok(())
     }
 
-    fn create(&mut self, id: ConnectionId, hello: &Hello, size: u32) -> Result<Who, Refuse> {
+    fn create(
+        &mut self,
+        id: ConnectionId,
+        hello: &Hello,
+        size: u32,
+        mailbox: u32,
+    ) -> Result<Who, Refuse> {
         if self.jobs.contains_key(&hello.job) {
             return Err((
                 Refusal::JobExists,
@@ -295,20 +411,21 @@ impl Switch {
                 format!("this switch has {JOBS_MAX} jobs, which is its most; try again later"),
             ));
         }
-        let job = Job::new(hello.release.clone(), size, id);
+        let job = Job::new(hello.release.clone(), size, id, mailbox);
         self.jobs.insert(hello.job, job);
         Ok(Who::Driver)
     }
 
     fn join(
         &mut self,
-        id: ConnectionId,
         hello: &Hello,
-        span: Span,
-        incarnation: u32,
+        pack: Pack,
         epoch: u32,
-        actions: &mut Vec<Action>,
+        out: &mut impl Egress,
     ) -> Result<Who, Refuse> {
+        let Pack {
+            span, incarnation, ..
+        } = pack;
         let job = self.jobs.get_mut(&hello.job).ok_or_else(|| {
             (
                 Refusal::UnknownJob,
@@ -379,128 +496,127 @@ impl Switch {
             self.connections.remove(&old);
             let reason =
                 format!("a later start of {span}, incarnation {incarnation}, took its place");
-            actions.push(Action::Send(
-                old,
-                Refused {
-                    code: Refusal::Incarnation,
-                    reason,
-                }
-                .to_frame(true),
-            ));
-            actions.push(Action::Close(old));
+            let refused = Refused {
+                code: Refusal::Incarnation,
+                reason,
+            };
+            out.send(old, &refused.to_frame(true));
+            out.close(old);
         }
-        job.add(Pack {
-            span,
-            incarnation,
-            connection: id,
-        });
+        job.add(pack);
         let notice = Notice::Joined { span, incarnation };
-        actions.push(Action::Send(job.driver, notice.to_frame(true)));
+        out.send(job.driver, &notice.to_frame(true));
         Ok(Who::Pack(span))
     }
 
     /// The last rank to join starts the job.
-    fn joined(&mut self, id: JobId, actions: &mut Vec<Action>) {
+    fn joined(&mut self, id: JobId, out: &mut impl Egress) {
         let job = self.jobs.get_mut(&id).expect("join() looked it up");
         if job.joined < job.size {
             return;
         }
         job.begun = true;
-        let start = Start {
-            packs: job.packs.values().map(|pack| pack.span).collect(),
+        let start = job.start(self.memory).to_frame(true);
+        for pack in job.packs.values() {
+            out.send(pack.connection, &start);
         }
-        .to_frame(true);
-        actions.extend(
-            job.packs
-                .values()
-                .map(|pack| Action::Send(pack.connection, start.clone())),
-        );
-        actions.push(Action::Send(job.driver, Notice::Started.to_frame(true)));
+        out.send(job.driver, &Notice::Started.to_frame(true));
     }
 
     fn driver_sent(
         &mut self,
         id: ConnectionId,
         job_id: JobId,
-        frame: Frame,
-        actions: &mut Vec<Action>,
+        header: Header,
+        body: &[u8],
+        out: &mut impl Egress,
     ) -> Result<(), Refuse> {
         let job = self.jobs.get_mut(&job_id).ok_or_else(ended)?;
-        match frame.header.kind {
+        match header.kind {
             kind::HEARTBEAT => {
-                actions.push(Action::Send(id, job.traffic()));
+                out.send(id, &job.traffic(out.cpu_us()));
                 Ok(())
             }
-            kind::DATA if !job.begun => Err(early()),
-            kind::DATA if frame.header.source != DRIVER => Err((
-                Refusal::Protocol,
-                format!(
-                    "the driver's connection spoke as rank {}",
-                    frame.header.source
-                ),
-            )),
-            kind::DATA if frame.header.epoch != job.epoch => Err(job.wrong_epoch(&frame)),
-            kind::DATA => job.route(DRIVER, frame, actions),
+            kind::DATA | kind::ANNOUNCE | kind::GRANT | kind::CREDIT => {
+                job.route(None, header, body, out)
+            }
             kind::ABORT => {
-                let Abort { reason } = Abort::from_body(&frame.body).map_err(protocol)?;
-                self.end(job_id, &reason, actions);
+                let Abort { reason } = Abort::from_body(body).map_err(protocol)?;
+                self.end(job_id, &reason, out);
                 Ok(())
             }
             kind::LEAVE => {
                 self.connections.remove(&id);
-                actions.push(Action::Send(id, job.traffic()));
-                actions.push(Action::Send(id, bare_frame(kind::LEFT, true)));
-                actions.push(Action::Close(id));
-                self.end(job_id, "its driver left", actions);
+                out.send(id, &job.traffic(out.cpu_us()));
+                out.send(id, &bare_frame(kind::LEFT, true));
+                out.close(id);
+                self.end(job_id, "its driver left", out);
                 Ok(())
             }
             other => Err(unexpected(other, "a driver")),
         }
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a frame, where it comes from and where answers go"
+    )]
     fn pack_sent(
         &mut self,
         id: ConnectionId,
         job_id: JobId,
         span: Span,
-        frame: Frame,
-        actions: &mut Vec<Action>,
+        header: Header,
+        body: &[u8],
+        now: Now,
+        out: &mut impl Egress,
     ) -> Result<(), Refuse> {
         let job = self.jobs.get_mut(&job_id).ok_or_else(ended)?;
-        let source = frame.header.source;
-        match frame.header.kind {
+        match header.kind {
             kind::HEARTBEAT => {
-                actions.push(Action::Send(id, bare_frame(kind::HEARTBEAT, true)));
+                out.send(id, &bare_frame(kind::HEARTBEAT, true));
                 Ok(())
             }
-            kind::DATA | kind::CONTRIBUTE if !job.begun => Err(early()),
-            kind::DATA | kind::CONTRIBUTE if !span.contains(source) => Err((
-                Refusal::Protocol,
-                format!("a connection of {span} spoke as rank {source}"),
-            )),
-            kind::DATA | kind::CONTRIBUTE if frame.header.epoch != job.epoch => {
-                Err(job.wrong_epoch(&frame))
+            kind::DATA | kind::ANNOUNCE | kind::GRANT | kind::CREDIT => {
+                job.route(Some(span), header, body, out)
             }
-            kind::DATA => job.route(source, frame, actions),
-            kind::CONTRIBUTE => self.contribute(job_id, span, frame, actions),
+            kind::CONTRIBUTE => {
+                job.check(Some(span), header)?;
+                match job.contribute(span, header, body, out)? {
+                    None => Ok(()),
+                    // Members that disagree about a collective are a fault of the program: all of it ends, with the reason.
+                    Some(disagreement) => {
+                        self.end(job_id, &disagreement, out);
+                        Ok(())
+                    }
+                }
+            }
+            kind::STATE => {
+                job.check(Some(span), header)?;
+                let held: usize = self.jobs.values().map(|job| job.state.bytes()).sum();
+                let job = self.jobs.get_mut(&job_id).ok_or_else(ended)?;
+                let free = (self.memory / STATE_SHARE).saturating_sub(held);
+                let bytes_max = job.state.bytes() + free;
+                job.ask(id, header, body, bytes_max, now.ms, out);
+                Ok(())
+            }
             kind::LEAVE => {
-                let Leave { failure } = Leave::from_body(&frame.body).map_err(protocol)?;
+                let Leave { failure } = Leave::from_body(body).map_err(protocol)?;
                 let failure = failure.map(cut_reason);
-                job.remove(span);
+                let deserts = job.leave(span);
+                job.state.forget(id);
+                job.grant_for(span, out);
                 job.failed |= job.begun && failure.is_some();
-                let deserted = !job.failed && job.collectives.is_pending();
-                actions.push(Action::Send(
-                    job.driver,
-                    Notice::Left { span, failure }.to_frame(true),
-                ));
+                let deserted = deserts && !job.failed;
+                out.send(job.driver, &Notice::Left { span, failure }.to_frame(true));
                 self.connections.remove(&id);
-                actions.push(Action::Send(id, bare_frame(kind::LEFT, true)));
-                actions.push(Action::Close(id));
+                out.send(id, &bare_frame(kind::LEFT, true));
+                out.close(id);
                 if deserted {
                     let reason = format!(
                         "{span} left while others wait in a collective call; all ranks must make the same calls"
                     );
-                    self.end(job_id, &reason, actions);
+                    self.end(job_id, &reason, out);
                 }
                 Ok(())
             }
@@ -508,88 +624,19 @@ impl Switch {
         }
     }
 
-    fn contribute(
-        &mut self,
-        job_id: JobId,
-        span: Span,
-        frame: Frame,
-        actions: &mut Vec<Action>,
-    ) -> Result<(), Refuse> {
-        let job = self
-            .jobs
-            .get_mut(&job_id)
-            .expect("pack_sent() looked it up");
-        let Header {
-            sequence,
-            tag,
-            group,
-            ..
-        } = frame.header;
-        if job.failed {
-            // It cannot complete; how the job ends is the driver's to say, with the cause that it was told.
-            return Ok(());
-        }
-        if job.joined < job.size {
-            let reason = format!(
-                "{span} made collective call {sequence} after other ranks had left; all ranks must make the same calls"
-            );
-            self.end(job_id, &reason, actions);
-            return Ok(());
-        }
-        job.bytes += frame.body.len() as u64;
-        let combined = match job.collectives.contribute(
-            span.first_rank,
-            sequence,
-            tag,
-            &frame.body,
-            job.packs.len(),
-        ) {
-            Ok(None) => return Ok(()),
-            Ok(Some(combined)) => combined,
-            // Members that disagree about a collective are a fault of the program: all of it ends, with the reason.
-            Err(error @ CollectiveError::Mismatch { .. }) => {
-                self.end(job_id, &format!("{span}: {error}"), actions);
-                return Ok(());
-            }
-            Err(error) => return Err((Refusal::Protocol, error.to_string())),
-        };
-        let header = Header {
-            kind: kind::COMBINED,
-            group,
-            epoch: job.epoch,
-            tag,
-            source: SWITCH,
-            sequence,
-            ..Header::default()
-        };
-        for pack in job.packs.values() {
-            let header = Header {
-                destination: pack.span.first_rank,
-                ..header
-            };
-            actions.push(Action::Send(
-                pack.connection,
-                Frame::new(header, combined.clone()),
-            ));
-        }
-        Ok(())
-    }
-
-    fn lost(&mut self, job: JobId, span: Span, why: &str, actions: &mut Vec<Action>) {
+    fn lost(&mut self, job: JobId, span: Span, why: &str, out: &mut impl Egress) {
         let Some(job) = self.jobs.get_mut(&job) else {
             return;
         };
         job.remove(span);
+        job.grant_for(span, out);
         job.failed |= job.begun;
         let reason = cut_reason(why.to_string());
-        actions.push(Action::Send(
-            job.driver,
-            Notice::Lost { span, reason }.to_frame(true),
-        ));
+        out.send(job.driver, &Notice::Lost { span, reason }.to_frame(true));
     }
 
     /// Ends a job: every member is told why and let go.
-    fn end(&mut self, id: JobId, reason: &str, actions: &mut Vec<Action>) {
+    fn end(&mut self, id: JobId, reason: &str, out: &mut impl Egress) {
         let Some(job) = self.jobs.remove(&id) else {
             return;
         };
@@ -604,8 +651,8 @@ impl Switch {
             .chain([job.driver]);
         for member in members {
             if self.connections.remove(&member).is_some() {
-                actions.push(Action::Send(member, end.clone()));
-                actions.push(Action::Close(member));
+                out.send(member, &end);
+                out.close(member);
             }
         }
     }
@@ -613,13 +660,6 @@ impl Switch {
 
 fn protocol(error: MessageError) -> Refuse {
     (Refusal::Protocol, error.to_string())
-}
-
-fn early() -> Refuse {
-    (
-        Refusal::Protocol,
-        "a message came before the job's start".into(),
-    )
 }
 
 fn ended() -> Refuse {

@@ -607,7 +607,7 @@ async fn lambda_with_a_cause_and_a_consequence(failed: std::sync::mpsc::Sender<(
                 ranks: event.ranks,
             };
             let options = JoinOptions {
-                switch: event.switches[0].clone(),
+                switches: event.switches.clone(),
                 job: JobId(parse_hex(&event.job).expect("an id")),
                 token: Token {
                     expiry_s: event.token.expiry_s,
@@ -654,6 +654,7 @@ async fn the_first_cause_is_reported_and_not_what_follows_from_it() {
     tokio::spawn(server::run(
         listener,
         switch.secret.clone(),
+        server::Limits::default(),
         std::future::pending(),
     ));
     let (failed, consequence) = std::sync::mpsc::channel();
@@ -1024,6 +1025,7 @@ async fn a_worker_of_another_release_is_refused_with_what_to_do() {
     let switch = tokio::spawn(server::run(
         listener,
         secret.clone(),
+        server::Limits::default(),
         std::future::pending(),
     ));
 
@@ -1041,6 +1043,7 @@ async fn a_worker_of_another_release_is_refused_with_what_to_do() {
         },
         incarnation: 1,
         epoch: 0,
+        mailbox: 1 << 20,
     };
     let bearer = Bearer::Pack {
         first_rank: 0,

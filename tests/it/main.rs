@@ -1,6 +1,9 @@
 //! One test crate, so that everything links once: one file a theme.
 
+mod bench;
 mod cli;
+mod collectives;
+mod fabric;
 mod faults;
 mod graph;
 mod local_lambda;
@@ -9,6 +12,7 @@ mod pagerank;
 mod preprocess;
 mod readme;
 mod s3;
+mod state;
 mod store;
 mod support;
 mod switch;

@@ -1,227 +1,25 @@
 //! Switch, packs and drivers over real sockets on loopback, and what strangers on the port are told.
 
+use crate::fabric::{Job, Net, next_notice, on_thread, one, pattern, within};
 use bytes::{Bytes, BytesMut};
-use lswitch::net::client::{JoinOptions, Pack};
+use lswitch::net::client::{MAILBOX_BYTES, Pack};
 use lswitch::net::comm::{Comm, CommError};
-use lswitch::net::driver_link::{DriverLink, News};
+use lswitch::net::driver_link::News;
+use lswitch::net::element::Fold;
+use lswitch::net::flow::{MESSAGE_COST, cost, share};
 use lswitch::net::frame::{
     BODY_MAX, CHUNK_MAX, FLAG_SKIPPABLE, Frame, Header, PREAMBLE, chunks, kind,
 };
-use lswitch::net::link::{FrameReader, LinkError, dial};
-use lswitch::net::message::{Control, Hello, Notice, Refusal, Refused, Role, Span, bare_frame};
-use lswitch::net::outbox::HIGH_WATER;
+use lswitch::net::link::{FrameReader, LinkError};
+use lswitch::net::message::{Control, Notice, Refusal, Refused, Role, Span, bare_frame};
 use lswitch::net::reassembly::Reassembly;
-use lswitch::net::server;
-use lswitch::net::token::{Bearer, JobId, Secret};
-use std::future::Future;
+use lswitch::net::token::JobId;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-
-/// A hang ends here, with a message from the test.
-async fn within<T>(seconds: u64, what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(Duration::from_secs(seconds), future).await {
-        Ok(value) => value,
-        Err(_) => panic!("{what} took more than {seconds} s"),
-    }
-}
-
-/// A switch on a loopback port, and what is needed to speak with it.
-struct Net {
-    address: String,
-    secret: Secret,
-    stop: Option<oneshot::Sender<()>>,
-    server: JoinHandle<()>,
-}
-
-impl Net {
-    async fn start() -> Net {
-        let listener = TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a loopback port is free");
-        let address = listener.local_addr().expect("a listener has an address");
-        let secret = Secret::random();
-        let (stop, stopped) = oneshot::channel();
-        let server = tokio::spawn(server::run(listener, secret.clone(), async {
-            let _ = stopped.await;
-        }));
-        Net {
-            address: address.to_string(),
-            secret,
-            stop: Some(stop),
-            server,
-        }
-    }
-
-    /// Stops the switch and waits until it has.
-    async fn stop(mut self) {
-        drop(self.stop.take());
-        within(10, "stopping the switch", self.server)
-            .await
-            .expect("the switch did not panic");
-    }
-
-    fn hello(&self, job: JobId, role: Role) -> Hello {
-        let key = self.secret.job_key(job);
-        let mut hello = Hello::new(job, key.token(Bearer::Driver, 0), role);
-        hello.token = key.token(hello.bearer(), expiry_s());
-        hello
-    }
-
-    async fn driver(&self, job: JobId, size: u32) -> DriverLink {
-        let token = self.secret.job_key(job).token(Bearer::Driver, expiry_s());
-        let created = DriverLink::create(&self.address, job, token, size, Duration::from_secs(10));
-        created.await.expect("the switch is there")
-    }
-
-    fn options(&self, job: JobId, span: Span, size: u32) -> JoinOptions {
-        let role = Role::Pack {
-            span,
-            incarnation: 1,
-            epoch: 0,
-        };
-        JoinOptions {
-            switch: self.address.clone(),
-            job,
-            token: self.hello(job, role).token,
-            span,
-            size,
-            incarnation: 1,
-            epoch: 0,
-            join_within: Duration::from_secs(20),
-            deadline: Instant::now() + Duration::from_secs(60),
-        }
-    }
-
-    /// A job of packs of these sizes, all joined.
-    async fn job(&self, packs: &[u32]) -> Job {
-        let id = JobId::random();
-        let spans = spans(packs);
-        let size = packs.iter().sum();
-        let driver = self.driver(id, size).await;
-        let joining: Vec<_> = spans
-            .iter()
-            .map(|span| tokio::spawn(Pack::join(self.options(id, *span, size))))
-            .collect();
-        let mut packs = Vec::new();
-        for join in joining {
-            let pack = within(20, "joining", join).await;
-            packs.push(pack.expect("no panic").expect("the pack joins"));
-        }
-        Job {
-            driver,
-            packs,
-            spans,
-            comms: Vec::new(),
-        }
-    }
-
-    /// A pack of one rank that the test plays itself, frame by frame.
-    async fn by_hand(&self, job: JobId, rank: u32) -> (FrameReader, OwnedWriteHalf) {
-        let role = Role::Pack {
-            span: one(rank),
-            incarnation: 1,
-            epoch: 0,
-        };
-        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
-        let dialled = dial(&self.address, &self.hello(job, role), deadline).await;
-        dialled.expect("the switch welcomes the pack")
-    }
-
-    /// What the switch answers to these bytes, until it closes.
-    async fn answer_to(&self, bytes: &[u8]) -> Refused {
-        let mut stream = TcpStream::connect(&self.address)
-            .await
-            .expect("the switch listens");
-        stream.write_all(bytes).await.expect("it takes some bytes");
-        refusal_on(&mut stream).await
-    }
-}
-
-struct Job {
-    driver: DriverLink,
-    packs: Vec<Pack>,
-    spans: Vec<Span>,
-    /// One for each rank, from the first run on.
-    comms: Vec<Comm>,
-}
-
-impl Job {
-    /// Runs every rank on a thread of its own; what they return, by rank.
-    async fn run<T: Send + 'static>(
-        &mut self,
-        rank: impl Fn(&mut Comm) -> T + Clone + Send + 'static,
-    ) -> Vec<T> {
-        if self.comms.is_empty() {
-            for (pack, span) in self.packs.iter().zip(&self.spans) {
-                self.comms
-                    .extend((0..span.ranks).map(|index| pack.comm(index)));
-            }
-        }
-        let mut ends = Vec::new();
-        for mut comm in self.comms.drain(..) {
-            let rank = rank.clone();
-            let (ended, end) = oneshot::channel();
-            std::thread::spawn(move || drop(ended.send((rank(&mut comm), comm))));
-            ends.push(end);
-        }
-        let mut results = Vec::new();
-        for (rank, end) in ends.into_iter().enumerate() {
-            let end = within(60, &format!("rank {rank}"), end).await;
-            let (result, comm) = end.unwrap_or_else(|_| panic!("rank {rank} panicked"));
-            results.push(result);
-            self.comms.push(comm);
-        }
-        results
-    }
-
-    async fn end(self) {
-        for pack in self.packs {
-            let left = within(20, "leaving", pack.leave(None)).await;
-            left.expect("the pack leaves in order");
-        }
-        within(10, "the driver's leave", self.driver.leave()).await;
-    }
-}
-
-/// Runs something that blocks on a thread that a failing test does not wait for.
-fn on_thread<T: Send + 'static>(
-    mut comm: Comm,
-    rank: impl FnOnce(&mut Comm) -> T + Send + 'static,
-) -> oneshot::Receiver<T> {
-    let (ended, end) = oneshot::channel();
-    std::thread::spawn(move || drop(ended.send(rank(&mut comm))));
-    end
-}
-
-fn expiry_s() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    now.expect("it is after 1970").as_secs() + 600
-}
-
-fn one(rank: u32) -> Span {
-    Span {
-        first_rank: rank,
-        ranks: 1,
-    }
-}
-
-fn spans(packs: &[u32]) -> Vec<Span> {
-    let mut first_rank = 0;
-    let span = |&ranks: &u32| {
-        first_rank += ranks;
-        Span {
-            first_rank: first_rank - ranks,
-            ranks,
-        }
-    };
-    packs.iter().map(span).collect()
-}
 
 /// The preamble and one refusal, and then the end.
 async fn refusal_on(stream: &mut TcpStream) -> Refused {
@@ -239,27 +37,23 @@ async fn refusal_on(stream: &mut TcpStream) -> Refused {
     Refused::from_body(&frame.body).expect("a reason")
 }
 
-/// Bytes that differ by rank, number and place.
-fn pattern(from: u32, to: u32, number: u32, length: usize) -> Bytes {
-    let seed = from.wrapping_mul(31) ^ to.wrapping_mul(17) ^ number.wrapping_mul(101);
-    let byte = |i: usize| {
-        (seed as usize)
-            .wrapping_add(i.wrapping_mul(7))
-            .wrapping_add(i >> 8) as u8
-    };
-    (0..length).map(byte).collect::<Vec<u8>>().into()
+/// What a switch answers to these bytes, until it closes.
+async fn answer_to(net: &Net, bytes: &[u8]) -> Refused {
+    let mut stream = TcpStream::connect(&net.addresses[0])
+        .await
+        .expect("the switch listens");
+    stream.write_all(bytes).await.expect("it takes some bytes");
+    refusal_on(&mut stream).await
 }
 
-async fn next_notice(driver: &mut DriverLink, matches: impl Fn(&Notice) -> bool) -> Notice {
-    let wanted = async {
-        loop {
-            match driver.next().await.expect("the job goes on") {
-                News::Notice(notice) if matches(&notice) => return notice,
-                _ => {}
-            }
+/// The next frame of this kind; the others before it are dropped.
+async fn next_of(reader: &mut FrameReader, kind: u8) -> Frame {
+    loop {
+        let frame = reader.next().await.expect("the switch lives");
+        if frame.header.kind == kind {
+            return frame;
         }
-    };
-    within(15, "news for the driver", wanted).await
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -330,49 +124,6 @@ async fn messages_of_every_size_arrive_in_order_between_packs_and_inside_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn collectives_give_every_rank_the_sum_whatever_the_packs() {
-    let net = Net::start().await;
-    for size in 1..=9u32 {
-        let mut layouts = vec![vec![1; size as usize], vec![size]];
-        let threes: Vec<u32> = (0..size)
-            .step_by(3)
-            .map(|first| 3.min(size - first))
-            .collect();
-        layouts.push(threes);
-        if size > 2 {
-            layouts.push(vec![size - 2, 2]);
-            layouts.push(vec![1, size - 1]);
-        }
-        for layout in layouts {
-            let mut job = net.job(&layout).await;
-            let value = |rank: u32, round: u32, element: u32| {
-                (i128::from(rank) - 3) * i128::from(round + 1) * (1 << 90) + i128::from(element)
-            };
-            job.run(move |comm| {
-                for round in 0..6 {
-                    let elements = [0, 1, 3, 100, 16_384, 2][round as usize];
-                    let mine: Vec<i128> = (0..elements)
-                        .map(|element| value(comm.rank(), round, element))
-                        .collect();
-                    let sums = comm.all_reduce_sum(&mine).expect("all ranks take part");
-                    assert_eq!(sums.len(), mine.len());
-                    for (element, sum) in (0..).zip(sums.iter()) {
-                        let judge: i128 = (0..size).map(|rank| value(rank, round, element)).sum();
-                        assert_eq!(*sum, judge, "{size} ranks, round {round}");
-                    }
-                    comm.barrier().expect("all ranks take part");
-                }
-                let spans = comm.packs().iter().map(|span| span.ranks).sum::<u32>();
-                assert_eq!(spans, size);
-            })
-            .await;
-            job.end().await;
-        }
-    }
-    net.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn no_rank_passes_a_barrier_before_the_last_has_come() {
     let net = Net::start().await;
     let mut job = net.job(&[2, 1, 1]).await;
@@ -420,90 +171,392 @@ async fn ranks_that_all_send_before_they_receive_do_not_deadlock() {
     net.stop().await;
 }
 
+/// A rank by hand that receives what it is sent, as docs/PROTOCOL.md says: it grants what is announced, and gives credit
+/// back message by message.
+async fn receive_by_hand(
+    rank: u32,
+    reader: &mut FrameReader,
+    write: &mut OwnedWriteHalf,
+    mut done: impl FnMut(lswitch::net::reassembly::Message) -> bool,
+) {
+    let mut reassembly = Reassembly::default();
+    let mut granted = std::collections::HashSet::new();
+    loop {
+        let Frame { header, body } = reader.next().await.expect("the switch lives");
+        let back = Header {
+            source: rank,
+            destination: header.source,
+            ..Header::default()
+        };
+        let answer = match header.kind {
+            kind::ANNOUNCE => {
+                granted.insert((header.source, header.sequence));
+                let sequence = header.sequence;
+                let kind = kind::GRANT;
+                Frame::new(
+                    Header {
+                        kind,
+                        sequence,
+                        ..back
+                    },
+                    Bytes::new(),
+                )
+            }
+            kind::DATA => {
+                let message = reassembly
+                    .accept(header, &body)
+                    .expect("in order and whole");
+                let Some(message) = message else { continue };
+                let bytes = cost(message.payload.len());
+                if done(message) {
+                    return;
+                }
+                if granted.remove(&(header.source, header.sequence)) {
+                    continue;
+                }
+                let body = Bytes::copy_from_slice(&bytes.to_le_bytes());
+                Frame::new(
+                    Header {
+                        kind: kind::CREDIT,
+                        ..back
+                    },
+                    body,
+                )
+            }
+            kind::HEARTBEAT | kind::START => continue,
+            other => panic!("a frame of kind {other:#04x}"),
+        };
+        let mut bytes = BytesMut::new();
+        answer.put(&mut bytes);
+        write.write_all(&bytes).await.expect("the switch listens");
+    }
+}
+
+/// Two ranks that exchange messages, each in a process of its own.
+fn talk(comm: Comm, peer: u32) -> tokio::sync::oneshot::Receiver<()> {
+    on_thread(comm, move |comm| {
+        for number in 0..200 {
+            let mine = pattern(comm.rank(), peer, number, 5_000);
+            comm.send(peer, 1, mine).expect("sent");
+            let received = comm.receive(Some(peer), 1).expect("it was sent");
+            assert_eq!(received.payload, pattern(peer, comm.rank(), number, 5_000));
+        }
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_reader_holds_up_only_those_who_send_to_it_and_loses_nothing() {
+async fn a_pack_that_reads_nothing_holds_up_only_those_who_send_to_it_and_fills_no_memory() {
+    const MAILBOX: u32 = 1 << 20;
+    const LENGTH: usize = 100_000;
+    const COUNT: u32 = 300;
     let net = Net::start().await;
     let id = JobId::random();
     let driver = net.driver(id, 4).await;
     let joining = [0, 2, 3].map(|rank| tokio::spawn(Pack::join(net.options(id, one(rank), 4))));
     // Rank 1 joins, and then reads nothing.
-    let (mut reader, write) = net.by_hand(id, 1).await;
+    let (mut reader, mut write) = net.by_hand(id, 1, MAILBOX).await;
     let mut packs = Vec::new();
     for join in joining {
-        packs.push(
-            within(10, "joining", join)
-                .await
-                .expect("no panic")
-                .expect("it joins"),
-        );
+        let pack = within(10, "joining", join).await.expect("no panic");
+        packs.push(pack.expect("it joins"));
     }
     let sent = Arc::new(AtomicU64::new(0));
-    const LENGTH: usize = 100_000;
-    const COUNT: u64 = 2_000;
-    let payload = pattern(0, 1, 0, LENGTH);
     let sender = on_thread(packs[0].comm(0), {
-        let (sent, payload) = (sent.clone(), payload.clone());
+        let sent = sent.clone();
         move |comm| {
-            for number in 0..COUNT as u32 {
-                comm.send(1, number, payload.clone())?;
+            for number in 0..COUNT {
+                comm.send(1, number, pattern(0, 1, number, LENGTH))?;
                 sent.fetch_add(1, Ordering::SeqCst);
             }
             Ok::<(), CommError>(())
         }
     });
-    // Until it has stood still for a while.
-    let mut before = u64::MAX;
-    let stuck = async {
-        while before != sent.load(Ordering::SeqCst) {
-            before = sent.load(Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_millis(700)).await;
-        }
-        before
-    };
-    let stuck = within(15, "filling up", stuck).await;
-    // Two outboxes, and what the system's own buffers take: on Linux up to 36 MiB for each connection.
-    let most = (2 * HIGH_WATER + 2 * 40 * 1024 * 1024) as u64;
-    assert!(
-        stuck < COUNT && stuck * LENGTH as u64 <= most,
-        "{stuck} messages went somewhere"
-    );
-
-    let talk = |comm: Comm, peer: u32| {
-        on_thread(comm, move |comm| {
-            for number in 0..200 {
-                let mine = pattern(comm.rank(), peer, number, 5_000);
-                comm.send(peer, 1, mine).expect("sent");
-                let received = comm.receive(Some(peer), 1).expect("it was sent");
-                assert_eq!(received.payload, pattern(peer, comm.rank(), number, 5_000));
-            }
-        })
-    };
     let (two, three) = (talk(packs[1].comm(0), 3), talk(packs[2].comm(0), 2));
-    within(5, "the others' talk", async { (two.await, three.await) })
+    within(10, "the others' talk", async { (two.await, three.await) })
         .await
         .0
         .expect("no panic");
-    assert_eq!(sent.load(Ordering::SeqCst), stuck, "the sender still waits");
+    // What the credit allows arrives, then the announcement, and then nothing, however long one waits: whole heartbeats here.
+    let on_credit = share(MAILBOX, 4) / (LENGTH as u64 + MESSAGE_COST);
+    let mut arrived = Vec::new();
+    let mut beats = 0;
+    within(10, "what is under way", async {
+        while beats < 3 {
+            let mut beat = BytesMut::new();
+            let frame = reader.next().await.expect("the switch lives");
+            match frame.header.kind {
+                kind::HEARTBEAT => beats += 1,
+                kind::START => {}
+                _ => {
+                    let is_last = frame.header.kind == kind::ANNOUNCE;
+                    arrived.push(frame);
+                    if !is_last {
+                        continue;
+                    }
+                }
+            }
+            bare_frame(kind::HEARTBEAT, false).put(&mut beat);
+            write.write_all(&beat).await.expect("the switch listens");
+        }
+    })
+    .await;
+    let announcement = arrived.pop().expect("something came").header;
+    assert_eq!(
+        (announcement.kind, announcement.sequence, announcement.tag),
+        (kind::ANNOUNCE, on_credit, on_credit as u32)
+    );
+    assert!(arrived.iter().all(|frame| frame.header.kind == kind::DATA));
+    assert_eq!(
+        sent.load(Ordering::SeqCst),
+        on_credit,
+        "the sender still waits"
+    );
+    let bytes: u64 = arrived.iter().map(|frame| frame.body.len() as u64).sum();
+    assert!(bytes <= share(MAILBOX, 4), "{bytes} bytes were under way");
 
-    let reading = async {
-        let mut reassembly = Reassembly::default();
-        let mut number = 0;
-        while u64::from(number) < COUNT {
-            let frame = reader.next().await.expect("the switch still has it");
-            if frame.header.kind == kind::DATA
-                && let Some((_, message)) = reassembly.accept(frame).expect("in order and whole")
-            {
-                assert_eq!((message.tag, &message.payload), (number, &payload));
-                number += 1;
+    let granted = Frame::new(
+        Header {
+            kind: kind::GRANT,
+            source: 1,
+            destination: 0,
+            sequence: on_credit,
+            ..Header::default()
+        },
+        Bytes::new(),
+    );
+    let mut bytes = BytesMut::new();
+    granted.put(&mut bytes);
+    write.write_all(&bytes).await.expect("the switch listens");
+    let first = next_of(&mut reader, kind::DATA);
+    let first = within(5, "the granted message", first).await;
+    assert_eq!(first.header.sequence, on_credit);
+    // When it is lost the rest goes nowhere, and the sender need not wait for that.
+    drop((reader, write));
+    let outcome = within(10, "the sender", sender).await.expect("no panic");
+    outcome.expect("what it sends is dropped");
+    drop((packs, driver));
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_written_from_the_protocol_receives_more_than_its_mailbox_holds() {
+    const LENGTHS: [usize; 4] = [0, 1000, 300_000, 2_000_000];
+    const COUNT: u32 = 100;
+    let net = Net::start().await;
+    let id = JobId::random();
+    let _driver = net.driver(id, 3).await;
+    let joining = [0, 2].map(|rank| tokio::spawn(Pack::join(net.options(id, one(rank), 3))));
+    let (mut reader, mut write) = net.by_hand(id, 1, 1 << 20).await;
+    let mut senders = Vec::new();
+    let mut packs = Vec::new();
+    for join in joining {
+        let pack = within(10, "joining", join).await.expect("no panic");
+        let pack = pack.expect("it joins");
+        senders.push(on_thread(pack.comm(0), |comm| {
+            for number in 0..COUNT {
+                let length = LENGTHS[number as usize % LENGTHS.len()];
+                comm.send(1, 0, pattern(comm.rank(), 1, number, length))
+                    .expect("sent");
+            }
+        }));
+        packs.push(pack);
+    }
+    let mut next = [0; 3];
+    let receiving = receive_by_hand(1, &mut reader, &mut write, |message| {
+        let number = &mut next[message.source as usize];
+        let length = LENGTHS[*number as usize % LENGTHS.len()];
+        assert_eq!(message.payload, pattern(message.source, 1, *number, length));
+        *number += 1;
+        next == [COUNT, 0, COUNT]
+    });
+    within(20, "receiving", receiving).await;
+    for sender in senders {
+        within(5, "a sender", sender).await.expect("no panic");
+    }
+    drop(packs);
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rank_that_does_not_receive_holds_up_only_those_who_send_to_it() {
+    const LENGTH: usize = 1 << 20;
+    const COUNT: u64 = 100;
+    let net = Net::start().await;
+    let job = net.job(&[1, 1, 1, 1]).await;
+    let (receive, told) = std::sync::mpsc::channel::<()>();
+    let receiver = on_thread(job.packs[1].comm(0), move |comm| {
+        told.recv().expect("it is told to receive");
+        for number in 0..COUNT as u32 {
+            let message = comm.receive(Some(0), number).expect("it was sent");
+            assert_eq!(message.payload, pattern(0, 1, number, LENGTH));
+        }
+    });
+    let sent = Arc::new(AtomicU64::new(0));
+    let sender = on_thread(job.packs[0].comm(0), {
+        let sent = sent.clone();
+        move |comm| {
+            for number in 0..COUNT {
+                let message = pattern(0, 1, number as u32, LENGTH);
+                comm.send(1, number as u32, message).expect("sent");
+                sent.store(number + 1, Ordering::SeqCst);
+            }
+        }
+    });
+    let (two, three) = (talk(job.packs[2].comm(0), 3), talk(job.packs[3].comm(0), 2));
+    within(10, "the others' talk", async { (two.await, three.await) })
+        .await
+        .0
+        .expect("no panic");
+    // Its share in credit, and as much as there is room for in grants.
+    let most = share(MAILBOX_BYTES, 4) + u64::from(MAILBOX_BYTES);
+    let so_far = sent.load(Ordering::SeqCst);
+    assert!(so_far * cost(LENGTH) <= most, "{so_far} messages are away");
+    receive.send(()).expect("it listens");
+    within(10, "the sender", sender).await.expect("no panic");
+    within(10, "the receiver", receiver)
+        .await
+        .expect("no panic");
+    job.end().await;
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_larger_than_any_credit_waits_until_it_is_received() {
+    const LENGTH: usize = MAILBOX_BYTES as usize + 1_000_000;
+    let net = Net::start().await;
+    let job = net.job(&[1, 1]).await;
+    let received = Arc::new(AtomicU64::new(0));
+    let sender = on_thread(job.packs[0].comm(0), {
+        let received = received.clone();
+        move |comm| {
+            comm.send(1, 5, pattern(0, 1, 0, LENGTH)).expect("sent");
+            let asked_for = received.load(Ordering::SeqCst);
+            let message = comm.receive(Some(1), 5).expect("it was sent");
+            assert_eq!(message.payload, pattern(1, 0, 0, LENGTH));
+            asked_for
+        }
+    });
+    let receiver = on_thread(job.packs[1].comm(0), move |comm| {
+        // To itself and back, which gives the other time to send what it may not.
+        for _ in 0..50 {
+            comm.flush();
+            std::thread::yield_now();
+            comm.send(1, 0, Bytes::new()).expect("sent");
+            comm.receive(Some(1), 0).expect("it was sent");
+        }
+        received.store(1, Ordering::SeqCst);
+        let message = comm.receive(Some(0), 5).expect("it was sent");
+        assert_eq!(message.payload, pattern(0, 1, 0, LENGTH));
+        comm.send(0, 5, pattern(1, 0, 0, LENGTH)).expect("sent");
+    });
+    let asked_for = within(20, "the sender", sender).await.expect("no panic");
+    assert_eq!(asked_for, 1, "it was sent before it was received");
+    within(20, "the receiver", receiver)
+        .await
+        .expect("no panic");
+    job.end().await;
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn programs_that_work_with_synchronous_sends_work_whatever_their_messages_lengths() {
+    const RANKS: u32 = 10;
+    let net = Net::start().await;
+    // Eight ranks share a pack's room: a message of 6,000,000 bytes is more than a mailbox, one of 3,000,000 than a share.
+    for layout in [&[8, 2][..], &[5, 5], &[10], &[1, 8, 1]] {
+        let mut job = net.job(layout).await;
+        for seed in 0..3u64 {
+            // One order of all messages, which every rank keeps: each in turn could be handed over.
+            let mut random = seed;
+            let mut below = move |bound: u32| {
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                (random >> 33) as u32 % bound
+            };
+            let messages: Vec<(u32, u32, u32, usize)> = (0..60)
+                .map(|_| {
+                    let source = below(RANKS);
+                    let destination = (source + 1 + below(RANKS - 1)) % RANKS;
+                    let length = [0, 1, 5_000, 100_000, 3_000_000, 6_000_000][below(6) as usize];
+                    (source, destination, below(3), length)
+                })
+                .collect();
+            job.run(move |comm| {
+                for (number, &(source, destination, tag, length)) in (0..).zip(&messages) {
+                    let payload = || pattern(source, destination, number, length);
+                    if comm.rank() == source {
+                        comm.send(destination, tag, payload()).expect("sent");
+                    } else if comm.rank() == destination {
+                        let message = comm.receive(Some(source), tag).expect("it was sent");
+                        assert_eq!(message.payload.len(), length, "{source}->{destination}");
+                        assert!(message.payload == payload(), "{source}->{destination}");
+                    }
+                }
+            })
+            .await;
+        }
+        job.end().await;
+    }
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sends_to_a_rank_that_is_done_does_not_wait_for_it() {
+    const LENGTH: usize = MAILBOX_BYTES as usize + 1_000_000;
+    let net = Net::start().await;
+    let job = net.job(&[1, 2]).await;
+    // More than there is room for, from its own pack and from another; at the time it ends some of it waits.
+    let send = |comm: &mut Comm| {
+        let message = Bytes::from(vec![1; LENGTH]);
+        for _ in 0..3 {
+            comm.send(1, 0, message.clone()).expect("sent");
+        }
+        for _ in 0..500 {
+            comm.send(1, 0, message.slice(..200_000)).expect("sent");
+        }
+    };
+    let far = on_thread(job.packs[0].comm(0), send);
+    let near = on_thread(job.packs[1].comm(1), send);
+    let done = on_thread(job.packs[1].comm(0), |comm| {
+        comm.receive(Some(0), 0).expect("it was sent");
+        comm.receive(Some(2), 0).expect("it was sent");
+    });
+    within(20, "the rank that is done", done)
+        .await
+        .expect("no panic");
+    within(20, "the other pack", far).await.expect("no panic");
+    within(20, "its own pack", near).await.expect("no panic");
+    job.end().await;
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_driver_receives_a_message_larger_than_any_credit() {
+    const LENGTH: usize = 70 << 20;
+    let net = Net::start().await;
+    let mut job = net.job(&[1]).await;
+    let sender = on_thread(job.packs[0].comm(0), |comm| {
+        for number in 0..3 {
+            let length = if number == 1 { LENGTH } else { 10 };
+            let message = Bytes::from(vec![number as u8; length]);
+            comm.send_to_driver(number, message).expect("sent");
+        }
+    });
+    let hear = async {
+        let mut next = 0;
+        while next < 3 {
+            if let News::Message(message) = job.driver.next().await.expect("the job goes on") {
+                let length = if next == 1 { LENGTH } else { 10 };
+                assert_eq!((message.tag, message.payload.len()), (next, length));
+                assert!(message.payload.iter().all(|&byte| byte == next as u8));
+                next += 1;
             }
         }
     };
-    within(20, "reading after all", reading).await;
-    within(5, "the sender", sender)
-        .await
-        .expect("no panic")
-        .expect("it sent everything");
-    drop((reader, write, packs, driver));
+    within(20, "the driver's messages", hear).await;
+    within(5, "the sender", sender).await.expect("no panic");
+    job.end().await;
     net.stop().await;
 }
 
@@ -519,7 +572,7 @@ async fn strangers_on_the_port_are_told_so_and_disturb_nobody() {
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         &garbage,
     ] {
-        let refused = net.answer_to(bytes).await;
+        let refused = answer_to(&net, bytes).await;
         assert_eq!(refused.code, Refusal::Protocol);
         assert_eq!(
             refused.reason,
@@ -530,7 +583,7 @@ async fn strangers_on_the_port_are_told_so_and_disturb_nobody() {
     let mut huge = BytesMut::new();
     bare_frame(kind::HELLO, false).put(&mut huge);
     huge[28..32].copy_from_slice(&u32::MAX.to_le_bytes());
-    let refused = net.answer_to(&with_preamble(&huge)).await;
+    let refused = answer_to(&net, &with_preamble(&huge)).await;
     assert!(
         refused
             .reason
@@ -540,7 +593,7 @@ async fn strangers_on_the_port_are_told_so_and_disturb_nobody() {
     );
     let mut unknown = BytesMut::new();
     bare_frame(0x7f, false).put(&mut unknown);
-    let refused = net.answer_to(&with_preamble(&unknown)).await;
+    let refused = answer_to(&net, &with_preamble(&unknown)).await;
     assert!(
         refused.reason.contains("unknown kind 0x7f"),
         "{}",
@@ -548,7 +601,7 @@ async fn strangers_on_the_port_are_told_so_and_disturb_nobody() {
     );
     let mut early = BytesMut::new();
     bare_frame(kind::HEARTBEAT, false).put(&mut early);
-    let refused = net.answer_to(&with_preamble(&early)).await;
+    let refused = answer_to(&net, &with_preamble(&early)).await;
     assert!(refused.reason.contains("not a hello"), "{}", refused.reason);
 
     job.run(|comm| comm.barrier().expect("the job goes on"))
@@ -561,11 +614,21 @@ async fn strangers_on_the_port_are_told_so_and_disturb_nobody() {
 async fn a_connection_that_says_no_hello_is_closed_after_two_seconds() {
     let net = Net::start().await;
     let begun = Instant::now();
-    let connect = async || TcpStream::connect(&net.address).await.expect("it listens");
+    let connect = async || {
+        TcpStream::connect(&net.addresses[0])
+            .await
+            .expect("it listens")
+    };
     let (mut mute, mut half) = (connect().await, connect().await);
     half.write_all(&PREAMBLE[..3]).await.expect("sent");
     let mut trickling = connect().await;
-    let hello = net.hello(JobId::random(), Role::Driver { size: 1 });
+    let hello = net.hello(
+        JobId::random(),
+        Role::Driver {
+            size: 1,
+            mailbox: 0,
+        },
+    );
     let mut bytes = BytesMut::from(&PREAMBLE[..]);
     hello.to_frame(false).put(&mut bytes);
     let last = bytes.len() - 1;
@@ -639,7 +702,7 @@ async fn a_pack_that_leaves_waits_for_a_slow_receiver_as_long_as_the_switch_live
     let id = JobId::random();
     let _driver = net.driver(id, 2).await;
     let joining = tokio::spawn(Pack::join(net.options(id, one(0), 2)));
-    let (mut reader, write) = net.by_hand(id, 1).await;
+    let (mut reader, write) = net.by_hand(id, 1, u32::MAX).await;
     let pack = within(10, "joining", joining)
         .await
         .expect("no panic")
@@ -657,8 +720,9 @@ async fn a_pack_that_leaves_waits_for_a_slow_receiver_as_long_as_the_switch_live
             while number < COUNT {
                 let frame = reader.next().await.expect("the switch has more");
                 if frame.header.kind == kind::DATA
-                    && let Some((_, message)) =
-                        reassembly.accept(frame).expect("in order and whole")
+                    && let Some(message) = reassembly
+                        .accept(frame.header, &frame.body)
+                        .expect("in order and whole")
                 {
                     assert_eq!((message.tag, &message.payload), (number, &payload));
                     number += 1;
@@ -709,7 +773,7 @@ async fn a_wait_that_lasts_until_the_deadline_names_whom_it_waited_for() {
     options.deadline = Instant::now() + Duration::from_millis(2_500);
     let joining = tokio::spawn(Pack::join(options));
     // It joins and neither sends nor reads.
-    let by_hand = net.by_hand(id, 2).await;
+    let by_hand = net.by_hand(id, 2, 1 << 20).await;
     let pack = within(10, "joining", joining)
         .await
         .expect("no panic")
@@ -717,7 +781,9 @@ async fn a_wait_that_lasts_until_the_deadline_names_whom_it_waited_for() {
     let receiving = on_thread(pack.comm(0), |comm| {
         let from_one = comm.receive(Some(2), 9).expect_err("nobody sends");
         let from_any = comm.receive(None, 8).expect_err("nobody sends");
-        let summing = comm.all_reduce_sum(&[1]).expect_err("rank 2 does not come");
+        let summing = comm
+            .all_reduce(Fold::Sum, &[1i128])
+            .expect_err("rank 1 does not come");
         [from_one, from_any, summing].map(|error| error.to_string())
     });
     let sending = on_thread(pack.comm(1), |comm| {
@@ -739,14 +805,14 @@ async fn a_wait_that_lasts_until_the_deadline_names_whom_it_waited_for() {
     );
     assert_eq!(
         errors[2],
-        "rank 0 waited for all ranks to make a collective call until its deadline"
+        "rank 0 waited for the other ranks of its pack to call sum of 1 i128 until its deadline"
     );
     let error = within(10, "the wait for room", sending)
         .await
         .expect("no panic");
     assert_eq!(
         error,
-        "rank 1 waited for room to send to rank 2 until its deadline"
+        "rank 1 waited for rank 2 to receive a message of 1048576 bytes with tag 0 until its deadline"
     );
     drop((by_hand, pack, driver));
     net.stop().await;
@@ -762,29 +828,17 @@ async fn an_interrupt_ends_every_wait_of_a_pack_and_the_driver_hears_why_it_leav
         ranks: 4,
     };
     let joining = tokio::spawn(Pack::join(net.options(id, span, 5)));
-    let (mut reader, _write) = net.by_hand(id, 4).await;
+    let (mut reader, _write) = net.by_hand(id, 4, 1 << 20).await;
     let pack = within(10, "joining", joining)
         .await
         .expect("no panic")
         .expect("it joins");
-    let sent = Arc::new(AtomicU64::new(0));
     let receiving = on_thread(pack.comm(0), |comm| comm.receive(None, 1).map(drop));
     let summing = on_thread(pack.comm(1), |comm| comm.barrier());
-    let sending = on_thread(pack.comm(2), {
-        let sent = sent.clone();
-        move |comm| loop {
-            comm.send(4, 0, Bytes::from(vec![0; 1 << 20]))?;
-            sent.fetch_add(1, Ordering::SeqCst);
-        }
+    let sending = on_thread(pack.comm(2), |comm| {
+        comm.send(4, 0, Bytes::from(vec![0; 1 << 20]))
     });
-    let mut before = u64::MAX;
-    let stuck = async {
-        while before != sent.load(Ordering::SeqCst) {
-            before = sent.load(Ordering::SeqCst);
-            tokio::time::sleep(Duration::from_millis(500)).await;
-        }
-    };
-    within(15, "filling up", stuck).await;
+    within(10, "the announcement", next_of(&mut reader, kind::ANNOUNCE)).await;
     pack.fail("rank 3: it broke");
     let ended = async { [receiving.await, summing.await, sending.await] };
     for outcome in within(2, "the interrupted waits", ended).await {
@@ -863,8 +917,8 @@ async fn a_sender_that_reads_late_still_finds_the_reason_it_was_refused_for() {
     let net = Net::start().await;
     let id = JobId::random();
     let mut driver = net.driver(id, 2).await;
-    let (mut reader, mut write) = net.by_hand(id, 0).await;
-    let (_other, _other_write) = net.by_hand(id, 1).await;
+    let (mut reader, mut write) = net.by_hand(id, 0, 1 << 20).await;
+    let (_other, _other_write) = net.by_hand(id, 1, 1 << 20).await;
     // Much that the switch has to send back to it first, then what it may not say, then bytes without end.
     let message = Bytes::from(vec![3; 200_000]);
     let mut sequence = 0;
@@ -998,7 +1052,7 @@ async fn frames_of_later_versions_are_skipped_if_they_say_so_and_refused_otherwi
     let net = Net::start().await;
     let id = JobId::random();
     let _driver = net.driver(id, 2).await;
-    let (mut reader, mut write) = net.by_hand(id, 0).await;
+    let (mut reader, mut write) = net.by_hand(id, 0, 1 << 20).await;
     let later = |flags| {
         let header = Header {
             kind: kind::LOG,
@@ -1023,7 +1077,7 @@ async fn frames_of_later_versions_are_skipped_if_they_say_so_and_refused_otherwi
     );
     let refused = Refused::from_body(&second.body).expect("a reason");
     assert!(
-        refused.reason.contains("unknown kind 0x24"),
+        refused.reason.contains("unknown kind 0x22"),
         "{}",
         refused.reason
     );
@@ -1054,7 +1108,7 @@ async fn whoever_cannot_join_is_told_why() {
         .await
         .expect("a port is free");
     let mut options = net.options(id, one(0), 2);
-    options.switch = free.local_addr().expect("it has an address").to_string();
+    options.switches = vec![free.local_addr().expect("it has an address").to_string()];
     options.join_within = Duration::from_secs(2);
     drop(free);
     let error = join(options.clone()).await;
@@ -1074,7 +1128,7 @@ async fn whoever_cannot_join_is_told_why() {
         let other = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port is free");
-        options.switch = other.local_addr().expect("it has an address").to_string();
+        options.switches = vec![other.local_addr().expect("it has an address").to_string()];
         let mute = tokio::spawn(async move {
             let (mut stream, _) = other.accept().await.expect("somebody dials");
             match words {
@@ -1091,7 +1145,7 @@ async fn whoever_cannot_join_is_told_why() {
             error,
             format!(
                 "what listens at {} is no lswitch switch; check the address",
-                options.switch
+                options.switches[0]
             )
         );
         mute.abort();

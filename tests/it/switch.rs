@@ -2,17 +2,19 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use lswitch::net::LOST_AFTER_MS;
-use lswitch::net::collective::{SUM_I128, encode};
+use lswitch::net::collective::{Operation, Part};
+use lswitch::net::egress::{Action, ConnectionId};
+use lswitch::net::element::{Element, Fold, Value};
 use lswitch::net::frame::{
-    BODY_MAX, CHUNK_MAX, DRIVER, FLAG_FIRST, FLAG_LAST, Frame, Header, RANKS_MAX, SWITCH, chunks,
-    kind,
+    BODY_MAX, CHUNK_MAX, DRIVER, FLAG_FIRST, FLAG_LAST, Frame, Header, PREAMBLE, RANKS_MAX, SWITCH,
+    TOTAL_LEN, chunks, kind,
 };
 use lswitch::net::message::{
     Abort, Control, End, Hello, Leave, Notice, Refusal, Refused, Role, Span, Start, Welcome,
     bare_frame,
 };
 use lswitch::net::reassembly::Reassembly;
-use lswitch::net::switch::{Action, ConnectionId, HELLO_WITHIN_MS, Now, Switch};
+use lswitch::net::switch::{HELLO_WITHIN_MS, Now, Switch, Taken};
 use lswitch::net::token::{Bearer, JobId, Secret};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -21,6 +23,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 const UNIX_S: u64 = 1_000_000;
 const EXPIRY_S: u64 = UNIX_S + 60;
+
+/// What the switch may hold, and each rank's mailbox, in bytes.
+const MEMORY: usize = 64 << 20;
+const MAILBOX: u32 = 1 << 20;
 
 const RED: JobId = JobId([1; 16]);
 const BLUE: JobId = JobId([2; 16]);
@@ -44,6 +50,8 @@ enum Said {
     End(String),
     Notice(Notice),
     Data(Frame),
+    /// An announcement, a grant or a credit.
+    Flow(Frame),
     Combined {
         destination: u32,
         call: u64,
@@ -59,7 +67,7 @@ fn span(first_rank: u32, ranks: u32) -> Span {
 impl Bench {
     fn new() -> Bench {
         Bench {
-            switch: Switch::new(secret()),
+            switch: Switch::new(secret(), MEMORY),
             secret: secret(),
             now: Now {
                 ms: 0,
@@ -72,15 +80,43 @@ impl Bench {
     fn connect(&mut self) -> ConnectionId {
         self.connections += 1;
         self.switch.connected(self.connections, self.now);
+        assert_eq!(self.feed(self.connections, PREAMBLE), []);
         self.connections
+    }
+
+    /// What whole frames, or the preamble, cause.
+    fn feed(&mut self, from: ConnectionId, bytes: &[u8]) -> Vec<(ConnectionId, Said)> {
+        let mut actions = Vec::new();
+        let taken = self.switch.received(from, bytes, self.now, &mut actions);
+        assert_eq!(taken.bytes, bytes.len(), "nothing is left");
+        said(actions)
+    }
+
+    /// What bytes cause that come in pieces, of which a shell keeps what the switch does not take.
+    fn trickle<'a>(
+        &mut self,
+        from: ConnectionId,
+        pieces: impl Iterator<Item = &'a [u8]>,
+    ) -> Vec<(ConnectionId, Said)> {
+        let mut actions = Vec::new();
+        let mut kept = Vec::new();
+        for piece in pieces {
+            kept.extend_from_slice(piece);
+            let Taken { bytes, needed } = self.switch.received(from, &kept, self.now, &mut actions);
+            kept.drain(..bytes);
+            assert!(
+                kept.is_empty() || needed > kept.len(),
+                "{needed} bytes are needed where {} are there",
+                kept.len()
+            );
+        }
+        assert!(kept.is_empty(), "nothing is left");
+        said(actions)
     }
 
     /// Everything that one frame causes. It passes through bytes on the way in and out, as on a socket.
     fn send(&mut self, from: ConnectionId, frame: Frame) -> Vec<(ConnectionId, Said)> {
-        let mut actions = Vec::new();
-        self.switch
-            .received(from, recoded(&frame), self.now, &mut actions);
-        said(actions)
+        self.feed(from, &bytes_of(&frame))
     }
 
     fn act(
@@ -110,7 +146,13 @@ impl Bench {
     }
 
     fn create(&mut self, job: JobId, size: u32) -> ConnectionId {
-        let (id, said) = self.greet(&self.hello(job, Role::Driver { size }));
+        let (id, said) = self.greet(&self.hello(
+            job,
+            Role::Driver {
+                size,
+                mailbox: MAILBOX,
+            },
+        ));
         assert_eq!(said, [(id, Said::Welcome)]);
         id
     }
@@ -127,6 +169,7 @@ impl Bench {
                 span,
                 incarnation,
                 epoch: 0,
+                mailbox: MAILBOX,
             },
         ))
     }
@@ -151,9 +194,14 @@ fn secret() -> Secret {
     Secret::new("a secret for the tests of the switch").expect("long enough")
 }
 
-fn recoded(frame: &Frame) -> Frame {
+fn bytes_of(frame: &Frame) -> BytesMut {
     let mut bytes = BytesMut::new();
     frame.put(&mut bytes);
+    bytes
+}
+
+fn recoded(frame: &Frame) -> Frame {
+    let mut bytes = bytes_of(frame);
     let decoded = Frame::decode(&mut bytes, BODY_MAX).expect("the frame is one of ours");
     decoded.expect("the frame is whole")
 }
@@ -185,12 +233,17 @@ fn said_by(frame: Frame) -> Said {
             let Refused { code, reason } = Refused::from_body(body).expect(DECODES);
             Said::Refused(code, reason)
         }
-        kind::START => Said::Start(Start::from_body(body).expect(DECODES).packs),
+        kind::START => {
+            let packs = Start::from_body(body).expect(DECODES).each();
+            let packs = packs.expect("the ranks are within the limits").into_iter();
+            Said::Start(packs.map(|(span, _)| span).collect())
+        }
         kind::HEARTBEAT => Said::Heartbeat,
         kind::LEFT => Said::Left,
         kind::END => Said::End(End::from_body(body).expect(DECODES).reason),
         kind::NOTICE => Said::Notice(Notice::from_body(body).expect(DECODES)),
         kind::DATA => Said::Data(frame),
+        kind::ANNOUNCE | kind::GRANT | kind::CREDIT => Said::Flow(frame),
         kind::COMBINED => Said::Combined {
             destination,
             call: sequence,
@@ -224,10 +277,27 @@ fn data(source: u32, destination: u32, sequence: u64, payload: &[u8]) -> Frame {
     frame.expect("a message has a chunk")
 }
 
+/// The sum of i128, which all packs get.
+fn sum() -> u32 {
+    Operation::Fold(Fold::Sum, Element::I128).code()
+}
+
+/// The body of a contribution to a sum, or of its answer.
+fn encode(values: &[i128]) -> Bytes {
+    let data = &i128::to_bytes(values)[..];
+    let part = Part {
+        operation: sum(),
+        root: None,
+        total: data.len() as u64,
+        data,
+    };
+    [&part.prefix()[..], data].concat().into()
+}
+
 fn contribution(source: u32, call: u64, values: &[i128]) -> Frame {
     let header = Header {
         kind: kind::CONTRIBUTE,
-        tag: SUM_I128,
+        tag: sum(),
         source,
         destination: SWITCH,
         sequence: call,
@@ -311,6 +381,7 @@ fn the_driver_is_told_the_traffic_in_messages_and_bytes_of_payload() {
     let traffic = Notice::Traffic {
         messages: 2,
         bytes: (CHUNK_MAX + 5 + 3 + 16) as u64,
+        switch_cpu_us: 0,
     };
     assert_eq!(
         bench.send(driver, bare_frame(kind::HEARTBEAT, false)),
@@ -326,6 +397,7 @@ fn a_token_that_is_not_for_this_bearer_this_job_and_this_time_is_refused() {
         span: span(first, ranks),
         incarnation,
         epoch: 0,
+        mailbox: MAILBOX,
     };
     let genuine = bench.hello(RED, role(2, 2, 1));
     let stranger = Secret::random().job_key(RED);
@@ -346,7 +418,15 @@ fn a_token_that_is_not_for_this_bearer_this_job_and_this_time_is_refused() {
         ("another start's", bench.hello(RED, role(2, 2, 2)).token),
         (
             "the driver's",
-            bench.hello(RED, Role::Driver { size: 8 }).token,
+            bench
+                .hello(
+                    RED,
+                    Role::Driver {
+                        size: 8,
+                        mailbox: MAILBOX,
+                    },
+                )
+                .token,
         ),
     ];
     for (whose, token) in tokens {
@@ -374,6 +454,7 @@ fn each_hello_that_cannot_be_served_is_told_why() {
         span: span(first, ranks),
         incarnation,
         epoch,
+        mailbox: MAILBOX,
     };
     let cases = [
         (
@@ -384,15 +465,27 @@ fn each_hello_that_cannot_be_served_is_told_why() {
         ),
         (
             RED,
-            Role::Driver { size: 8 },
+            Role::Driver {
+                size: 8,
+                mailbox: MAILBOX,
+            },
             Refusal::JobExists,
             "exists already",
         ),
-        (BLUE, Role::Driver { size: 0 }, Refusal::Ranks, "not 0"),
+        (
+            BLUE,
+            Role::Driver {
+                size: 0,
+                mailbox: MAILBOX,
+            },
+            Refusal::Ranks,
+            "not 0",
+        ),
         (
             BLUE,
             Role::Driver {
                 size: RANKS_MAX + 1,
+                mailbox: MAILBOX,
             },
             Refusal::Ranks,
             "1 to 1048576 ranks",
@@ -478,6 +571,7 @@ fn another_release_is_told_to_update_the_function() {
         span: span(0, 1),
         incarnation: 1,
         epoch: 0,
+        mailbox: MAILBOX,
     };
     let mut hello = bench.hello(RED, role);
     hello.release = "0.0.9".into();
@@ -509,7 +603,13 @@ fn another_protocol_version_is_named_whatever_the_rest_of_its_hello_is() {
         "{reason}"
     );
     // Who speaks this one among others is welcome.
-    let mut hello = bench.hello(RED, Role::Driver { size: 1 });
+    let mut hello = bench.hello(
+        RED,
+        Role::Driver {
+            size: 1,
+            mailbox: MAILBOX,
+        },
+    );
     hello.protocols = (0, 9);
     assert_eq!(bench.greet(&hello).1, [(id + 1, Said::Welcome)]);
     let broken = Frame::new(header, Bytes::from_static(&[1, 0]));
@@ -562,9 +662,18 @@ fn what_a_connection_may_not_say_ends_it_and_the_driver_hears() {
     wrong_epoch.header.epoch = 1;
     let mut unknown_operation = contribution(0, 0, &[1]);
     unknown_operation.header.tag = 3;
-    let half = Frame::new(contribution(0, 0, &[]).header, Bytes::from_static(b"half"));
-    let hello = Bench::new().hello(RED, Role::Driver { size: 2 });
-    let cases: [Case; 10] = [
+    let mut half = contribution(0, 0, &[1]);
+    half.body = half.body.slice(..20);
+    let half = Frame::new(half.header, half.body);
+    let short = Frame::new(half.header, half.body.slice(..11));
+    let hello = Bench::new().hello(
+        RED,
+        Role::Driver {
+            size: 2,
+            mailbox: MAILBOX,
+        },
+    );
+    let cases: [Case; 11] = [
         (
             "another rank",
             data(1, 1, 0, b"x"),
@@ -605,7 +714,7 @@ fn what_a_connection_may_not_say_ends_it_and_the_driver_hears() {
             "a call ahead",
             contribution(0, 1, &[1]),
             Refusal::Protocol,
-            "call 1 came where number 0 was due",
+            "collective segment 1 of pack 0 came where number 0 was due",
         ),
         (
             "an operation",
@@ -618,6 +727,12 @@ fn what_a_connection_may_not_say_ends_it_and_the_driver_hears() {
             half,
             Refusal::Protocol,
             "not a whole number",
+        ),
+        (
+            "no prefix",
+            short,
+            Refusal::Protocol,
+            "a body of 11 bytes, too short",
         ),
         (
             "hello again",
@@ -702,7 +817,6 @@ fn the_first_frame_must_be_a_hello() {
     ] {
         let mut bench = Bench::new();
         let id = bench.connect();
-        assert!(!bench.switch.is_known(id));
         let said = bench.send(id, frame);
         let (code, reason) = refusal_of(id, said);
         assert_eq!(code, Refusal::Protocol);
@@ -853,8 +967,8 @@ fn a_driver_that_leaves_early_ends_the_job_for_the_others() {
 
 #[test]
 fn a_failure_too_long_to_pass_on_is_cut_and_the_switch_lives() {
-    // The longest that decodes: 256 KiB less the option's byte and the length.
-    for length in [16 * 1024, 200_000, 256 * 1024 - 9] {
+    // The longest that a frame holds, less the option's byte and the length.
+    for length in [16 * 1024, 40_000, BODY_MAX - 9] {
         let mut bench = Bench::new();
         let (driver, packs) = bench.begun(RED, 1);
         let said = bench.send(packs[0], leave(Some(&"é".repeat(length / 2))));
@@ -928,7 +1042,7 @@ fn packs_that_disagree_about_a_collective_end_the_job() {
     ended(
         said,
         &all,
-        "rank 1: collective call 0 has 2 elements here and 1 elsewhere",
+        "rank 1: collective segment 0: pack 1 calls sum of i128 to all packs, 32 of 32 bytes here, but pack 0 calls sum of i128 to all packs, 16 of 16 bytes here",
     );
     assert_eq!(bench.switch.population(), (0, 0));
 
@@ -947,15 +1061,187 @@ fn packs_that_disagree_about_a_collective_end_the_job() {
     ended(
         said,
         &[driver, packs[1]],
-        "rank 1 made collective call 0 after other ranks had left",
+        "rank 1: collective segment 0 came after other ranks had left",
     );
     assert_eq!(bench.switch.population(), (0, 0));
 
     let (mut bench, driver, packs) = start();
     bench.send(packs[0], contribution(0, 0, &[i128::MAX]));
     let said = bench.send(packs[1], contribution(1, 0, &[1]));
-    assert!(said.iter().any(|(to, said)| *to == driver
-        && matches!(said, Said::Notice(Notice::Lost { reason, .. }) if reason.contains("overflows 128 bits"))), "{said:?}");
+    let all = [driver, packs[0], packs[1]];
+    ended(said, &all, "a sum does not fit into i128");
+    assert_eq!(bench.switch.population(), (0, 0));
+}
+
+#[test]
+fn a_pack_that_has_its_broadcast_may_leave_while_others_wait_for_theirs() {
+    let mut bench = Bench::new();
+    let (driver, packs) = bench.begun(RED, 3);
+    let part = |source: u32, data: &[u8]| {
+        let part = Part {
+            operation: Operation::Broadcast.code(),
+            root: Some(0),
+            total: data.len() as u64,
+            data,
+        };
+        let header = Header {
+            tag: part.operation,
+            ..contribution(source, 0, &[]).header
+        };
+        Frame::new(header, [&part.prefix()[..], data].concat().into())
+    };
+    let words = |said: &[(ConnectionId, Said)]| -> Vec<(ConnectionId, &'static str)> {
+        said.iter().map(|(to, said)| (*to, word(said))).collect()
+    };
+    assert_eq!(bench.send(packs[0], part(0, b"news")), []);
+    let said = bench.send(packs[1], part(1, b""));
+    assert_eq!(words(&said), [(packs[1], "combined")]);
+    let said = bench.send(packs[1], leave(None));
+    assert_eq!(
+        words(&said),
+        [(driver, "gone"), (packs[1], "left"), (packs[1], "close")]
+    );
+    let said = bench.send(packs[2], part(2, b""));
+    assert_eq!(
+        words(&said),
+        [(packs[2], "combined"), (packs[0], "combined")]
+    );
+}
+
+/// A frame that says how much a rank may send: an announcement of so many bytes, a grant, or a credit of so many.
+fn flow(kind: u8, source: u32, destination: u32, sequence: u64, bytes: u64) -> Frame {
+    let header = Header {
+        kind,
+        tag: if kind == kind::ANNOUNCE { 7 } else { 0 },
+        source,
+        destination,
+        sequence,
+        ..Header::default()
+    };
+    let body = match kind {
+        kind::GRANT => Bytes::new(),
+        _ => Bytes::copy_from_slice(&bytes.to_le_bytes()),
+    };
+    Frame::new(header, body)
+}
+
+fn announcement(source: u32, destination: u32, sequence: u64) -> Frame {
+    flow(kind::ANNOUNCE, source, destination, sequence, 1 << 30)
+}
+
+fn grant(source: u32, destination: u32, sequence: u64) -> Frame {
+    flow(kind::GRANT, source, destination, sequence, 0)
+}
+
+#[test]
+fn announcements_grants_and_credits_go_to_whom_they_are_for() {
+    let mut bench = Bench::new();
+    let (driver, packs) = bench.begun(RED, 3);
+    for (from, frame, to) in [
+        (packs[0], announcement(0, 2, 3), packs[2]),
+        (packs[1], announcement(1, 2, 0), packs[2]),
+        (packs[0], announcement(0, DRIVER, 0), driver),
+        (driver, announcement(DRIVER, 1, 0), packs[1]),
+        (packs[2], grant(2, 0, 3), packs[0]),
+        (driver, grant(DRIVER, 0, 0), packs[0]),
+        (packs[1], grant(1, DRIVER, 0), driver),
+        (packs[2], flow(kind::CREDIT, 2, 1, 0, 5000), packs[1]),
+        (driver, flow(kind::CREDIT, DRIVER, 1, 0, 5000), packs[1]),
+        // After its grant, and by another rank, and to another.
+        (packs[0], announcement(0, 2, 4), packs[2]),
+        (packs[0], announcement(0, 1, 0), packs[1]),
+    ] {
+        assert_eq!(bench.send(from, frame.clone()), [(to, Said::Flow(frame))]);
+    }
+    let traffic = Notice::Traffic {
+        messages: 0,
+        bytes: 0,
+        switch_cpu_us: 0,
+    };
+    assert_eq!(
+        bench.send(driver, bare_frame(kind::HEARTBEAT, false)),
+        [(driver, Said::Notice(traffic))],
+        "none of it counts as messages"
+    );
+    for kind in [kind::ANNOUNCE, kind::GRANT, kind::CREDIT] {
+        let mut bench = Bench::new();
+        let (_, packs) = bench.begun(RED, 2);
+        let said = bench.send(packs[0], flow(kind, 1, 1, 0, 1));
+        let (code, reason) = refusal_of(packs[0], said);
+        assert_eq!(code, Refusal::Protocol);
+        assert!(reason.contains("spoke as rank 1"), "{reason}");
+    }
+}
+
+#[test]
+fn a_second_announcement_to_a_rank_before_the_first_is_granted_is_refused() {
+    let mut bench = Bench::new();
+    let (_, packs) = bench.begun(RED, 2);
+    bench.send(packs[0], announcement(0, 1, 0));
+    let said = bench.send(packs[0], announcement(0, 1, 1));
+    let (code, reason) = refusal_of(packs[0], said);
+    assert_eq!(code, Refusal::Protocol);
+    assert_eq!(
+        reason,
+        "rank 0 announced a message to rank 1 before the one it announced last was granted"
+    );
+}
+
+#[test]
+fn who_waits_to_send_to_ranks_that_are_gone_may_and_what_it_sends_is_dropped() {
+    type Go = fn(&mut Bench, ConnectionId) -> Vec<(ConnectionId, Said)>;
+    let ways: [(&str, Go); 3] = [
+        ("left", |bench, id| bench.send(id, leave(None))),
+        ("failed", |bench, id| {
+            bench.send(id, leave(Some("it broke")))
+        }),
+        ("lost", |bench, id| {
+            bench.act(|switch, _, out| switch.disconnected(id, "cut", out))
+        }),
+    ];
+    for (way, go) in ways {
+        let mut bench = Bench::new();
+        let driver = bench.create(RED, 4);
+        let (low, _) = bench.join(RED, span(0, 1), 1);
+        let (middle, _) = bench.join(RED, span(1, 1), 1);
+        let (high, _) = bench.join(RED, span(2, 2), 1);
+        bench.send(low, announcement(0, 3, 5));
+        bench.send(low, announcement(0, 1, 0));
+        bench.send(middle, announcement(1, 2, 6));
+        bench.send(driver, announcement(DRIVER, 2, 7));
+        // One that has been granted is not granted again.
+        bench.send(middle, announcement(1, 3, 8));
+        bench.send(high, grant(3, 1, 8));
+        // Its own are forgotten.
+        bench.send(high, announcement(2, 0, 0));
+        let mut granted: Vec<_> = go(&mut bench, high)
+            .into_iter()
+            .filter(|(_, said)| word(said) == "flow")
+            .collect();
+        granted.sort_by_key(|(to, _)| *to);
+        let expected = [
+            (driver, Said::Flow(grant(2, DRIVER, 7))),
+            (low, Said::Flow(grant(3, 0, 5))),
+            (middle, Said::Flow(grant(2, 1, 6))),
+        ];
+        assert_eq!(granted, expected, "{way}");
+        for frame in [data(1, 2, 6, b"late"), flow(kind::CREDIT, 1, 2, 0, 9)] {
+            assert_eq!(bench.send(middle, frame), [], "{way}");
+        }
+        // Who announces afterwards is told at once, as often as it does.
+        for sequence in 7..9 {
+            let said = bench.send(middle, announcement(1, 2, sequence));
+            let expected = Said::Flow(grant(2, 1, sequence));
+            assert_eq!(said, [(middle, expected)], "{way}");
+        }
+        // The others' are as they were.
+        let frame = grant(1, 0, 0);
+        assert_eq!(
+            bench.send(middle, frame.clone()),
+            [(low, Said::Flow(frame))],
+            "{way}"
+        );
+    }
 }
 
 #[test]
@@ -1112,6 +1398,7 @@ fn word(said: &Said) -> &'static str {
         Said::Notice(Notice::Lost { .. }) => "lost",
         Said::Notice(Notice::Traffic { .. }) => "traffic",
         Said::Data(_) => "data",
+        Said::Flow(_) => "flow",
         Said::Combined { .. } => "combined",
         Said::Closed => "close",
     }
@@ -1131,7 +1418,13 @@ fn run_schedule(ops: Vec<Op>) -> usize {
         let mut sums: Vec<i128> = Vec::new();
         let said = match op.clone() {
             Op::Create { job } => {
-                let hello = bench.hello(JOBS[job], Role::Driver { size: 4 });
+                let hello = bench.hello(
+                    JOBS[job],
+                    Role::Driver {
+                        size: 4,
+                        mailbox: MAILBOX,
+                    },
+                );
                 let (id, said) = bench.greet(&hello);
                 if models[job].driver.is_some() {
                     expected = vec![(id, "refused"), (id, "close")];
@@ -1197,7 +1490,8 @@ fn run_schedule(ops: Vec<Op>) -> usize {
                     first.header.flags = FLAG_FIRST;
                     let mut rest = first.clone();
                     rest.header.flags = FLAG_LAST;
-                    let (head, tail) = (first.body.slice(..12), first.body.slice(12..));
+                    let body = &first.body;
+                    let (head, tail) = (body.slice(..TOTAL_LEN), body.slice(TOTAL_LEN..));
                     frames = vec![
                         Frame::new(first.header, head),
                         Frame::new(rest.header, tail),
@@ -1320,9 +1614,9 @@ fn run_schedule(ops: Vec<Op>) -> usize {
             match said {
                 Said::Data(frame) => {
                     let stream = arriving.entry(to).or_default();
-                    if let Some((destination, message)) =
-                        stream.accept(frame).expect("in order and whole")
-                    {
+                    let Header { destination, .. } = frame.header;
+                    let message = stream.accept(frame.header, &frame.body);
+                    if let Some(message) = message.expect("in order and whole") {
                         let key = (to, message.source, destination);
                         arrived.entry(key).or_default().push(message.payload);
                     }
@@ -1398,18 +1692,42 @@ proptest! {
     }
 
     #[test]
-    fn chunks_that_never_were_a_message_are_errors_and_take_no_more_memory_than_they_bring(
+    fn chunks_that_never_were_a_message_are_errors_and_give_no_more_than_they_bring(
         frames in prop::collection::vec(any_frame(), 1..40)
     ) {
         let mut reassembly = Reassembly::default();
-        let mut brought = 0;
+        let (mut brought, mut given) = (0, 0);
         for (_, frame) in frames {
             brought += frame.body.len();
-            if reassembly.accept(frame).is_err() {
-                break;
+            match reassembly.accept(frame.header, &frame.body) {
+                Ok(message) => given += message.map_or(0, |message| message.payload.len()),
+                Err(_) => break,
             }
-            prop_assert!(reassembly.pending_bytes() <= brought);
+            prop_assert!(given <= brought);
         }
+    }
+
+    #[test]
+    fn frames_mean_the_same_however_their_bytes_are_cut(
+        frames in prop::collection::vec(any_frame(), 1..30),
+        cut in prop_oneof![Just(1usize), 2usize..100, Just(usize::MAX)],
+        who in 0usize..4,
+    ) {
+        let begin = || {
+            let mut bench = Bench::new();
+            let (driver, packs) = bench.begun(RED, 3);
+            (bench, [driver, packs[0], packs[1], packs[2]][who])
+        };
+        let (mut whole, from) = begin();
+        let mut bytes = BytesMut::new();
+        let mut expected = Vec::new();
+        for (_, frame) in frames {
+            frame.put(&mut bytes);
+            expected.extend(whole.send(from, frame));
+        }
+        let (mut cutting, from) = begin();
+        prop_assert_eq!(cutting.trickle(from, bytes.chunks(cut)), expected);
+        prop_assert_eq!(cutting.switch.population(), whole.switch.population());
     }
 }
 
@@ -1422,10 +1740,12 @@ fn any_frame() -> impl Strategy<Value = (usize, Frame)> {
         3 => prop::collection::vec(any::<u8>(), 0..40),
         1 => Just(vec![0; 16]),
         1 => Just(vec![0; 12]),
-        1 => (0u64..40, any::<u32>(), 0usize..40).prop_map(|(total, crc32c, length)| {
+        1 => (prop::collection::vec(any::<i128>(), 0..3)).prop_map(|values| encode(&values).to_vec()),
+        1 => (0u64..40, any::<bool>(), 0usize..40).prop_map(|(total, whole, length)| {
             let mut body = total.to_le_bytes().to_vec();
-            body.extend(crc32c.to_le_bytes());
-            body.resize(12 + length, 0);
+            body.resize(8 + length, 0);
+            let crc32c = crc32c::crc32c(&body[8..]);
+            body.extend(if whole { crc32c } else { !crc32c }.to_le_bytes());
             body
         }),
     ];
@@ -1446,8 +1766,11 @@ fn any_frame() -> impl Strategy<Value = (usize, Frame)> {
         kind::CONTRIBUTE,
         kind::CONTRIBUTE,
         kind::COMBINED,
+        kind::ANNOUNCE,
+        kind::GRANT,
+        kind::CREDIT,
     ]);
-    let tag = prop_oneof![Just(SUM_I128), 0u32..3];
+    let tag = prop_oneof![Just(sum()), 0u32..3];
     (
         0usize..5,
         kinds,

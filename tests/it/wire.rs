@@ -6,21 +6,27 @@
 use bytes::{Bytes, BytesMut};
 use lswitch::graph::part::{PART_HEADER_BYTES, PART_MAGIC, PART_VERSION};
 use lswitch::graph::{Manifest, Part};
+use lswitch::job::pack::SWITCHES_MAX;
 use lswitch::job::report::{Report, TAG};
 use lswitch::lambda::event::{EVENT_MAX, Event, EventError, EventToken, VERSION};
+use lswitch::net::client::{MAILBOX_BYTES, MAILBOX_MIN, switch_between};
 use lswitch::net::codec::{CONTROL_MAX, HELLO_MAX};
-use lswitch::net::collective::{ELEMENTS_MAX, PENDING_MAX, SUM_I128, encode};
-use lswitch::net::comm::MAILBOXES_MAX;
+use lswitch::net::collective::{Operation, PART_LEN, SEGMENT_MIN, WINDOW};
+use lswitch::net::comm::GROUP;
+use lswitch::net::driver_link::DRIVER_MAILBOX;
+use lswitch::net::element::{Element, Fold};
+use lswitch::net::flow::MESSAGE_COST;
 use lswitch::net::frame::{
-    BODY_MAX, CHUNK_MAX, DRIVER, FIRST_CHUNK_LEN, FLAG_FIRST, FLAG_LAST, FLAG_SKIPPABLE, Frame,
-    FrameError, HEADER_LEN, Header, MESSAGE_MAX, PREAMBLE, RANKS_MAX, SWITCH, chunks, kind,
+    BODY_MAX, CHECKSUM_LEN, CHUNK_MAX, DRIVER, FLAG_FIRST, FLAG_LAST, FLAG_SKIPPABLE, Frame,
+    FrameError, HEADER_LEN, Header, MESSAGE_MAX, PREAMBLE, RANKS_MAX, SWITCH, TOTAL_LEN, chunks,
+    kind,
 };
 use lswitch::net::message::{
-    Abort, Control, End, Hello, Leave, Notice, REASON_MAX, Refusal, Refused, Role, Span, Start,
-    Welcome, bare_frame,
+    Abort, Alike, Control, End, Hello, Leave, Notice, REASON_MAX, Refusal, Refused, Role, Span,
+    Start, Welcome, bare_frame,
 };
-use lswitch::net::outbox::HIGH_WATER;
-use lswitch::net::server::CONNECTIONS_MAX;
+use lswitch::net::queues::QUEUE_MAX;
+use lswitch::net::server::{CONNECTIONS_MAX, MEMORY, MEMORY_MIN};
 use lswitch::net::switch::{HELLO_WITHIN_MS, JOBS_MAX};
 use lswitch::net::token::{Bearer, JobId, Secret};
 use lswitch::net::{HEARTBEAT_MS, LOST_AFTER_MS};
@@ -34,6 +40,9 @@ use std::path::PathBuf;
 const JOB: JobId = JobId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 const SECRET: &str = "an example, and nobody's secret";
 const EXPIRY_S: u64 = 1_900_000_000;
+
+/// Each rank's mailbox in the examples, in bytes.
+const MAILBOX: u32 = 1 << 20;
 
 /// Bytes, and what each of them means.
 struct Spelling {
@@ -164,8 +173,12 @@ fn entries() -> Vec<String> {
         },
         incarnation: 1,
         epoch: 0,
+        mailbox: MAILBOX,
     };
-    let driver_hello = hello(Role::Driver { size: 8 });
+    let driver_hello = hello(Role::Driver {
+        size: 8,
+        mailbox: MAILBOX,
+    });
     let pack_hello = hello(pack);
     let key = Secret::new(SECRET).expect("long enough").job_key(JOB);
     let greeting = |spelling: Spelling, hello: &Hello, length: u32| {
@@ -189,19 +202,31 @@ fn entries() -> Vec<String> {
         tag: TAG,
         ..Header::default()
     };
-    let first = |bytes: &[u8], payload: &[u8]| {
-        [&11u64.to_le_bytes()[..], &crc.to_le_bytes(), bytes, payload].concat()
-    };
-    let collective = |kind, source, destination, call, values: &[i128]| {
+    let sum = Operation::Fold(Fold::Sum, Element::I128).code();
+    let barrier = Operation::Fold(Fold::Max, Element::U64).code();
+    let collective = |kind, tag, source, destination, segment, body: &[&[u8]]| {
         let header = Header {
             kind,
-            tag: SUM_I128,
+            tag,
             source,
             destination,
-            sequence: call,
+            sequence: segment,
             ..Header::default()
         };
-        Frame::new(header, encode(values))
+        Frame::new(header, body.concat().into())
+    };
+    let to_all = u32::MAX.to_le_bytes();
+    let flow = |kind, tag, sequence, bytes: Option<u64>| {
+        let header = Header {
+            kind,
+            tag,
+            source: 4,
+            destination: 1,
+            sequence,
+            ..Header::default()
+        };
+        let body = bytes.map(|bytes| bytes.to_le_bytes().to_vec());
+        Frame::new(header, body.unwrap_or_default().into())
     };
     let notice = |title, length| new(title).control(kind::NOTICE, "NOTICE", true, length);
     let span = Span {
@@ -212,15 +237,17 @@ fn entries() -> Vec<String> {
         new("> < the preamble, both ways")
             .put(b"LSWITCH\n", "LSWITCH\\n")
             .of(PREAMBLE),
-        greeting(new("> the hello of a driver"), &driver_hello, 89)
+        greeting(new("> the hello of a driver"), &driver_hello, 93)
             .u32(0, "role: driver")
             .u32(8, "size")
+            .u32(MAILBOX, "mailbox")
             .of_frame(driver_hello.to_frame(false)),
-        greeting(new("> the hello of a pack"), &pack_hello, 101)
+        greeting(new("> the hello of a pack"), &pack_hello, 105)
             .u32(1, "role: pack")
             .span(4, 2)
             .u32(1, "incarnation")
             .u32(0, "epoch")
+            .u32(MAILBOX, "mailbox")
             .of_frame(pack_hello.to_frame(false)),
         new("< welcome")
             .control(kind::WELCOME, "WELCOME", true, 18)
@@ -248,20 +275,33 @@ fn entries() -> Vec<String> {
                 }
                 .to_frame(true),
             ),
-        new("< start, of two packs")
-            .control(kind::START, "START", true, 24)
+        new("< start, of four packs of two ranks, the last with larger mailboxes")
+            .control(kind::START, "START", true, 40)
             .u64(2, "packs: count")
-            .span(0, 4)
-            .span(4, 2)
+            .u32(3, "packs")
+            .u32(2, "ranks of each")
+            .u32(MAILBOX, "mailbox of each rank")
+            .u32(1, "packs")
+            .u32(2, "ranks of each")
+            .u32(2 * MAILBOX, "mailbox of each rank")
+            .u32(MAILBOX, "driver_mailbox")
+            .u32(65_536, "segment")
             .of_frame(
                 Start {
                     packs: vec![
-                        Span {
-                            first_rank: 0,
-                            ranks: 4,
+                        Alike {
+                            packs: 3,
+                            ranks: 2,
+                            mailbox: MAILBOX,
                         },
-                        span,
+                        Alike {
+                            packs: 1,
+                            ranks: 2,
+                            mailbox: 2 * MAILBOX,
+                        },
                     ],
+                    driver_mailbox: MAILBOX,
+                    segment: 65_536,
                 }
                 .to_frame(true),
             ),
@@ -354,14 +394,16 @@ fn entries() -> Vec<String> {
                 }
                 .to_frame(true),
             ),
-        notice("< notice: traffic", 20)
+        notice("< notice: traffic", 28)
             .u32(4, "traffic")
             .u64(3, "messages")
             .u64(1_000, "bytes")
+            .u64(250, "switch_cpu_us")
             .of_frame(
                 Notice::Traffic {
                     messages: 3,
                     bytes: 1_000,
+                    switch_cpu_us: 250,
                 }
                 .to_frame(true),
             ),
@@ -372,29 +414,35 @@ fn entries() -> Vec<String> {
     all.extend([
         data_header("> < data: a message in one chunk", (3, "FIRST, LAST"), 23)
             .u64(11, "total")
-            .u32(crc, "CRC32C")
             .put(&message, "payload")
+            .u32(crc, "CRC32C")
             .of_frame(chunks(route, &message).next().expect("one chunk")),
         data_header(
             "> < data: the same message in two chunks, the first",
             (1, "FIRST"),
-            15,
+            11,
         )
         .u64(11, "total")
-        .u32(crc, "CRC32C")
         .put(b"one", "payload")
-        .of_frame(data(FLAG_FIRST, &first(b"one", b""))),
+        .of_frame(data(
+            FLAG_FIRST,
+            &[&11u64.to_le_bytes()[..], b"one"].concat(),
+        )),
         data_header(
             "> < data: the same message in two chunks, the last",
             (2, "LAST"),
-            8,
+            12,
         )
         .put(b" message", "payload")
-        .of_frame(data(FLAG_LAST, b" message")),
+        .u32(crc, "CRC32C")
+        .of_frame(data(
+            FLAG_LAST,
+            &[b" message", &crc.to_le_bytes()[..]].concat(),
+        )),
         data_header("> < data: an empty message", (3, "FIRST, LAST"), 12)
             .u64(0, "total")
             .u32(0, "CRC32C")
-            .of_frame(chunks(route, &Bytes::new()).next().expect("one chunk")),
+            .of_frame(chunks(route, &[]).next().expect("one chunk")),
         new("> data: a rank's result for the driver")
             .header(
                 (kind::DATA, "DATA"),
@@ -406,11 +454,30 @@ fn entries() -> Vec<String> {
                 26,
             )
             .u64(14, "total")
-            .u32(crc32c::crc32c(&result), "CRC32C")
             .u32(1, "result")
             .u64(2, "bytes: count")
             .put(b"ok", "bytes")
+            .u32(crc32c::crc32c(&result), "CRC32C")
             .of_frame(chunks(to_driver, &result).next().expect("one chunk")),
+        new("> < announce: a message of 20,000,000 bytes")
+            .header(
+                (kind::ANNOUNCE, "ANNOUNCE"),
+                (0, ""),
+                7,
+                (4, ""),
+                (1, ""),
+                3,
+                8,
+            )
+            .u64(20_000_000, "total")
+            .of_frame(flow(kind::ANNOUNCE, 7, 3, Some(20_000_000))),
+        new("> < grant: of message 3 from rank 1")
+            .header((kind::GRANT, "GRANT"), (0, ""), 0, (4, ""), (1, ""), 3, 0)
+            .of_frame(flow(kind::GRANT, 0, 3, None)),
+        new("> < credit: back to the pack whose first rank is 1")
+            .header((kind::CREDIT, "CREDIT"), (0, ""), 0, (4, ""), (1, ""), 0, 8)
+            .u64(350_000, "bytes")
+            .of_frame(flow(kind::CREDIT, 0, 0, Some(350_000))),
         new("> contribute: two elements to a sum")
             .header(
                 (kind::CONTRIBUTE, "CONTRIBUTE"),
@@ -419,11 +486,25 @@ fn entries() -> Vec<String> {
                 (4, ""),
                 (SWITCH, "SWITCH"),
                 0,
-                32,
+                44,
             )
+            .u64(32, "total")
+            .u32(u32::MAX, "root: none")
             .put(&5i128.to_le_bytes(), "5")
             .put(&(-1i128).to_le_bytes(), "-1")
-            .of_frame(collective(kind::CONTRIBUTE, 4, SWITCH, 0, &[5, -1])),
+            .of_frame(collective(
+                kind::CONTRIBUTE,
+                sum,
+                4,
+                SWITCH,
+                0,
+                &[
+                    &32u64.to_le_bytes(),
+                    &to_all,
+                    &5i128.to_le_bytes(),
+                    &(-1i128).to_le_bytes(),
+                ],
+            )),
         new("< combined: their sum")
             .header(
                 (kind::COMBINED, "COMBINED"),
@@ -432,22 +513,65 @@ fn entries() -> Vec<String> {
                 (SWITCH, "SWITCH"),
                 (4, ""),
                 0,
-                32,
+                44,
             )
+            .u64(32, "total")
+            .u32(u32::MAX, "root: none")
             .put(&(1i128 << 100).to_le_bytes(), "2^100")
             .put(&7i128.to_le_bytes(), "7")
-            .of_frame(collective(kind::COMBINED, SWITCH, 4, 0, &[1 << 100, 7])),
+            .of_frame(collective(
+                kind::COMBINED,
+                sum,
+                SWITCH,
+                4,
+                0,
+                &[
+                    &32u64.to_le_bytes(),
+                    &to_all,
+                    &(1i128 << 100).to_le_bytes(),
+                    &7i128.to_le_bytes(),
+                ],
+            )),
         new("> contribute: a barrier")
             .header(
                 (kind::CONTRIBUTE, "CONTRIBUTE"),
                 (0, ""),
-                0x0105,
+                0x0304,
                 (4, ""),
                 (SWITCH, "SWITCH"),
                 1,
-                0,
+                12,
             )
-            .of_frame(collective(kind::CONTRIBUTE, 4, SWITCH, 1, &[])),
+            .u64(0, "total")
+            .u32(u32::MAX, "root: none")
+            .of_frame(collective(
+                kind::CONTRIBUTE,
+                barrier,
+                4,
+                SWITCH,
+                1,
+                &[&0u64.to_le_bytes(), &to_all],
+            )),
+        new("> contribute: to a broadcast from the first pack")
+            .header(
+                (kind::CONTRIBUTE, "CONTRIBUTE"),
+                (0, ""),
+                0x0400,
+                (4, ""),
+                (SWITCH, "SWITCH"),
+                2,
+                12,
+            )
+            .u64(0, "total")
+            .u32(0, "root")
+            .of_frame(collective(
+                kind::CONTRIBUTE,
+                Operation::Broadcast.code(),
+                4,
+                SWITCH,
+                2,
+                &[&0u64.to_le_bytes(), &0u32.to_le_bytes()],
+            )),
         new("a progress report, as the driver reads it")
             .u32(0, "progress")
             .u64(12, "superstep")
@@ -537,7 +661,7 @@ fn the_golden_bytes_decode_to_what_they_say_and_to_nothing_when_cut() {
     let frames = golden_frames();
     let kinds: BTreeSet<u8> = frames.iter().map(|(_, bytes)| bytes[0]).collect();
     let known: BTreeSet<u8> = (0..=u8::MAX)
-        .filter(|&number| kind::is_known(number))
+        .filter(|&number| kind::is_known(number) && number != kind::STATE)
         .collect();
     assert_eq!(kinds, known, "each kind has its bytes in the file");
     for (title, whole) in frames {
@@ -662,7 +786,7 @@ fn the_protocols_header_table_is_the_codes_header() {
         }
         let is_length = !body.is_empty();
         let mut bytes = BytesMut::new();
-        Frame::new(header, body).put_header(&mut bytes);
+        Frame::new(header, body).header.put(&mut bytes);
         let set: Vec<usize> = (0..bytes.len()).filter(|&at| bytes[at] != 0).collect();
         if is_length {
             assert_eq!(bytes[offset..end], [2, 1, 0, 0]);
@@ -693,12 +817,13 @@ fn the_protocols_numbers_are_the_codes() {
             ("CONTRIBUTE", kind::CONTRIBUTE.into()),
             ("COMBINED", kind::COMBINED.into()),
             ("ANNOUNCE", kind::ANNOUNCE.into()),
+            ("GRANT", kind::GRANT.into()),
             ("CREDIT", kind::CREDIT.into()),
+            ("STATE", kind::STATE.into()),
             ("RESUME", kind::RESUME.into()),
             ("EPOCH", kind::EPOCH.into()),
             ("LOG", kind::LOG.into()),
             ("GROUP", kind::GROUP.into()),
-            ("STATE", kind::STATE.into()),
         ])
     );
     let told: Vec<u8> = kinds
@@ -726,18 +851,26 @@ fn the_protocols_numbers_are_the_codes() {
         named(&table(PROTOCOL, "limits"), 0, 1),
         constants([
             ("HEADER_LEN", HEADER_LEN as u64),
-            ("FIRST_CHUNK_LEN", FIRST_CHUNK_LEN as u64),
+            ("TOTAL_LEN", TOTAL_LEN as u64),
+            ("CHECKSUM_LEN", CHECKSUM_LEN as u64),
             ("CHUNK_MAX", CHUNK_MAX as u64),
             ("BODY_MAX", BODY_MAX as u64),
             ("HELLO_MAX", HELLO_MAX as u64),
             ("CONTROL_MAX", CONTROL_MAX as u64),
             ("REASON_MAX", REASON_MAX as u64),
             ("MESSAGE_MAX", MESSAGE_MAX),
-            ("MAILBOXES_MAX", MAILBOXES_MAX as u64),
+            ("MESSAGE_COST", MESSAGE_COST),
+            ("MAILBOX_BYTES", MAILBOX_BYTES.into()),
+            ("MAILBOX_MIN", MAILBOX_MIN.into()),
+            ("DRIVER_MAILBOX", DRIVER_MAILBOX.into()),
             ("RANKS_MAX", RANKS_MAX.into()),
-            ("ELEMENTS_MAX", ELEMENTS_MAX as u64),
-            ("PENDING_MAX", PENDING_MAX as u64),
-            ("HIGH_WATER", HIGH_WATER as u64),
+            ("SWITCHES_MAX", SWITCHES_MAX as u64),
+            ("PART_LEN", PART_LEN as u64),
+            ("WINDOW", WINDOW as u64),
+            ("SEGMENT_MIN", SEGMENT_MIN as u64),
+            ("QUEUE_MAX", QUEUE_MAX as u64),
+            ("MEMORY", MEMORY as u64),
+            ("MEMORY_MIN", MEMORY_MIN as u64),
             ("JOBS_MAX", JOBS_MAX as u64),
             ("CONNECTIONS_MAX", CONNECTIONS_MAX as u64),
             ("HELLO_WITHIN_MS", HELLO_WITHIN_MS),
@@ -748,30 +881,69 @@ fn the_protocols_numbers_are_the_codes() {
 }
 
 #[test]
+fn the_protocols_operations_are_the_codes() {
+    let told = [table(PROTOCOL, "folds"), table(PROTOCOL, "elements")];
+    let words = |rows: &[Vec<String>]| named(rows, 1, 0);
+    let folds = Fold::ALL.map(|fold| (fold.to_string(), fold.code().into()));
+    assert_eq!(words(&told[0]), folds);
+    let elements = Element::ALL.map(|element| (element.to_string(), element.code().into()));
+    assert_eq!(words(&told[1]), elements);
+    for (row, element) in told[1].iter().zip(Element::ALL) {
+        assert_eq!(number(&row[2]) as usize, element.size(), "{row:?}");
+    }
+    let text = read(PROTOCOL);
+    for (what, code) in [
+        ("a broadcast is ", Operation::Broadcast.code()),
+        (
+            "the reference client's barrier is ",
+            Operation::Fold(Fold::Max, Element::U64).code(),
+        ),
+    ] {
+        assert!(text.contains(&format!("{what}0x{code:04x}")), "{what}");
+    }
+    assert!(text.contains(&format!("group 0x{GROUP:04x}")));
+}
+
+#[test]
+fn the_protocols_example_of_switches_between_packs_is_the_codes() {
+    for row in table(PROTOCOL, "switches") {
+        let [low, high, two, three, eight] = &row[..] else {
+            panic!("{row:?}");
+        };
+        let (low, high) = (number(low) as u32, number(high) as u32);
+        for (switches, expected) in [(2, two), (3, three), (8, eight)] {
+            let found = switch_between(low, high, switches) as u64;
+            assert_eq!(found, number(expected), "{row:?} of {switches}");
+            assert_eq!(switch_between(high, low, switches) as u64, found);
+        }
+        assert_eq!(switch_between(low, high, 1), 0);
+    }
+}
+
+#[test]
 fn the_protocols_refusal_codes_are_the_codes() {
     for row in table(PROTOCOL, "refusals") {
         let code = number(&row[0]) as u32;
         let body = [&code.to_le_bytes()[..], &0u64.to_le_bytes()].concat();
-        let refused = Refused::from_body(&body.into()).expect("it is a code");
+        let refused = Refused::from_body(&body).expect("it is a code");
         assert_eq!(format!("{:?}", refused.code), row[1]);
     }
     let next = table(PROTOCOL, "refusals").len() as u32;
     let body = [&next.to_le_bytes()[..], &0u64.to_le_bytes()].concat();
-    assert!(
-        Refused::from_body(&body.into()).is_err(),
-        "a code is not told"
-    );
+    assert!(Refused::from_body(&body).is_err(), "a code is not told");
 }
 
 #[test]
 fn the_largest_start_fits_into_its_frame() {
-    let packs = (0..CONNECTIONS_MAX as u32).map(|first_rank| Span {
-        first_rank,
-        ranks: 1,
+    // As many packs as there are connections, no two neighbours alike.
+    let packs = (0..CONNECTIONS_MAX as u32).map(|first_rank| {
+        let span = Span {
+            first_rank,
+            ranks: 1,
+        };
+        (span, MAILBOX + first_rank % 2)
     });
-    let start = Start {
-        packs: packs.collect(),
-    };
+    let start: Start = packs.collect();
     let frame = start.to_frame(true);
     assert!(frame.body.len() <= CONTROL_MAX);
     assert_eq!(

@@ -1,0 +1,333 @@
+//! `lswitch bench`: how fast messages and collectives are, here or on a fleet.
+
+use crate::cmd::invoke::FleetArgs;
+use crate::cmd::settings::parse_size;
+use crate::cmd::ui::{Ui, print, print_json};
+use crate::cmd::{Interrupted, UsageError, block_on, interrupted, raise_descriptor_limit};
+use crate::job::bench::crew::{self, Passed};
+use crate::job::bench::{Figures, Latency, Pattern, Spec};
+use crate::job::driver::{JobEvent, JobSpec};
+use crate::net::frame::MESSAGE_MAX;
+use anyhow::Context;
+use clap::ValueEnum;
+use serde_json::{Value, json};
+use std::time::Instant;
+
+/// Measure the switch: latencies, messages and bytes a second
+#[derive(Debug, clap::Args)]
+#[command(before_help = "\
+Examples:
+  lswitch bench pair                          round trips of 64 bytes between two ranks in this process
+  lswitch bench all-to-all --workers 16 --size 64,1KiB,64KiB,1MiB
+  lswitch bench barrier --workers 64 --workers-per-function 4 --processes
+  lswitch bench all-reduce --workers 8 --size 1MiB --switch 10.0.0.5:7000 --function worker")]
+pub struct Bench {
+    /// What to measure
+    pattern: Kind,
+
+    /// Bytes of a message or vector; several by commas, as 64,1KiB,1MiB
+    #[arg(long, value_name = "SIZE", default_value = "64", value_delimiter = ',', value_parser = size)]
+    size: Vec<usize>,
+
+    /// Seconds of the window that is measured
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
+    seconds: f64,
+
+    /// Seconds before it in which nothing is counted
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5, value_parser = seconds)]
+    warm_up: f64,
+
+    /// Run the ranks in worker processes, in a local Lambda, and not in this process
+    #[arg(long, conflicts_with = "function")]
+    processes: bool,
+
+    #[command(flatten)]
+    fleet: FleetArgs,
+
+    /// Print the figures as JSON, one line a size
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Round trips between the first and the last rank
+    Pair,
+    /// Each rank sends to each in another pack, waits for as many, and repeats
+    AllToAll,
+    /// Rank 0's bytes to all
+    Broadcast,
+    /// Vectors of f64, added
+    AllReduce,
+    /// All wait for all
+    Barrier,
+    /// Workers are started, join, and end
+    Launch,
+}
+
+impl Kind {
+    fn pattern(self) -> Pattern {
+        match self {
+            Kind::Pair => Pattern::Pair,
+            Kind::AllToAll => Pattern::AllToAll,
+            Kind::Broadcast => Pattern::Broadcast,
+            Kind::AllReduce => Pattern::AllReduce,
+            Kind::Barrier => Pattern::Barrier,
+            Kind::Launch => Pattern::Launch,
+        }
+    }
+
+    fn has_size(self) -> bool {
+        !matches!(self, Kind::Barrier | Kind::Launch)
+    }
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let bytes = parse_size(text)?;
+    if bytes as u64 > MESSAGE_MAX {
+        return Err(format!("a message has at most {} GiB", MESSAGE_MAX >> 30));
+    }
+    Ok(bytes)
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.0..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err("write seconds from 0 to 86400, as 1 or 0.5".into()),
+    }
+}
+
+/// What is printed for one size.
+struct Row {
+    size: usize,
+    figures: Figures,
+    /// Of the switch: messages, bytes and processor time in a stretch of the measurement.
+    passed: Option<(u64, u64, u64)>,
+}
+
+impl Bench {
+    /// Measures and prints.
+    pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+        raise_descriptor_limit();
+        let ranks = self.fleet.workers.unwrap_or(2);
+        let per_pack = self.fleet.workers_per_function;
+        let least = if matches!(self.pattern, Kind::Pair | Kind::AllToAll) {
+            2
+        } else {
+            1
+        };
+        if ranks < least || per_pack == 0 {
+            let what = format!("this needs --workers {least} at least, and one of them a function");
+            return Err(UsageError(what).into());
+        }
+        if per_pack >= ranks && matches!(self.pattern, Kind::Pair | Kind::AllToAll) {
+            let what = "all workers would share one function, and nothing cross the switch; give a smaller --workers-per-function";
+            return Err(UsageError(what.into()).into());
+        }
+        let sizes = if self.pattern.has_size() {
+            &self.size[..]
+        } else {
+            &[0]
+        };
+        for (index, &size) in sizes.iter().enumerate() {
+            let spec = Spec {
+                pattern: self.pattern.pattern(),
+                size,
+                warm_up_s: self.warm_up,
+                seconds: self.seconds,
+            };
+            let row = block_on(async {
+                if self.processes || self.fleet.function().is_some() {
+                    self.by_workers(ui, ranks, per_pack, spec).await
+                } else {
+                    self.in_process(ranks, per_pack, spec).await
+                }
+            })?;
+            if self.json {
+                print_json(&self.as_json(&row, ranks, per_pack))?;
+            } else {
+                let mut lines = Vec::new();
+                if index == 0 {
+                    lines.push(heading(self.pattern));
+                }
+                lines.push(line(self.pattern, &row));
+                print(lines.join("\n") + "\n")?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn in_process(&self, ranks: u32, per_pack: u32, spec: Spec) -> anyhow::Result<Row> {
+        let stop = interrupted();
+        let (access, own) = self.fleet.switch().await?;
+        let begun = Instant::now();
+        let outcome = tokio::select! {
+            () = stop => Err(Interrupted.into()),
+            outcome = crew::run(&access, ranks, per_pack, spec) => outcome.context("the measurement failed"),
+        };
+        own.stop().await;
+        let (figures, said) = outcome?;
+        Ok(Row {
+            size: spec.size,
+            figures,
+            passed: between(&said, begun, spec),
+        })
+    }
+
+    async fn by_workers(
+        &self,
+        ui: &Ui,
+        ranks: u32,
+        per_pack: u32,
+        spec: Spec,
+    ) -> anyhow::Result<Row> {
+        let begun = Instant::now();
+        let mut said = Vec::new();
+        let store = self.fleet.open_store("--store", &self.fleet.store).await?;
+        let job = JobSpec {
+            program: "bench",
+            arguments: serde_json::to_value(spec)?,
+            ranks,
+            ranks_per_pack: per_pack,
+            store: store.url().into(),
+            timeout: self.fleet.timeout(),
+        };
+        let outcome = self
+            .fleet
+            .drive_with(ui, &job, "", &mut |event| {
+                if let JobEvent::Traffic {
+                    messages,
+                    bytes,
+                    switch_cpu_us,
+                } = event
+                {
+                    said.push(Passed {
+                        at: Instant::now(),
+                        messages: *messages,
+                        bytes: *bytes,
+                        cpu_us: *switch_cpu_us,
+                    });
+                }
+            })
+            .await?;
+        let first = outcome.results.first().context("rank 0 gave no figures")?;
+        let mut figures: Figures = serde_json::from_slice(first).context("rank 0's figures")?;
+        if spec.pattern == Pattern::Launch {
+            figures.latency = Latency::of(vec![outcome.launch.as_secs_f64() * 1e6]);
+        }
+        Ok(Row {
+            size: spec.size,
+            figures,
+            passed: between(&said, begun, spec),
+        })
+    }
+
+    fn as_json(&self, row: &Row, ranks: u32, per_pack: u32) -> Value {
+        let Figures {
+            rounds,
+            messages,
+            seconds,
+            latency,
+        } = &row.figures;
+        let rate = |count: f64| if *seconds > 0.0 { count / seconds } else { 0.0 };
+        let (per_message, per_gb) = cpu(row).unzip();
+        json!({
+            "pattern": self.pattern.pattern(),
+            "workers": ranks,
+            "workers_per_function": per_pack,
+            "size": row.size,
+            "seconds": seconds,
+            "rounds": rounds,
+            "rounds_per_s": rate(*rounds as f64),
+            "messages": messages,
+            "messages_per_s": rate(*messages as f64),
+            "megabytes_per_s": rate(*messages as f64 * row.size as f64 / 1e6),
+            "latency": latency,
+            "switch_cpu_us_per_message": per_message,
+            "switch_cpu_s_per_gb": per_gb,
+        })
+    }
+}
+
+/// What passed through the switch between its first word in the window and its last.
+fn between(said: &[Passed], begun: Instant, spec: Spec) -> Option<(u64, u64, u64)> {
+    let last = said.last()?;
+    // Joining comes first and takes a moment; the middle of the traffic is what counts.
+    let busy = said
+        .iter()
+        .position(|passed| passed.messages * 4 > last.messages && passed.at > begun);
+    let first = busy.and_then(|at| said.get(at)).or(said.first())?;
+    let until = said
+        .iter()
+        .rev()
+        .find(|passed| passed.messages < last.messages)
+        .unwrap_or(last);
+    let _ = spec;
+    (until.messages > first.messages).then(|| {
+        (
+            until.messages - first.messages,
+            until.bytes - first.bytes,
+            until.cpu_us - first.cpu_us,
+        )
+    })
+}
+
+/// Processor time of the switch: microseconds a message, and seconds for 10^9 bytes.
+fn cpu(row: &Row) -> Option<(f64, f64)> {
+    let (messages, bytes, cpu_us) = row.passed?;
+    Some((
+        cpu_us as f64 / messages as f64,
+        cpu_us as f64 / 1e6 / (bytes.max(1) as f64 / 1e9),
+    ))
+}
+
+fn heading(kind: Kind) -> String {
+    let what = if kind.has_size() { "bytes" } else { "" };
+    format!(
+        "{what:>10}  {:>10}  {:>10}  {:>10}  {:>10}  {:>12}  {:>9}  {:>14}  {:>11}",
+        "p50 us",
+        "p90 us",
+        "p99 us",
+        "max us",
+        "messages/s",
+        "MB/s",
+        "switch us/msg",
+        "switch s/GB"
+    )
+}
+
+fn line(kind: Kind, row: &Row) -> String {
+    let Figures {
+        messages,
+        seconds,
+        latency,
+        ..
+    } = &row.figures;
+    let Latency {
+        p50_us,
+        p90_us,
+        p99_us,
+        max_us,
+    } = latency.unwrap_or_default();
+    let size = if kind.has_size() {
+        row.size.to_string()
+    } else {
+        String::new()
+    };
+    let rate = |count: f64| {
+        if *messages == 0 || *seconds <= 0.0 {
+            "-".into()
+        } else {
+            format!("{:.0}", count / seconds)
+        }
+    };
+    let (per_message, per_gb) = cpu(row).unzip();
+    let shown = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.2}"));
+    format!(
+        "{size:>10}  {p50_us:>10.1}  {p90_us:>10.1}  {p99_us:>10.1}  {max_us:>10.1}  {:>12}  {:>9}  {:>14}  {:>11}",
+        rate(*messages as f64),
+        rate(*messages as f64 * row.size as f64 / 1e6),
+        shown(per_message),
+        shown(per_gb.filter(|_| row.size >= 1024)),
+    )
+}

@@ -1,0 +1,533 @@
+//! Collectives: what all ranks of a job do together. All of them must make the same calls in the same order.
+//!
+//! Within a pack the ranks meet, and the last to come acts for all ([`crate::net::meeting`]). Barrier, broadcast, reduce and
+//! all-reduce are computed in the switch: each pack uploads once and downloads once ([`crate::net::collective`]). The
+//! others are messages between packs, one for each pair that has something to say, in a group of their own so that
+//! the program's tags are its own.
+
+use super::{Comm, CommError};
+use crate::net::client::Shared;
+use crate::net::collective::{Operation, Part, WINDOW};
+use crate::net::element::{Accumulator, Fold, FoldError, Value};
+use crate::net::flow::{Channel, Wanted, cost};
+use crate::net::frame::{Cut, Header, SWITCH, kind};
+use crate::net::meeting::{Brought, NoResult};
+use crate::net::message::Span;
+use bytes::{Buf, BufMut, Bytes};
+use std::collections::VecDeque;
+use tracing::warn;
+
+/// The group of messages that collectives consist of.
+pub const GROUP: u16 = 0xffff;
+
+/// Bytes that are reserved at once for a result whose length the switch names.
+const RESERVED_MAX: usize = 16 << 20;
+
+impl Comm {
+    /// Returns when all ranks have called it.
+    ///
+    /// # Errors
+    /// When ranks make different calls, the connection or the job ended, or the deadline passed.
+    pub fn barrier(&mut self) -> Result<(), CommError> {
+        self.fold(Fold::Max, None, &[] as &[u64]).map(drop)
+    }
+
+    /// Every rank gets the root's bytes; what the others give is not looked at.
+    ///
+    /// # Errors
+    /// As [`Comm::barrier`].
+    pub fn broadcast(&mut self, root: u32, bytes: Bytes) -> Result<Bytes, CommError> {
+        self.check_root(root)?;
+        let what = format!("broadcast from rank {root}");
+        let mut results = self.together(what, vec![bytes], |shared, rank, mut all| {
+            let pack = shared.pack_of(root);
+            let given = (pack == shared.number).then(|| {
+                let place = (root - shared.span.first_rank) as usize;
+                all[place].swap_remove(0)
+            });
+            let bytes = shared.broadcast(rank, pack, given)?;
+            Ok(vec![vec![bytes]; all.len()])
+        })?;
+        Ok(results.swap_remove(0))
+    }
+
+    /// The element-wise combination of every rank's vector, for every rank. Sums of floats are made in the order of ranks
+    /// within each pack, and then of packs: they repeat to the bit for the same packing.
+    ///
+    /// # Errors
+    /// As [`Comm::barrier`], and when vectors differ in length or a sum of integers does not fit its type.
+    pub fn all_reduce<T: Value>(&mut self, fold: Fold, values: &[T]) -> Result<Vec<T>, CommError> {
+        let bytes = self
+            .fold(fold, None, values)?
+            .expect("every rank has the result");
+        Ok(typed(&bytes))
+    }
+
+    /// As [`Comm::all_reduce`], but only the root gets the result; the others get `None`.
+    ///
+    /// # Errors
+    /// As [`Comm::all_reduce`].
+    pub fn reduce<T: Value>(
+        &mut self,
+        root: u32,
+        fold: Fold,
+        values: &[T],
+    ) -> Result<Option<Vec<T>>, CommError> {
+        self.check_root(root)?;
+        let result = self.fold(fold, Some(root), values)?;
+        Ok(result.map(|bytes| typed(&bytes)))
+    }
+
+    /// The root gets every rank's bytes, by rank; the others get `None`. Lengths may differ.
+    ///
+    /// # Errors
+    /// As [`Comm::barrier`].
+    pub fn gather(&mut self, root: u32, bytes: Bytes) -> Result<Option<Vec<Bytes>>, CommError> {
+        self.check_root(root)?;
+        let what = format!("gather to rank {root}");
+        let results = self.together(what, vec![bytes], |shared, _, all| {
+            let pieces = shared.gather(root, all)?;
+            Ok(shared.only_for(root, pieces))
+        })?;
+        Ok((self.rank == root).then_some(results))
+    }
+
+    /// Every rank gets every rank's bytes, by rank. Lengths may differ.
+    ///
+    /// # Errors
+    /// As [`Comm::barrier`].
+    pub fn all_gather(&mut self, bytes: Bytes) -> Result<Vec<Bytes>, CommError> {
+        self.together("all-gather".into(), vec![bytes], |shared, rank, all| {
+            let here = all.len();
+            let pieces = shared.gather(0, all)?;
+            let packed = (shared.number == 0).then(|| pack(&pieces));
+            let packed = shared.broadcast(rank, 0, packed)?;
+            Ok(vec![unpack(packed, shared.size as usize)?; here])
+        })
+    }
+
+    /// Each rank gets the piece that the root has for it; lengths may differ. What the others give is not looked at.
+    ///
+    /// # Errors
+    /// As [`Comm::barrier`], and when the root does not give one piece for each rank.
+    pub fn scatter(&mut self, root: u32, pieces: Vec<Bytes>) -> Result<Bytes, CommError> {
+        self.check_root(root)?;
+        if self.rank == root {
+            self.check_pieces(&pieces)?;
+        }
+        let what = format!("scatter from rank {root}");
+        let mut results = self.together(what, pieces, |shared, _, mut all| {
+            let own = shared.span.first_rank as usize..shared.span.end() as usize;
+            let pieces = if shared.span.contains(root) {
+                let pieces = all.swap_remove(root as usize - own.start);
+                let sends = shared
+                    .others()
+                    .map(|(number, span)| (number, pack(&pieces[range(span)])))
+                    .collect();
+                shared.exchange(sends, 0)?;
+                pieces[own].to_vec()
+            } else {
+                let mut received = shared.exchange(Vec::new(), 1)?;
+                let (_, packed) = received.pop().expect("one was asked for");
+                unpack(packed, own.len())?
+            };
+            Ok(pieces.into_iter().map(|piece| vec![piece]).collect())
+        })?;
+        Ok(results.swap_remove(0))
+    }
+
+    /// Each rank gives one piece for each rank, and gets one from each, by rank. Lengths may differ.
+    ///
+    /// # Errors
+    /// As [`Comm::barrier`], and when there are not as many pieces as ranks.
+    pub fn all_to_all(&mut self, pieces: Vec<Bytes>) -> Result<Vec<Bytes>, CommError> {
+        self.check_pieces(&pieces)?;
+        self.together("all-to-all".into(), pieces, |shared, _, all| {
+            let mut sends = Vec::new();
+            for (number, span) in shared.others() {
+                let theirs: Vec<Bytes> = all
+                    .iter()
+                    .flat_map(|mine| mine[range(span)].iter().cloned())
+                    .collect();
+                sends.push((number, pack(&theirs)));
+            }
+            let count = sends.len();
+            let mut results = vec![vec![Bytes::new(); shared.size as usize]; all.len()];
+            let mut give = |sources: Span, mut pieces: std::vec::IntoIter<Bytes>| {
+                for source in range(sources) {
+                    for result in &mut results {
+                        result[source] = pieces.next().expect("they were counted");
+                    }
+                }
+            };
+            let own: Vec<Bytes> = all
+                .iter()
+                .flat_map(|mine| mine[range(shared.span)].iter().cloned())
+                .collect();
+            give(shared.span, own.into_iter());
+            for (number, packed) in shared.exchange(sends, count)? {
+                let span = shared.packs[number].0;
+                let pieces = unpack(packed, (span.ranks * shared.span.ranks) as usize)?;
+                give(span, pieces.into_iter());
+            }
+            Ok(results)
+        })
+    }
+
+    /// The root gets the combination of every rank's bytes by a function of the program's own, which must be associative;
+    /// operands meet in the order of ranks. The others get `None`.
+    ///
+    /// # Errors
+    /// As [`Comm::barrier`].
+    pub fn reduce_with(
+        &mut self,
+        root: u32,
+        bytes: Bytes,
+        combine: impl Fn(Bytes, Bytes) -> Bytes,
+    ) -> Result<Option<Bytes>, CommError> {
+        self.check_root(root)?;
+        let what = format!("reduce by a function to rank {root}");
+        let results = self.together(what, vec![bytes], |shared, _, all| {
+            let combined = shared.combine(root, all, &combine)?;
+            Ok(shared.only_for(root, combined.into_iter().collect()))
+        })?;
+        Ok(results.into_iter().next())
+    }
+
+    /// As [`Comm::reduce_with`], but every rank gets the result.
+    ///
+    /// # Errors
+    /// As [`Comm::barrier`].
+    pub fn all_reduce_with(
+        &mut self,
+        bytes: Bytes,
+        combine: impl Fn(Bytes, Bytes) -> Bytes,
+    ) -> Result<Bytes, CommError> {
+        let what = "all-reduce by a function".into();
+        let mut results = self.together(what, vec![bytes], |shared, rank, all| {
+            let here = all.len();
+            let combined = shared.combine(0, all, &combine)?;
+            let bytes = shared.broadcast(rank, 0, combined)?;
+            Ok(vec![vec![bytes]; here])
+        })?;
+        Ok(results.swap_remove(0))
+    }
+
+    /// A typed fold: the result's bytes for those who get it.
+    fn fold<T: Value>(
+        &mut self,
+        fold: Fold,
+        root: Option<u32>,
+        values: &[T],
+    ) -> Result<Option<Bytes>, CommError> {
+        let (count, element) = (values.len(), T::ELEMENT);
+        let what = match root {
+            Some(root) => format!("{fold} of {count} {element} to rank {root}"),
+            None => format!("{fold} of {count} {element}"),
+        };
+        let mine = vec![T::to_bytes(values).into()];
+        let results = self.together(what, mine, |shared, rank, all| {
+            let usage =
+                |error: FoldError| CommError::Usage(format!("rank {rank}, {fold}: {error}"));
+            let here = all.len();
+            let mut pieces = all.into_iter().map(|mut one| one.swap_remove(0));
+            let first = pieces.next().expect("a pack has ranks").into();
+            let mut combined = Accumulator::new(fold, element, first).map_err(usage)?;
+            for piece in pieces {
+                combined.add(&piece).map_err(usage)?;
+            }
+            let mine = combined.finish().map_err(usage)?;
+            let pack = root.map(|root| shared.pack_of(root));
+            let operation = Operation::Fold(fold, element);
+            let result: Bytes = shared
+                .combine_in_switch(rank, operation, pack, Some(&mine))?
+                .into();
+            Ok(match root {
+                Some(root) => shared.only_for(root, vec![result]),
+                None => vec![vec![result]; here],
+            })
+        })?;
+        Ok(results.into_iter().next())
+    }
+
+    /// Meets the other ranks of the pack; the last of them acts for all.
+    fn together(
+        &mut self,
+        what: String,
+        brought: Brought,
+        act: impl FnOnce(&Shared, u32, Vec<Brought>) -> Result<Vec<Brought>, CommError>,
+    ) -> Result<Brought, CommError> {
+        let shared = &*self.shared;
+        let rank = self.rank;
+        if shared.span.ranks == 1 {
+            return act(shared, rank, vec![brought]).map(|mut results| results.swap_remove(0));
+        }
+        let waits = format!("the other ranks of its pack to call {what}");
+        let outcome = shared.meeting.meet(
+            self.place(),
+            what,
+            brought,
+            shared.deadline,
+            |all| act(shared, rank, all),
+            || warn!("rank {rank} has waited 5 s for {waits}"),
+        );
+        outcome.map_err(|error| match error {
+            NoResult::Closed => shared.ended(),
+            NoResult::Deadline => CommError::Deadline { rank, what: waits },
+            NoResult::Failed(error) => error,
+        })
+    }
+
+    fn check_root(&self, root: u32) -> Result<(), CommError> {
+        if root < self.shared.size {
+            return Ok(());
+        }
+        Err(CommError::Usage(format!(
+            "rank {} named rank {root} as the root in a job of {} ranks",
+            self.rank, self.shared.size
+        )))
+    }
+
+    fn check_pieces(&self, pieces: &[Bytes]) -> Result<(), CommError> {
+        let (given, size) = (pieces.len(), self.shared.size);
+        if given == size as usize {
+            return Ok(());
+        }
+        Err(CommError::Usage(format!(
+            "rank {} gave {given} pieces in a job of {size} ranks; it takes one for each",
+            self.rank
+        )))
+    }
+}
+
+impl Shared {
+    /// The other packs, by number.
+    fn others(&self) -> impl Iterator<Item = (usize, Span)> {
+        let spans = self.packs.iter().map(|(span, _)| *span);
+        spans
+            .enumerate()
+            .filter(|(number, _)| *number != self.number)
+    }
+
+    /// One result for each rank of this pack: `pieces` for the root, nothing for the others.
+    fn only_for(&self, root: u32, pieces: Vec<Bytes>) -> Vec<Brought> {
+        let mut results = vec![Vec::new(); self.span.ranks as usize];
+        if self.span.contains(root) {
+            results[(root - self.span.first_rank) as usize] = pieces;
+        }
+        results
+    }
+
+    /// Everybody's bytes by rank, in the pack of the root; nothing elsewhere.
+    fn gather(&self, root: u32, all: Vec<Brought>) -> Result<Vec<Bytes>, CommError> {
+        let mine: Vec<Bytes> = all.into_iter().flatten().collect();
+        let to = self.pack_of(root);
+        if to != self.number {
+            self.exchange(vec![(to, pack(&mine))], 0)?;
+            return Ok(Vec::new());
+        }
+        let mut parts = vec![(self.number, mine)];
+        for (number, packed) in self.exchange(Vec::new(), self.packs.len() - 1)? {
+            let ranks = self.packs[number].0.ranks as usize;
+            parts.push((number, unpack(packed, ranks)?));
+        }
+        parts.sort_by_key(|(number, _)| *number);
+        Ok(parts.into_iter().flat_map(|(_, pieces)| pieces).collect())
+    }
+
+    /// Combines in the order of ranks, first here and then in the pack of the root, which alone gets something.
+    fn combine(
+        &self,
+        root: u32,
+        all: Vec<Brought>,
+        combine: &impl Fn(Bytes, Bytes) -> Bytes,
+    ) -> Result<Option<Bytes>, CommError> {
+        let mine = all.into_iter().flatten().reduce(combine);
+        let mine = mine.expect("a pack has ranks");
+        let to = self.pack_of(root);
+        if to != self.number {
+            self.exchange(vec![(to, mine)], 0)?;
+            return Ok(None);
+        }
+        let mut parts = self.exchange(Vec::new(), self.packs.len() - 1)?;
+        parts.push((self.number, mine));
+        parts.sort_by_key(|(number, _)| *number);
+        Ok(parts.into_iter().map(|(_, part)| part).reduce(combine))
+    }
+
+    /// A broadcast through the switch: the root's pack gives the bytes.
+    fn broadcast(&self, rank: u32, root: usize, given: Option<Bytes>) -> Result<Bytes, CommError> {
+        let operation = Operation::Broadcast;
+        let bytes = self.combine_in_switch(rank, operation, Some(root), given.as_deref())?;
+        Ok(given.unwrap_or_else(|| bytes.into()))
+    }
+
+    /// One collective in the switch: uploads segment by segment, a window ahead of the answers. `None` is given by those
+    /// who only get a broadcast; they learn its length with the first answer.
+    fn combine_in_switch(
+        &self,
+        rank: u32,
+        operation: Operation,
+        root: Option<usize>,
+        given: Option<&[u8]>,
+    ) -> Result<Vec<u8>, CommError> {
+        let segments = |total: usize| total.div_ceil(self.segment).max(1);
+        let what = || format!("all ranks to make the same collective call ({operation})");
+        let mut count = given.map_or(1, |bytes| segments(bytes.len()));
+        let mut result = Vec::new();
+        let mut due = VecDeque::new();
+        let (mut sent, mut done) = (0, 0);
+        while done < count {
+            while sent < count && sent - done < WINDOW {
+                let data = given.map_or(&[][..], |bytes| {
+                    let end = bytes.len().min((sent + 1) * self.segment);
+                    &bytes[sent * self.segment..end]
+                });
+                let (switch, sequence) = self.answers.next_call(self.wires.len());
+                let part = Part {
+                    operation: operation.code(),
+                    root: root.map(|root| root as u32),
+                    total: given.map_or(0, |bytes| bytes.len() as u64),
+                    data,
+                };
+                let header = Header {
+                    kind: kind::CONTRIBUTE,
+                    epoch: self.epoch,
+                    tag: part.operation,
+                    source: self.span.first_rank,
+                    destination: SWITCH,
+                    sequence,
+                    ..Header::default()
+                };
+                let cut = Cut::new(header, &part.prefix(), data);
+                self.send_cut(&self.wires[switch], &cut, rank, &what)?;
+                due.push_back((switch, sequence));
+                sent += 1;
+            }
+            let (switch, sequence) = due.pop_front().expect("something is under way");
+            let (total, bytes) = self.wait(
+                (&self.answers.state, &self.answers.changed),
+                rank,
+                &what,
+                &mut |state, _| state.take(switch, sequence),
+            )?;
+            if given.is_none() && done == 0 {
+                count = segments(total as usize);
+                result.reserve((total as usize).min(RESERVED_MAX));
+            }
+            if count == 1 {
+                result = bytes;
+            } else {
+                result.extend_from_slice(&bytes);
+            }
+            done += 1;
+        }
+        Ok(result)
+    }
+
+    /// Sends one message to each of some packs, and receives `count` from others in whatever order they come, by the number
+    /// of the pack. It never waits to send before it receives, so that no order of packs can stop it.
+    fn exchange(
+        &self,
+        sends: Vec<(usize, Bytes)>,
+        count: usize,
+    ) -> Result<Vec<(usize, Bytes)>, CommError> {
+        enum Step {
+            Granted(usize),
+            Message(usize, Bytes),
+        }
+        let channel = Channel {
+            group: GROUP,
+            tag: self.answers.next_exchange(),
+        };
+        // In the name of the packs' first ranks: all ranks of this pack are in this call.
+        let first = self.span.first_rank;
+        let mut announced = Vec::new();
+        for (number, bytes) in sends {
+            let to = self.packs[number].0.first_rank;
+            let route = self.route(first, to, channel);
+            let (wire, share) = self.way_to(to);
+            if wire.spend(to, cost(bytes.len()), share) {
+                self.transmit(route, &bytes)?;
+            } else {
+                self.announce(route, bytes.len());
+                announced.push((route, bytes));
+            }
+        }
+        let wanted = Wanted {
+            source: None,
+            channel,
+        };
+        let mailbox = &self.mailboxes[0];
+        let what = || "the other packs to make the same collective call".to_string();
+        let mut received = Vec::new();
+        while received.len() < count || !announced.is_empty() {
+            let receives = received.len() < count;
+            let step = self.wait(
+                (&mailbox.state, &mailbox.changed),
+                first,
+                &what,
+                &mut |state, signals| {
+                    for (at, (route, _)) in announced.iter().enumerate() {
+                        if state.take_grant(route.destination, route.sequence)? {
+                            return Ok(Some(Step::Granted(at)));
+                        }
+                    }
+                    if !receives {
+                        return Ok(None);
+                    }
+                    let message = state.take(wanted, signals)?;
+                    Ok(message.map(|message| {
+                        Step::Message(self.pack_of(message.source), message.payload)
+                    }))
+                },
+            )?;
+            match step {
+                Step::Granted(at) => {
+                    let (route, bytes) = announced.swap_remove(at);
+                    self.transmit(route, &bytes)?;
+                }
+                Step::Message(number, bytes) => received.push((number, bytes)),
+            }
+        }
+        Ok(received)
+    }
+}
+
+fn range(span: Span) -> std::ops::Range<usize> {
+    span.first_rank as usize..span.end() as usize
+}
+
+fn typed<T: Value>(bytes: &[u8]) -> Vec<T> {
+    T::from_bytes(bytes).expect("segments are whole elements, and so is the result")
+}
+
+/// Several pieces in one: each with its length ahead.
+fn pack(pieces: &[Bytes]) -> Bytes {
+    let length: usize = pieces.iter().map(|piece| 8 + piece.len()).sum();
+    let mut packed = Vec::with_capacity(length);
+    for piece in pieces {
+        packed.put_u64_le(piece.len() as u64);
+        packed.put_slice(piece);
+    }
+    packed.into()
+}
+
+/// The pieces that were packed, `count` of them.
+fn unpack(mut packed: Bytes, count: usize) -> Result<Vec<Bytes>, CommError> {
+    let mut pieces = Vec::with_capacity(count);
+    while packed.len() >= 8 {
+        let length = packed.get_u64_le();
+        if length > packed.len() as u64 {
+            break;
+        }
+        pieces.push(packed.split_to(length as usize));
+    }
+    if pieces.len() != count || !packed.is_empty() {
+        return Err(CommError::Ended(format!(
+            "a pack sent {} pieces to a collective call in which {count} were due; all ranks must run the same program",
+            pieces.len()
+        )));
+    }
+    Ok(pieces)
+}

@@ -1,0 +1,170 @@
+//! A rank as a task: the same wire for programs that are asynchronous, say many ranks in one process for a test of load.
+//!
+//! The task itself reads and writes the socket while it waits, as a rank's thread does; the pack's keeper does when it
+//! does not. Only packs of one rank with one switch have such ranks.
+
+use super::CommError;
+use crate::net::client::Shared;
+use crate::net::flow::{Channel, Wanted, cost};
+use crate::net::frame::Cutter;
+use crate::net::mailbox::Closed;
+use crate::net::reassembly::Message;
+use crate::net::wire::Reading;
+use bytes::Bytes;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+/// How long a task waits at most before it looks whether its pack has ended.
+const LOOK_UP: Duration = Duration::from_secs(1);
+
+/// One rank's end of the wire, for a task on tokio.
+pub struct TaskComm {
+    shared: Arc<Shared>,
+    rank: u32,
+    /// For its readiness; reading and writing are the wire's.
+    socket: TcpStream,
+}
+
+impl TaskComm {
+    pub(crate) fn new(shared: Arc<Shared>, rank: u32) -> io::Result<TaskComm> {
+        Ok(TaskComm {
+            socket: TcpStream::from_std(shared.wires[0].watched()?)?,
+            shared,
+            rank,
+        })
+    }
+
+    /// This rank.
+    pub fn rank(&self) -> u32 {
+        self.rank
+    }
+
+    /// All ranks of the job.
+    pub fn size(&self) -> u32 {
+        self.shared.size
+    }
+
+    /// Sends a message to another rank; see [`super::Comm::send`].
+    ///
+    /// # Errors
+    /// When there is no such rank, the connection or the job ended, or the deadline passed.
+    pub async fn send(&mut self, to: u32, tag: u32, payload: Bytes) -> Result<(), CommError> {
+        let shared = self.shared.clone();
+        if to >= shared.size || to == self.rank {
+            let what = format!("rank {} cannot send to rank {to} from a task", self.rank);
+            return Err(CommError::Usage(what));
+        }
+        let route = shared.route(self.rank, to, Channel { group: 0, tag });
+        let (wire, share) = shared.way_to(to);
+        if !wire.spend(to, cost(payload.len()), share) {
+            shared.announce(route, payload.len());
+            self.until("a grant", |shared| {
+                let mut state = super::lock(&shared.mailboxes[0].state);
+                Ok(state.take_grant(to, route.sequence)?.then_some(()))
+            })
+            .await?;
+        }
+        for cut in Cutter::new(route, &payload) {
+            while !wire.has_room() {
+                self.step(true, wire.delivered()).await?;
+            }
+            wire.try_send(&cut).map_err(|_| shared.ended())?;
+        }
+        Ok(())
+    }
+
+    /// Sends what has been gathered.
+    ///
+    /// # Errors
+    /// When the connection ended.
+    pub async fn flush(&mut self) -> Result<(), CommError> {
+        while !self.shared.wires[0].flush() {
+            self.step(true, self.shared.wires[0].delivered()).await?;
+        }
+        Ok(())
+    }
+
+    /// Receives the next message with this tag, from one rank or from any.
+    ///
+    /// # Errors
+    /// When the connection or the job ended, or the deadline passed.
+    pub async fn receive(&mut self, from: Option<u32>, tag: u32) -> Result<Message, CommError> {
+        let channel = Channel { group: 0, tag };
+        let wanted = Wanted {
+            source: from,
+            channel,
+        };
+        let rank = self.rank;
+        self.until("a message", |shared| {
+            let mut signals = Vec::new();
+            let taken = super::lock(&shared.mailboxes[0].state).take(wanted, &mut signals);
+            shared.signal(rank, &mut signals);
+            taken
+        })
+        .await
+    }
+
+    /// Reads and writes until `look` finds something.
+    async fn until<T>(
+        &mut self,
+        what: &str,
+        mut look: impl FnMut(&Shared) -> Result<Option<T>, Closed>,
+    ) -> Result<T, CommError> {
+        loop {
+            let seen = self.shared.wires[0].delivered();
+            match look(&self.shared) {
+                Ok(Some(found)) => return Ok(found),
+                Ok(None) => {}
+                Err(Closed) => return Err(self.shared.ended()),
+            }
+            // Now and then it looks up, in case the pack has ended otherwise.
+            let _ = tokio::time::timeout(LOOK_UP, self.step(false, seen)).await;
+            if std::time::Instant::now() >= self.shared.deadline {
+                return Err(CommError::Deadline {
+                    rank: self.rank,
+                    what: what.into(),
+                });
+            }
+        }
+    }
+
+    /// Writes what waits, and reads once when something has come; unless something was delivered since `seen`.
+    async fn step(&mut self, writing: bool, seen: u64) -> Result<(), CommError> {
+        let wire = &self.shared.wires[0];
+        let _leading = wire.lead();
+        drop(wire.incoming());
+        if wire.delivered() != seen {
+            return Ok(());
+        }
+        let interest = if wire.flush() && !writing {
+            Interest::READABLE
+        } else {
+            Interest::READABLE | Interest::WRITABLE
+        };
+        let ready = self.socket.ready(interest).await;
+        let ready = ready.map_err(|error| CommError::Ended(error.to_string()))?;
+        // Inside, so that tokio does not take what comes meanwhile for what was found to be over.
+        let done = |done| {
+            if done {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+        };
+        if ready.is_writable() {
+            let _ = self
+                .socket
+                .try_io(Interest::WRITABLE, || done(wire.flush()));
+        }
+        if ready.is_readable() {
+            let _ = self.socket.try_io(Interest::READABLE, || {
+                let drained = self.shared.pump(0, &mut wire.incoming(), Reading::AtOnce);
+                done(!drained)
+            });
+        }
+        Ok(())
+    }
+}

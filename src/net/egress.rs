@@ -1,0 +1,56 @@
+//! What the switch does to the world outside: the seam between its decisions and the shell that carries them out.
+//!
+//! [`crate::net::server`] is the real form, a list of [`Action`]s the recording one, for tests.
+
+use crate::net::frame::{Frame, HEADER_LEN, Header};
+use bytes::Bytes;
+
+/// The number the shell gives a connection.
+pub type ConnectionId = u64;
+
+/// See the module.
+pub trait Egress {
+    /// Sends a frame on as it came: its header and its whole body. Never waits; what the socket does not take is queued.
+    fn forward(&mut self, to: ConnectionId, frame: &[u8]);
+
+    /// Sends what is queued, then closes the connection. The switch has forgotten it already.
+    fn close(&mut self, id: ConnectionId);
+
+    /// Processor time that the switch used so far, in microseconds.
+    fn cpu_us(&self) -> u64 {
+        0
+    }
+
+    /// Sends a frame of the switch's own.
+    fn send(&mut self, to: ConnectionId, frame: &Frame) {
+        let mut bytes = Vec::with_capacity(frame.wire_len());
+        frame.put(&mut bytes);
+        self.forward(to, &bytes);
+    }
+}
+
+/// What the switch did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Sent a frame.
+    Send(ConnectionId, Frame),
+    /// Closed a connection.
+    Close(ConnectionId),
+}
+
+impl Egress for Vec<Action> {
+    fn forward(&mut self, to: ConnectionId, frame: &[u8]) {
+        let (header, body) = frame
+            .split_first_chunk::<HEADER_LEN>()
+            .expect("the switch sends whole frames");
+        let frame = Frame {
+            header: Header::from_bytes(header),
+            body: Bytes::copy_from_slice(body),
+        };
+        self.push(Action::Send(to, frame));
+    }
+
+    fn close(&mut self, id: ConnectionId) {
+        self.push(Action::Close(id));
+    }
+}

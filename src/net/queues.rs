@@ -1,0 +1,178 @@
+//! What waits to be written to each connection, and who may go on sending: the switch's memory. Pure.
+//!
+//! A connection that drains slowly holds up those who send to it: once more than [`QUEUE_MAX`] bytes wait for it, the
+//! sender of the next frame is held, that is to say not read from, until the queue has drained to half. Once all queues
+//! together exceed the budget, every sender is held. That cannot deadlock: what lies here drains because packs always
+//! read their sockets, whatever their programs do; programs that do not receive are the credits' business, end to end
+//! ([`crate::net::flow`]).
+
+use crate::net::egress::ConnectionId;
+use rustc_hash::FxHashMap;
+use std::collections::BTreeSet;
+
+/// Bytes that wait for one connection before those who send to it are held. Enough that a receiver never idles while its
+/// senders are let go again; with 40 MiB what waits falls out of the processor's caches, and 1 MiB messages go at three
+/// quarters of the speed.
+pub const QUEUE_MAX: usize = 2 << 20;
+
+/// A queue that has been emptied keeps this much room for its next bytes, until [`Queues::trim`] finds it unused.
+const KEPT: usize = 256 * 1024;
+
+/// See the module.
+pub struct Queues {
+    queues: FxHashMap<ConnectionId, Queue>,
+    budget: usize,
+    queue_max: usize,
+    total: usize,
+    peak: usize,
+    /// Senders that wait for the total to fall.
+    held_by_total: BTreeSet<ConnectionId>,
+    /// How many queues each held sender waits for.
+    held: FxHashMap<ConnectionId, usize>,
+    released: Vec<ConnectionId>,
+}
+
+#[derive(Default)]
+struct Queue {
+    bytes: Vec<u8>,
+    head: usize,
+    holds: BTreeSet<ConnectionId>,
+    /// Something was queued since the last look.
+    used: bool,
+}
+
+impl Queues {
+    /// Queues that hold at most about `budget` bytes together.
+    pub fn new(budget: usize) -> Queues {
+        Queues {
+            queues: FxHashMap::default(),
+            budget,
+            queue_max: QUEUE_MAX.min(budget / 4),
+            total: 0,
+            peak: 0,
+            held_by_total: BTreeSet::new(),
+            held: FxHashMap::default(),
+            released: Vec::new(),
+        }
+    }
+
+    /// Adds bytes for `to`, sent by `from`, who is held if they are too many. The switch's own frames come from nobody.
+    pub fn push(&mut self, to: ConnectionId, bytes: &[u8], from: Option<ConnectionId>) {
+        let queue = self.queues.entry(to).or_default();
+        queue.bytes.extend_from_slice(bytes);
+        queue.used = true;
+        self.total += bytes.len();
+        self.peak = self.peak.max(self.total);
+        let Some(from) = from else { return };
+        if queue.bytes.len() - queue.head > self.queue_max && queue.holds.insert(from) {
+            *self.held.entry(from).or_default() += 1;
+        }
+        if self.total > self.budget && self.held_by_total.insert(from) {
+            *self.held.entry(from).or_default() += 1;
+        }
+    }
+
+    /// What waits for a connection.
+    pub fn waiting(&self, to: ConnectionId) -> &[u8] {
+        self.queues
+            .get(&to)
+            .map_or(&[], |queue| &queue.bytes[queue.head..])
+    }
+
+    /// So many bytes of a connection's queue have been written.
+    pub fn written(&mut self, to: ConnectionId, count: usize) {
+        let Some(queue) = self.queues.get_mut(&to) else {
+            return;
+        };
+        queue.head += count;
+        self.total -= count;
+        if queue.head == queue.bytes.len() {
+            queue.bytes.clear();
+            queue.head = 0;
+            queue.bytes.shrink_to(KEPT);
+        } else if queue.head > queue.bytes.len() / 2 {
+            // Each byte is moved at most once for each time that as many were written.
+            queue.bytes.drain(..queue.head);
+            queue.head = 0;
+        }
+        if queue.bytes.len() - queue.head <= self.queue_max / 2 {
+            for from in std::mem::take(&mut queue.holds) {
+                release(&mut self.held, &mut self.released, from);
+            }
+        }
+        self.look_at_total();
+    }
+
+    /// A connection is gone, with what waited for it.
+    pub fn remove(&mut self, id: ConnectionId) {
+        if let Some(queue) = self.queues.remove(&id) {
+            self.total -= queue.bytes.len() - queue.head;
+            for from in queue.holds {
+                release(&mut self.held, &mut self.released, from);
+            }
+        }
+        if self.held.remove(&id).is_some() {
+            self.held_by_total.remove(&id);
+            for queue in self.queues.values_mut() {
+                queue.holds.remove(&id);
+            }
+        }
+        self.look_at_total();
+    }
+
+    /// Gives the memory of queues back that were not used since the last call.
+    pub fn trim(&mut self) {
+        self.queues.retain(|_, queue| {
+            let keep = queue.used || queue.head < queue.bytes.len() || !queue.holds.is_empty();
+            queue.used = false;
+            keep
+        });
+    }
+
+    /// True if nothing more may be read from a connection for now.
+    pub fn is_held(&self, from: ConnectionId) -> bool {
+        self.held.contains_key(&from)
+    }
+
+    /// Connections that are held.
+    pub fn held(&self) -> impl Iterator<Item = ConnectionId> {
+        self.held.keys().copied()
+    }
+
+    /// Takes a connection that is no longer held, until there is none.
+    pub fn take_released(&mut self) -> Option<ConnectionId> {
+        self.released.pop()
+    }
+
+    /// Bytes that wait for all connections.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
+    /// The most bytes that ever waited.
+    pub fn peak(&self) -> usize {
+        self.peak
+    }
+
+    fn look_at_total(&mut self) {
+        if self.total <= self.budget / 2 && !self.held_by_total.is_empty() {
+            for from in std::mem::take(&mut self.held_by_total) {
+                release(&mut self.held, &mut self.released, from);
+            }
+        }
+    }
+}
+
+fn release(
+    held: &mut FxHashMap<ConnectionId, usize>,
+    released: &mut Vec<ConnectionId>,
+    from: ConnectionId,
+) {
+    if let Some(count) = held.get_mut(&from) {
+        *count -= 1;
+        if *count == 0 {
+            held.remove(&from);
+            released.push(from);
+        }
+    }
+}

@@ -1,0 +1,526 @@
+//! One connection of a pack, for threads: what waits to be sent, and what has been read.
+//!
+//! A rank's thread writes and reads the socket itself, since each hand-over to another thread costs more than a small
+//! message does. Small frames are gathered until their rank waits for something, many have come together, or a tick has
+//! passed; see [`crate::net::keeper`]. Nothing here waits with a lock held that a reader needs: a pack always reads.
+
+use crate::net::flow::Credits;
+use crate::net::frame::{BODY_MAX, Cut, FRAME_MAX, Frame, FrameError, Header};
+use crate::net::mailbox::Arrived;
+use crate::net::reassembly::Reassembly;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
+use std::io::{self, ErrorKind, IoSlice, PipeReader, PipeWriter, Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// Bytes that wait to be sent above which ranks wait to send more.
+const WAITING_MAX: usize = 256 * 1024;
+
+/// Bytes that wait to be sent from which on they are sent whoever may add to them.
+const FLUSH_AT: usize = 32 * 1024;
+
+/// Payloads up to this are copied behind what waits; longer ones are sent from where they lie.
+const COPY_MAX: usize = 8 * 1024;
+
+/// Bytes that one read asks for.
+const READ_LEN: usize = 4 * FRAME_MAX;
+
+/// A read that waits looks up this often.
+pub const PATIENCE: Duration = Duration::from_millis(100);
+
+/// See the module.
+pub struct Wire {
+    /// Its place among the connections of its pack.
+    pub number: usize,
+    stream: TcpStream,
+    outgoing: Mutex<Outgoing>,
+    incoming: Mutex<Incoming>,
+    begun: Instant,
+    /// When something was heard last, in milliseconds since `begun`.
+    heard_ms: AtomicU64,
+    /// Wakes the keeper.
+    bell: PipeWriter,
+    /// The keeper looks again within a tick.
+    pub armed: AtomicBool,
+    /// How often a rank has read the socket itself, and whether one does now: the keeper leaves it alone then.
+    led: AtomicU64,
+    leading: AtomicBool,
+    /// How often something was delivered. It changes only while `incoming` is locked.
+    delivered: AtomicU64,
+}
+
+/// A rank reads the socket itself, as long as this lives.
+pub struct Leading<'a>(&'a AtomicBool);
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+/// What waits to be sent.
+#[derive(Default)]
+struct Outgoing {
+    bytes: Vec<u8>,
+    head: usize,
+    /// What this pack may send on credit.
+    credits: Credits,
+    /// The socket takes no more for now; the keeper, or who waits, sends the rest.
+    blocked: bool,
+    /// The connection failed, or was given up.
+    broken: bool,
+    /// The last frame was added.
+    over: bool,
+}
+
+/// What has been read.
+pub struct Incoming {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// The messages that are under way.
+    pub reassembly: Reassembly,
+    /// Empty lists that are used again and again.
+    pub batches: Vec<Vec<Arrived>>,
+}
+
+/// The connection failed; the reading side knows why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Broken;
+
+/// Why the keeper was woken; neither when time has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Woken {
+    /// The socket can be read, or has ended.
+    pub readable: bool,
+    /// The bell was rung.
+    pub rung: bool,
+}
+
+/// How to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reading {
+    /// What is there.
+    AtOnce,
+    /// Waits for a short time until something is there.
+    Waiting,
+}
+
+impl Wire {
+    /// A wire over a connected socket, from which `begun` has been read already; and the end of the bell for its keeper.
+    ///
+    /// # Errors
+    /// When the system refuses a pipe, or the socket.
+    pub fn new(stream: TcpStream, already: &[u8]) -> io::Result<(Wire, PipeReader)> {
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let (bell_end, bell) = io::pipe()?;
+        let mut buffer = vec![0; READ_LEN.max(already.len())];
+        buffer[..already.len()].copy_from_slice(already);
+        let wire = Wire {
+            number: 0,
+            stream,
+            outgoing: Mutex::default(),
+            incoming: Mutex::new(Incoming {
+                buffer,
+                start: 0,
+                end: already.len(),
+                reassembly: Reassembly::default(),
+                batches: Vec::new(),
+            }),
+            begun: Instant::now(),
+            heard_ms: AtomicU64::new(0),
+            bell,
+            armed: AtomicBool::new(false),
+            led: AtomicU64::new(0),
+            leading: AtomicBool::new(false),
+            delivered: AtomicU64::new(0),
+        };
+        Ok((wire, bell_end))
+    }
+
+    /// Takes credit for a message, if there is enough.
+    pub fn spend(&self, to: u32, cost: u64, share: u64) -> bool {
+        self.outgoing().credits.spend(to, cost, share)
+    }
+
+    /// A rank gave credit back. False if it gives more than was used.
+    pub fn returned(&self, by: u32, bytes: u64) -> bool {
+        self.outgoing().credits.returned(by, bytes)
+    }
+
+    /// Adds a data frame. Waits until `deadline` while too much waits to be sent, and calls `meanwhile` when something can be
+    /// read. False if the deadline passed.
+    ///
+    /// # Errors
+    /// When the connection failed.
+    pub fn send(
+        &self,
+        cut: &Cut<'_>,
+        deadline: Instant,
+        mut meanwhile: impl FnMut(),
+    ) -> Result<bool, Broken> {
+        let mut outgoing = self.outgoing();
+        while outgoing.waiting() > WAITING_MAX && !outgoing.broken && !outgoing.over {
+            drop(outgoing);
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            if self.wait(PATIENCE, true) {
+                meanwhile();
+            }
+            self.flush();
+            outgoing = self.outgoing();
+        }
+        drop(outgoing);
+        self.try_send(cut).map(|()| true)
+    }
+
+    /// True if a rank need not wait to send.
+    pub fn has_room(&self) -> bool {
+        let outgoing = self.outgoing();
+        outgoing.waiting() <= WAITING_MAX || outgoing.broken || outgoing.over
+    }
+
+    /// Adds a data frame, for who has looked for room.
+    ///
+    /// # Errors
+    /// When the connection failed.
+    pub fn try_send(&self, cut: &Cut<'_>) -> Result<(), Broken> {
+        let mut outgoing = self.outgoing();
+        if outgoing.broken || outgoing.over {
+            return Err(Broken);
+        }
+        outgoing.add(&self.stream, cut);
+        let left = outgoing.waiting() > 0;
+        drop(outgoing);
+        if left {
+            self.arm();
+        }
+        Ok(())
+    }
+
+    /// The socket under another descriptor, to be watched by a runtime. Reads do not wait from then on.
+    ///
+    /// # Errors
+    /// When there are no more descriptors.
+    pub fn watched(&self) -> io::Result<TcpStream> {
+        let stream = self.stream.try_clone()?;
+        stream.set_nonblocking(true)?;
+        Ok(stream)
+    }
+
+    /// Adds a frame that may not wait: those are short, and bounded by what they answer.
+    pub fn push(&self, frame: &Frame) {
+        let mut outgoing = self.outgoing();
+        if !outgoing.broken && !outgoing.over {
+            frame.put(&mut outgoing.bytes);
+            drop(outgoing);
+            self.arm();
+        }
+    }
+
+    /// Adds the last frame that is sent on the connection.
+    pub fn push_last(&self, frame: &Frame) {
+        let mut outgoing = self.outgoing();
+        if !outgoing.broken && !outgoing.over {
+            frame.put(&mut outgoing.bytes);
+            outgoing.over = true;
+        }
+    }
+
+    /// Sends what waits, as far as the socket takes it now. True if nothing is left.
+    pub fn flush(&self) -> bool {
+        let mut outgoing = self.outgoing();
+        outgoing.write(&self.stream);
+        outgoing.waiting() == 0
+    }
+
+    /// True if something waits that the socket did not take.
+    pub fn is_blocked(&self) -> bool {
+        self.outgoing().blocked
+    }
+
+    /// True if something waits to be sent.
+    pub fn is_waiting(&self) -> bool {
+        self.outgoing().waiting() > 0
+    }
+
+    /// Drops what waits; nothing is sent any more.
+    pub fn break_off(&self) {
+        self.outgoing().fail();
+        self.ring();
+    }
+
+    /// Shuts the socket: whoever reads or writes it ends.
+    pub fn shut(&self) {
+        self.break_off();
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+
+    /// Shuts the sending side, after what was sent.
+    pub fn shut_sending(&self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// A rank begins to read the socket itself. What the keeper delivers meanwhile shows in [`Wire::delivered`], to be
+    /// looked at with `incoming` locked: later the keeper delivers nothing.
+    pub fn lead(&self) -> Leading<'_> {
+        self.led.fetch_add(1, Ordering::Relaxed);
+        self.leading.store(true, Ordering::SeqCst);
+        Leading(&self.leading)
+    }
+
+    /// True while a rank reads the socket itself.
+    pub fn is_led(&self) -> bool {
+        self.leading.load(Ordering::SeqCst)
+    }
+
+    /// How often a rank began to.
+    pub fn led(&self) -> u64 {
+        self.led.load(Ordering::Relaxed)
+    }
+
+    /// How often something was delivered.
+    pub fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::SeqCst)
+    }
+
+    /// Something was delivered; `incoming` is locked.
+    pub fn has_delivered(&self) {
+        self.delivered.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How long nothing was heard.
+    pub fn silence(&self) -> Duration {
+        let heard = Duration::from_millis(self.heard_ms.load(Ordering::Relaxed));
+        self.begun.elapsed().saturating_sub(heard)
+    }
+
+    /// The right to read.
+    pub fn incoming(&self) -> MutexGuard<'_, Incoming> {
+        self.incoming.lock().expect("no holder of this lock panics")
+    }
+
+    /// The right to read, unless somebody has it.
+    pub fn try_incoming(&self) -> Option<MutexGuard<'_, Incoming>> {
+        self.incoming.try_lock().ok()
+    }
+
+    /// Reads once. `Ok(None)` when nothing came, `Ok(Some(0))` when the peer has closed.
+    ///
+    /// # Errors
+    /// When the socket failed.
+    pub fn read(&self, incoming: &mut Incoming, how: Reading) -> io::Result<Option<usize>> {
+        incoming.make_room();
+        let room = &mut incoming.buffer[incoming.end..];
+        let outcome = match how {
+            Reading::AtOnce => recv(&self.stream, room, RecvFlags::DONTWAIT)
+                .map(|(count, _)| count)
+                .map_err(io::Error::from),
+            Reading::Waiting => (&self.stream).read(room),
+        };
+        match outcome {
+            Ok(count) => {
+                incoming.end += count;
+                let now = self.begun.elapsed().as_millis() as u64;
+                self.heard_ms.store(now, Ordering::Relaxed);
+                Ok(Some(count))
+            }
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until the socket can be read, or written too if that is wanted; true if it can be read.
+    pub fn wait(&self, most: Duration, writable: bool) -> bool {
+        let mut flags = PollFlags::IN;
+        flags.set(PollFlags::OUT, writable);
+        let mut sockets = [PollFd::new(&self.stream, flags)];
+        // An interruption is a change like any other.
+        let _ = poll(&mut sockets, Some(&timespec(most)));
+        !sockets[0].revents().difference(PollFlags::OUT).is_empty()
+    }
+
+    /// For the keeper: waits until the bell is rung or, if it is to `watch` the socket, until that can be read, or written
+    /// when what waits did not go at once.
+    pub fn wait_or_bell(&self, bell: &mut PipeReader, most: Duration, watch: bool) -> Woken {
+        let mut flags = PollFlags::IN;
+        flags.set(PollFlags::OUT, self.is_blocked());
+        let woken = {
+            let mut both = [
+                PollFd::new(&*bell, PollFlags::IN),
+                PollFd::new(&self.stream, flags),
+            ];
+            let count = if watch { 2 } else { 1 };
+            // An interruption is a change like any other.
+            let _ = poll(&mut both[..count], Some(&timespec(most)));
+            Woken {
+                readable: !both[1].revents().difference(PollFlags::OUT).is_empty(),
+                rung: !both[0].revents().is_empty(),
+            }
+        };
+        if woken.rung {
+            // One read takes the rings of a moment; there is at least one.
+            let _ = bell.read(&mut [0; 64]);
+        }
+        woken
+    }
+
+    /// Wakes the keeper.
+    pub fn ring(&self) {
+        // It ends with its reader.
+        let _ = (&self.bell).write(&[1]);
+    }
+
+    /// Makes sure that the keeper looks within a tick.
+    fn arm(&self) {
+        if !self.armed.load(Ordering::Relaxed) && !self.armed.swap(true, Ordering::Relaxed) {
+            self.ring();
+        }
+    }
+
+    fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
+        self.outgoing.lock().expect("no holder of this lock panics")
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    Timespec {
+        tv_sec: duration.as_secs() as i64,
+        tv_nsec: duration.subsec_nanos().into(),
+    }
+}
+
+impl Outgoing {
+    fn waiting(&self) -> usize {
+        self.bytes.len() - self.head
+    }
+
+    fn fail(&mut self) {
+        self.broken = true;
+        self.blocked = false;
+        self.bytes = Vec::new();
+        self.head = 0;
+    }
+
+    /// Sends what waits, as far as the socket takes it.
+    fn write(&mut self, stream: &TcpStream) {
+        while self.waiting() > 0 {
+            match send(
+                stream,
+                &self.bytes[self.head..],
+                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
+            ) {
+                Ok(count) => self.head += count,
+                Err(error) => {
+                    self.refused(error.into());
+                    if self.broken || self.blocked {
+                        break;
+                    }
+                }
+            }
+        }
+        if self.head == self.bytes.len() {
+            self.blocked = false;
+            self.bytes.clear();
+            self.head = 0;
+        } else if self.head > self.bytes.len() / 2 {
+            self.bytes.drain(..self.head);
+            self.head = 0;
+        }
+    }
+
+    /// Adds a frame, and sends it if it is long or much waits.
+    fn add(&mut self, stream: &TcpStream, cut: &Cut<'_>) {
+        if cut.payload.len() > COPY_MAX {
+            self.write(stream);
+            self.write_cut(stream, cut);
+            return;
+        }
+        self.bytes.extend_from_slice(cut.head());
+        self.bytes.extend_from_slice(cut.payload);
+        self.bytes.extend_from_slice(cut.tail());
+        if self.waiting() >= FLUSH_AT {
+            self.write(stream);
+        }
+    }
+
+    /// Sends a frame from where it lies, if nothing waits before it; what the socket does not take is copied.
+    fn write_cut(&mut self, stream: &TcpStream, cut: &Cut<'_>) {
+        let mut sent = 0;
+        if self.waiting() == 0 && !self.broken {
+            let pieces = [cut.head(), cut.payload, cut.tail()].map(IoSlice::new);
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match sendmsg(stream, &pieces, &mut SendAncillaryBuffer::default(), flags) {
+                Ok(count) => sent = count,
+                Err(error) => self.refused(error.into()),
+            }
+        }
+        if self.broken {
+            return;
+        }
+        for piece in [cut.head(), cut.payload, cut.tail()] {
+            let skipped = sent.min(piece.len());
+            sent -= skipped;
+            self.bytes.extend_from_slice(&piece[skipped..]);
+        }
+    }
+
+    fn refused(&mut self, error: io::Error) {
+        match error.kind() {
+            ErrorKind::WouldBlock => self.blocked = true,
+            ErrorKind::Interrupted => {}
+            _ => self.fail(),
+        }
+    }
+}
+
+impl Incoming {
+    /// The next whole frame, and where its body lies; see [`Incoming::body`].
+    ///
+    /// # Errors
+    /// When the bytes are no frame.
+    pub fn next_frame(&mut self) -> Result<Option<(Header, std::ops::Range<usize>)>, FrameError> {
+        let bytes = &self.buffer[self.start..self.end];
+        match Header::peek(bytes, BODY_MAX)? {
+            Some(header) if bytes.len() >= header.wire_len() => {
+                let end = self.start + header.wire_len();
+                let body = end - header.length as usize..end;
+                self.start = end;
+                Ok(Some((header, body)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Hands a body and the messages under way to who looks at them.
+    pub fn body(&mut self, range: std::ops::Range<usize>) -> (&[u8], &mut Reassembly) {
+        (&self.buffer[range], &mut self.reassembly)
+    }
+
+    /// Bytes that the next read may give at most.
+    pub fn room(&mut self) -> usize {
+        self.make_room();
+        self.buffer.len() - self.end
+    }
+
+    fn make_room(&mut self) {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        } else if self.buffer.len() - self.end < FRAME_MAX {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+    }
+}

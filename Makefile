@@ -26,7 +26,9 @@ test: ## The whole test suite; graphs from LSWITCH_DATA or ../shared/data
 check: test fmt lint docs ## What CI runs
 
 bench-switch: ## lswitch beside nats, redis, Open MPI and bare relays; ARGS="--only packs --rounds 3"
-	cargo run --release -p lswitch-bench -- $(ARGS)
+	cargo build --release
+	cargo build --release -p lswitch-bench
+	$(TARGET)/release/lswitch-bench $(ARGS)
 
 fmt: ## Is everything formatted?
 	cargo fmt --all --check

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 const START_WITHIN: Duration = Duration::from_secs(10);
 /// Time between a polite and an impolite end.
 const END_WITHIN: Duration = Duration::from_secs(2);
+/// Ticks of processor time a second, as Linux reports it everywhere.
+const CLOCK_TICKS: f64 = 100.0;
 const POLL: Duration = Duration::from_millis(5);
 
 /// A server that accepts connections on a loopback port; it ends when this is dropped.
@@ -82,8 +84,7 @@ impl Server {
             let field = fields.get(index).context("/proc/PID/stat is short")?;
             Ok(field.parse()?)
         };
-        let cpu_s =
-            (ticks(11)? + ticks(12)?) as f64 / rustix::param::clock_ticks_per_second() as f64;
+        let cpu_s = (ticks(11)? + ticks(12)?) as f64 / CLOCK_TICKS;
         let status = proc("status")?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let peak_kib = peak

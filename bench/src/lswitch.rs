@@ -1,84 +1,175 @@
 //! lswitch under measurement: the only file here that knows it.
 //!
-//! Not written yet: each function answers [`NotBuilt`], which the report turns into rows that say so. A function that
-//! is filled in begins to count by itself; nothing else has to change.
-//!
-//! [`start`] is called for each measurement anew, so that peak memory is that measurement's. The clients run in this
-//! process, on its runtime of two worker threads, as those of the rivals do; where a measurement wants processes
-//! (all-reduce, barrier), start `lswitch-bench worker ARGUMENTS...` ([`crate::child::command`] of
-//! `std::env::current_exe()`), which calls [`worker`].
+//! The product measures itself: `lswitch serve` is the switch, `lswitch bench` the clients, and this reads what the
+//! latter prints. So what is compared with the rivals is what users run. The binary is `LSWITCH`, or `lswitch` beside
+//! this one.
 
-use crate::child::Server;
+use crate::child::{Server, command};
 use crate::traffic::{Latency, Traffic, Window};
-use anyhow::Result;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+use tokio::time::timeout;
 
-/// What a function that is not written yet answers.
+/// What stands for a secret: nothing but loopback sees it.
+const SECRET: &str = "a secret for a benchmark on loopback";
+
+/// Beyond its window, a measurement that takes this much longer hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The binary is not there.
 #[derive(Debug)]
 pub struct NotBuilt;
 
 impl std::fmt::Display for NotBuilt {
     fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
-        formatter.write_str("not built")
+        formatter
+            .write_str("there is no lswitch binary; run \"cargo build --release\" or set LSWITCH")
     }
 }
 
 impl std::error::Error for NotBuilt {}
 
-/// Starts a switch as a child process: `Server::start(|port| ...)` gives its address, its pid's usage and its end.
+fn binary() -> Result<PathBuf> {
+    let path = match std::env::var_os("LSWITCH") {
+        Some(path) => PathBuf::from(path),
+        None => std::env::current_exe()?.with_file_name("lswitch"),
+    };
+    if path.is_file() {
+        Ok(path)
+    } else {
+        Err(NotBuilt.into())
+    }
+}
+
+/// Starts a switch as a child process.
 pub async fn start() -> Result<Server> {
-    Err(NotBuilt.into())
+    let binary = binary()?;
+    Server::start(|port| {
+        let mut command = command(&binary);
+        command
+            .args(["--quiet", "serve", "--listen", &format!("127.0.0.1:{port}")])
+            .env("LSWITCH_SECRET", SECRET);
+        command
+    })
+    .await
+}
+
+/// Runs `lswitch bench` against a switch, and gives the line of JSON that it prints.
+async fn bench(switch: &Server, arguments: &[String], window: Window) -> Result<Value> {
+    let mut command = Command::new(binary()?);
+    command
+        .args(["--quiet", "bench"])
+        .args(arguments)
+        .args(["--json", "--switch", &switch.address.to_string()])
+        .args(["--warm-up", &window.warm_up.as_secs_f64().to_string()])
+        .args(["--seconds", &window.duration.as_secs_f64().to_string()])
+        .env("LSWITCH_SECRET", SECRET)
+        // As many as the rivals' clients have.
+        .env("TOKIO_WORKER_THREADS", "2")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let limit = window.warm_up + window.duration + PATIENCE;
+    let output = timeout(limit, command.output())
+        .await
+        .with_context(|| format!("lswitch bench is not done after {limit:?}"))??;
+    ensure!(
+        output.status.success(),
+        "lswitch bench {}: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).context("lswitch bench prints one line of JSON")
+}
+
+fn arguments(pattern: &str, ranks: usize, ranks_per_pack: usize, size: usize) -> Vec<String> {
+    vec![
+        pattern.into(),
+        "--workers".into(),
+        ranks.to_string(),
+        "--workers-per-function".into(),
+        ranks_per_pack.to_string(),
+        "--size".into(),
+        size.to_string(),
+    ]
+}
+
+fn number(value: &Value, path: &str) -> Result<f64> {
+    let found = value.pointer(path).and_then(Value::as_f64);
+    found.with_context(|| format!("lswitch bench printed no {path}"))
+}
+
+fn latency(value: &Value) -> Result<Latency> {
+    Ok(Latency {
+        p50_us: number(value, "/latency/p50_us")?,
+        p99_us: number(value, "/latency/p99_us")?,
+    })
 }
 
 /// Each of `ranks` sends one message of `size` bytes to each rank of another pack and waits for as many, repeatedly.
-/// With one rank a pack that is every other rank; with more, what stays inside a pack is not sent and not counted:
-/// [`Traffic`] has what crossed the switch. Lengths of what arrives are checked.
-///
-/// [`crate::traffic::all_to_all`] does it for ranks that implement `Sender` and `Receiver`; with packs, count received
-/// messages in one counter a rank and let [`crate::traffic::watch`] take the window and the switch's usage.
+/// What stays inside a pack is not sent and not counted.
 pub async fn all_to_all(
-    _switch: &Server,
-    _ranks: usize,
-    _ranks_per_pack: usize,
-    _size: usize,
-    _window: Window,
+    switch: &Server,
+    ranks: usize,
+    ranks_per_pack: usize,
+    size: usize,
+    window: Window,
 ) -> Result<Traffic> {
-    Err(NotBuilt.into())
+    let arguments = arguments("all-to-all", ranks, ranks_per_pack, size);
+    let figures = bench(switch, &arguments, window).await?;
+    let messages = number(&figures, "/messages")?;
+    Ok(Traffic {
+        messages: messages as u64,
+        size,
+        seconds: number(&figures, "/seconds")?,
+        switch_cpu_s: number(&figures, "/switch_cpu_us_per_message")? * messages / 1e6,
+        switch_peak_kib: switch.usage()?.peak_kib,
+    })
 }
 
-/// Round trips of `size` bytes between two ranks in two packs; [`crate::traffic::ping_pong`] does the rest.
-pub async fn ping_pong(_switch: &Server, _size: usize, _window: Window) -> Result<Latency> {
-    Err(NotBuilt.into())
+/// Round trips of `size` bytes between two ranks in two packs.
+pub async fn ping_pong(switch: &Server, size: usize, window: Window) -> Result<Latency> {
+    latency(&bench(switch, &arguments("pair", 2, 1, size), window).await?)
 }
 
-/// The time of `calls` all-reduces (sum) of `bytes` bytes of f64 over `processes` processes of one rank, as rank 0 sees
-/// it: after some calls to warm up, and after a barrier each, as in `mpi/allreduce.c`.
+/// The time of all-reduces (sum) of `bytes` bytes of f64 over `processes` processes of one rank, as rank 0 sees it.
 pub async fn all_reduce(
-    _switch: &Server,
-    _processes: usize,
-    _bytes: usize,
+    switch: &Server,
+    processes: usize,
+    bytes: usize,
     _calls: usize,
 ) -> Result<Latency> {
-    Err(NotBuilt.into())
+    let window = Window {
+        warm_up: Duration::from_millis(300),
+        duration: Duration::from_secs(2),
+    };
+    let mut arguments = arguments("all-reduce", processes, 1, bytes);
+    arguments.push("--processes".into());
+    latency(&bench(switch, &arguments, window).await?)
 }
 
-/// The time of a barrier of `processes` packs of `ranks_per_process` ranks, one thread a rank, as one rank sees it;
-/// back to back, as in `barrier/barrier.c`.
+/// The time of a barrier of `processes` packs of `ranks_per_process` ranks, one thread a rank, as one rank sees it.
 pub async fn barrier(
-    _switch: &Server,
-    _processes: usize,
-    _ranks_per_process: usize,
-    _window: Window,
+    switch: &Server,
+    processes: usize,
+    ranks_per_process: usize,
+    window: Window,
 ) -> Result<Latency> {
-    Err(NotBuilt.into())
+    let ranks = processes * ranks_per_process;
+    let mut arguments = arguments("barrier", ranks, ranks_per_process, 0);
+    arguments.push("--processes".into());
+    latency(&bench(switch, &arguments, window).await?)
 }
 
-/// Resident memory in KiB that each of `number` idle connections adds to the switch: VmHWM (`Server::usage`) after they
-/// are there, less VmHWM before, over `number`. The limit of open files has to be raised on both sides.
+/// Resident memory in KiB that each of `number` idle connections adds to the switch.
 pub async fn idle_connections(_switch: &Server, _number: usize) -> Result<f64> {
-    Err(NotBuilt.into())
+    bail!("not built")
 }
 
-/// What a worker process does; it ends by itself.
+/// What a worker process does; there is none.
 pub fn worker(_arguments: &[String]) -> Result<()> {
-    Err(NotBuilt.into())
+    bail!("lswitch's workers are lswitch's own")
 }

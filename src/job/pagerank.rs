@@ -317,16 +317,15 @@ fn exchange(
     pagerank.contribute();
     // A neighbour may be one superstep ahead, never two, since the all-reduce holds it; tags keep the two apart.
     let tag = iteration as u32;
-    for index in 0..pagerank.shard().sends.len() {
-        let (to, vertices) = &pagerank.shard().sends[index];
-        let (to, payload) = (*to as u32, pagerank.gather(vertices));
+    let mut sends = Vec::with_capacity(pagerank.shard().sends.len());
+    for (to, vertices) in &pagerank.shard().sends {
+        sends.push((*to as u32, Bytes::from(pagerank.gather(vertices))));
         if let Some(delays) = delays {
             delays.sleep();
         }
-        context.comm().send(to, tag, Bytes::from(payload))?;
     }
-    for _ in 0..pagerank.shard().receives.len() {
-        let message = context.comm().receive(None, tag)?;
+    let due = pagerank.shard().receives.len();
+    for message in context.comm().exchange(tag, sends, due)? {
         arrivals = crc32c::crc32c_append(arrivals, &message.source.to_le_bytes());
         let expected = pagerank
             .shard()

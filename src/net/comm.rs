@@ -101,19 +101,7 @@ impl Comm {
     /// # Errors
     /// When there is no such rank, the connection or the job ended, or the deadline passed.
     pub fn send(&mut self, to: u32, tag: u32, payload: Bytes) -> Result<(), CommError> {
-        if to >= self.shared.size {
-            return Err(CommError::Usage(format!(
-                "rank {} sent to rank {to} of a job of {} ranks",
-                self.rank, self.shared.size
-            )));
-        }
-        if payload.len() as u64 > MESSAGE_MAX {
-            return Err(CommError::Usage(format!(
-                "rank {} sent a message of {} bytes to rank {to}; the most is {MESSAGE_MAX}",
-                self.rank,
-                payload.len()
-            )));
-        }
+        self.check(to, payload.len())?;
         let channel = Channel { group: 0, tag };
         if self.shared.span.contains(to) {
             return self.send_locally(to, channel, payload);
@@ -154,6 +142,47 @@ impl Comm {
             None => format!("a message with tag {tag} from any rank"),
         };
         self.shared.receive(self.rank, wanted, &what)
+    }
+
+    /// Sends one message to each of some ranks and receives `count` with the same tag, in whatever order they come. Unlike
+    /// sends that are followed by receives, it never waits to send before it receives: so ranks that all send before they
+    /// receive cannot stop each other, however long the messages are.
+    ///
+    /// # Errors
+    /// As [`Comm::send`] and [`Comm::receive`].
+    pub fn exchange(
+        &mut self,
+        tag: u32,
+        sends: Vec<(u32, Bytes)>,
+        count: usize,
+    ) -> Result<Vec<Message>, CommError> {
+        for (to, payload) in &sends {
+            self.check(*to, payload.len())?;
+            if !self.shared.span.contains(*to) {
+                self.sent_messages += 1;
+                self.sent_bytes += payload.len() as u64;
+            }
+        }
+        let channel = Channel { group: 0, tag };
+        let what = || format!("{count} messages with tag {tag} of an exchange");
+        self.shared
+            .send_and_receive(self.rank, channel, sends, count, &what)
+    }
+
+    fn check(&self, to: u32, length: usize) -> Result<(), CommError> {
+        if to >= self.shared.size {
+            return Err(CommError::Usage(format!(
+                "rank {} sent to rank {to} of a job of {} ranks",
+                self.rank, self.shared.size
+            )));
+        }
+        if length as u64 > MESSAGE_MAX {
+            return Err(CommError::Usage(format!(
+                "rank {} sent a message of {length} bytes to rank {to}; the most is {MESSAGE_MAX}",
+                self.rank
+            )));
+        }
+        Ok(())
     }
 
     fn place(&self) -> usize {
@@ -227,6 +256,98 @@ impl Shared {
             )?;
         }
         self.transmit(route, payload)
+    }
+
+    /// Sends one message to each of some ranks in the name of `rank`, and receives `count` for it. What is announced is sent
+    /// when its grant comes, in between.
+    pub(crate) fn send_and_receive(
+        &self,
+        rank: u32,
+        channel: Channel,
+        sends: Vec<(u32, Bytes)>,
+        count: usize,
+        what: &dyn Fn() -> String,
+    ) -> Result<Vec<Message>, CommError> {
+        enum Step {
+            Granted(usize),
+            Received(Message),
+        }
+        let mut announced = Vec::new();
+        for (to, payload) in sends {
+            if self.span.contains(to) {
+                let place = (to - self.span.first_rank) as usize;
+                self.place_locally(place, rank, channel, payload)?;
+                continue;
+            }
+            let route = self.route(rank, to, channel);
+            let (wire, share) = self.way_to(to);
+            if wire.spend(to, cost(payload.len()), share) {
+                self.transmit(route, &payload)?;
+            } else {
+                self.announce(route, payload.len());
+                announced.push((route, payload));
+            }
+        }
+        let wanted = Wanted {
+            source: None,
+            channel,
+        };
+        let mailbox = &self.mailboxes[(rank - self.span.first_rank) as usize];
+        let mut received = Vec::with_capacity(count);
+        while received.len() < count || !announced.is_empty() {
+            let receives = received.len() < count;
+            let step = self.wait(
+                (&mailbox.state, &mailbox.changed),
+                rank,
+                what,
+                &mut |state, signals| {
+                    for (at, (route, _)) in announced.iter().enumerate() {
+                        if state.take_grant(route.destination, route.sequence)? {
+                            return Ok(Some(Step::Granted(at)));
+                        }
+                    }
+                    if !receives {
+                        return Ok(None);
+                    }
+                    Ok(state.take(wanted, signals)?.map(Step::Received))
+                },
+            )?;
+            match step {
+                Step::Granted(at) => {
+                    let (route, payload) = announced.swap_remove(at);
+                    self.transmit(route, &payload)?;
+                }
+                Step::Received(message) => received.push(message),
+            }
+        }
+        Ok(received)
+    }
+
+    /// Hands a message to a rank of this pack that is about to receive it, whether there is room or not: its bytes lie in
+    /// this process already, and nobody waits.
+    fn place_locally(
+        &self,
+        place: usize,
+        source: u32,
+        channel: Channel,
+        payload: Bytes,
+    ) -> Result<(), CommError> {
+        let mailbox = &self.mailboxes[place];
+        let mut state = lock(&mailbox.state);
+        let message = Message {
+            source,
+            tag: channel.tag,
+            payload,
+        };
+        let wanted = state.wants(source, channel);
+        if state.force_local(message, channel).is_err() {
+            drop(state);
+            return Err(self.ended());
+        }
+        if wanted && *state.sleeping() > 0 {
+            mailbox.changed.notify_all();
+        }
+        Ok(())
     }
 
     /// The header of the next message.

@@ -263,6 +263,22 @@ impl State {
         Ok(None)
     }
 
+    /// Puts in a message from a rank of the same pack, whether there is room or not.
+    ///
+    /// # Errors
+    /// When the connection or the job ended.
+    pub fn force_local(&mut self, message: Message, channel: Channel) -> Result<(), Closed> {
+        if self.closed {
+            return Err(Closed);
+        }
+        if !self.finished {
+            self.room.admit_local(cost(message.payload.len()), true);
+            let queue = self.by_channel.entry(channel).or_default();
+            queue.push_back((message, Passage::Local));
+        }
+        Ok(())
+    }
+
     /// True if the rank waits for such a message.
     pub fn wants(&self, source: u32, channel: Channel) -> bool {
         self.wanted

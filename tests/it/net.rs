@@ -1179,3 +1179,32 @@ async fn a_switch_that_goes_down_tells_its_members() {
     let error = within(5, "the driver's news", ended).await;
     assert!(matches!(error, LinkError::Ended(_)), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranks_that_all_send_before_they_receive_exchange_messages_longer_than_any_room() {
+    // Above what a pack lends in credits, and in grants.
+    const LENGTH: usize = MAILBOX_BYTES as usize + 1_000_000;
+    let net = Net::start().await;
+    let mut job = net.job(&[1, 1, 2]).await;
+    let sums = job
+        .run(|comm| {
+            let (rank, size) = (comm.rank(), comm.size());
+            let mine = Bytes::from(vec![rank as u8 + 1; LENGTH]);
+            let others = (0..size).filter(|other| *other != rank);
+            let sends = others.map(|other| (other, mine.clone())).collect();
+            let received = comm.exchange(5, sends, size as usize - 1);
+            let received = received.expect("nobody waits for anybody");
+            assert!(received.iter().all(|message| {
+                message.payload.len() == LENGTH
+                    && message
+                        .payload
+                        .iter()
+                        .all(|&byte| u32::from(byte) == message.source + 1)
+            }));
+            received.iter().map(|message| message.source).sum::<u32>()
+        })
+        .await;
+    assert_eq!(sums, [6, 5, 4, 3]);
+    job.end().await;
+    net.stop().await;
+}

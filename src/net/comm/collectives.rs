@@ -9,10 +9,11 @@ use super::{Comm, CommError};
 use crate::net::client::Shared;
 use crate::net::collective::{Operation, Part, WINDOW};
 use crate::net::element::{Accumulator, Fold, FoldError, Value};
-use crate::net::flow::{Channel, Wanted, cost};
+use crate::net::flow::Channel;
 use crate::net::frame::{Cut, Header, SWITCH, kind};
 use crate::net::meeting::{Brought, NoResult};
 use crate::net::message::Span;
+use crate::net::reassembly::Message;
 use bytes::{Buf, BufMut, Bytes};
 use std::collections::VecDeque;
 use tracing::warn;
@@ -426,71 +427,25 @@ impl Shared {
     }
 
     /// Sends one message to each of some packs, and receives `count` from others in whatever order they come, by the number
-    /// of the pack. It never waits to send before it receives, so that no order of packs can stop it.
+    /// of the pack.
     fn exchange(
         &self,
         sends: Vec<(usize, Bytes)>,
         count: usize,
     ) -> Result<Vec<(usize, Bytes)>, CommError> {
-        enum Step {
-            Granted(usize),
-            Message(usize, Bytes),
-        }
         let channel = Channel {
             group: GROUP,
             tag: self.answers.next_exchange(),
         };
         // In the name of the packs' first ranks: all ranks of this pack are in this call.
-        let first = self.span.first_rank;
-        let mut announced = Vec::new();
-        for (number, bytes) in sends {
-            let to = self.packs[number].0.first_rank;
-            let route = self.route(first, to, channel);
-            let (wire, share) = self.way_to(to);
-            if wire.spend(to, cost(bytes.len()), share) {
-                self.transmit(route, &bytes)?;
-            } else {
-                self.announce(route, bytes.len());
-                announced.push((route, bytes));
-            }
-        }
-        let wanted = Wanted {
-            source: None,
-            channel,
-        };
-        let mailbox = &self.mailboxes[0];
+        let sends = sends
+            .into_iter()
+            .map(|(number, bytes)| (self.packs[number].0.first_rank, bytes))
+            .collect();
         let what = || "the other packs to make the same collective call".to_string();
-        let mut received = Vec::new();
-        while received.len() < count || !announced.is_empty() {
-            let receives = received.len() < count;
-            let step = self.wait(
-                (&mailbox.state, &mailbox.changed),
-                first,
-                &what,
-                &mut |state, signals| {
-                    for (at, (route, _)) in announced.iter().enumerate() {
-                        if state.take_grant(route.destination, route.sequence)? {
-                            return Ok(Some(Step::Granted(at)));
-                        }
-                    }
-                    if !receives {
-                        return Ok(None);
-                    }
-                    let message = state.take(wanted, signals)?;
-                    Ok(message.map(|message| {
-                        Step::Message(self.pack_of(message.source), message.payload)
-                    }))
-                },
-            )?;
-            match step {
-                Step::Granted(at) => {
-                    let (route, bytes) = announced.swap_remove(at);
-                    self.transmit(route, &bytes)?;
-                }
-                Step::Message(number, bytes) => received.push((number, bytes)),
-            }
-        }
-        Ok(received)
+        let messages = self.send_and_receive(self.span.first_rank, channel, sends, count, &what)?;
+        let by_pack = |message: Message| (self.pack_of(message.source), message.payload);
+        Ok(messages.into_iter().map(by_pack).collect())
     }
 }
 

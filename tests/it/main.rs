@@ -7,6 +7,7 @@ mod fabric;
 mod faults;
 mod graph;
 mod local_lambda;
+mod many;
 mod net;
 mod pagerank;
 mod preprocess;

@@ -1,0 +1,124 @@
+//! Many connections at one switch: all join, pass a barrier, and cost little while they are idle.
+
+use crate::fabric::{one, within};
+use crate::support::Place;
+use lswitch::net::collective::{Operation, Part};
+use lswitch::net::driver_link::DriverLink;
+use lswitch::net::element::{Element, Fold};
+use lswitch::net::frame::{Frame, Header, SWITCH, kind};
+use lswitch::net::link::dial;
+use lswitch::net::message::{Hello, Role};
+use lswitch::net::token::{Bearer, JobId, Secret};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+use tokio::task::JoinSet;
+
+/// Descriptors of this process that are not connections.
+const OTHERS: u64 = 500;
+
+const EXPIRY_S: u64 = 4_000_000_000;
+
+/// As many connections as are asked for, if the system allows so many descriptors.
+fn allowed(wanted: u32) -> u32 {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let most = maximum.unwrap_or(u64::MAX).min(u64::from(wanted) + OTHERS);
+    let raised = Rlimit {
+        current: Some(most),
+        maximum,
+    };
+    setrlimit(Resource::Nofile, raised).expect("the limit may be raised to the hard one");
+    wanted.min((most - OTHERS) as u32)
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let line = line.expect("Linux tells what is resident");
+    let number = line.split_whitespace().nth(1).expect("a number follows");
+    number.parse().expect("in KiB")
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_connections_join_one_job_and_pass_a_barrier() {
+    let size = allowed(10_000);
+    let place = Place::new();
+    // The clients are in this process and the switch in another, since each end takes a descriptor.
+    let (switch, address) = place.switch();
+    let secret = std::fs::read_to_string(place.path("home/.lswitch/secret"));
+    let secret = Secret::new(secret.expect("serve made one").trim()).expect("long enough");
+    let job = JobId::random();
+    let key = secret.job_key(job);
+    let token = key.token(Bearer::Driver, EXPIRY_S);
+    let mut driver = DriverLink::create(&address, job, token, size, Duration::from_secs(10))
+        .await
+        .expect("the switch is there");
+    let hearing = tokio::spawn(async move { while driver.next().await.is_ok() {} });
+    let before = resident_kib(switch.id());
+    let mut joining = JoinSet::new();
+    let mut ends = Vec::new();
+    for rank in 0..size {
+        let role = Role::Pack {
+            span: one(rank),
+            incarnation: 1,
+            epoch: 0,
+            mailbox: 1 << 20,
+        };
+        let mut hello = Hello::new(job, token, role);
+        hello.token = key.token(hello.bearer(), EXPIRY_S);
+        let address = address.clone();
+        joining.spawn(async move {
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+            let (reader, writer) = dial(&address, &hello, deadline).await.expect("welcome");
+            (rank, reader, writer)
+        });
+        // Not more at once than a listener's backlog takes.
+        if joining.len() == 256 {
+            let joined = within(60, "joining", joining.join_next()).await;
+            ends.push(joined.expect("one was joining").expect("no panic"));
+        }
+    }
+    while let Some(joined) = within(60, "joining", joining.join_next()).await {
+        ends.push(joined.expect("no panic"));
+    }
+    let operation = Operation::Fold(Fold::Max, Element::U64).code();
+    for (rank, _, writer) in &mut ends {
+        let part = Part {
+            operation,
+            root: None,
+            total: 0,
+            data: &[],
+        };
+        let header = Header {
+            kind: kind::CONTRIBUTE,
+            tag: operation,
+            source: *rank,
+            destination: SWITCH,
+            ..Header::default()
+        };
+        let mut bytes = Vec::new();
+        Frame::new(header, part.prefix().to_vec().into()).put(&mut bytes);
+        within(10, "contributing", writer.write_all(&bytes))
+            .await
+            .expect("the switch reads");
+    }
+    for (rank, reader, _) in &mut ends {
+        loop {
+            let frame = within(30, "the barrier", reader.next()).await;
+            let frame = frame.unwrap_or_else(|error| panic!("rank {rank}: {error}"));
+            match frame.header.kind {
+                kind::COMBINED => break,
+                kind::START | kind::HEARTBEAT => {}
+                other => panic!("rank {rank} was told {other:#04x}"),
+            }
+        }
+    }
+    // What was queued for all at once is given back within two ticks.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    let each = (resident_kib(switch.id()) - before) as f64 / f64::from(size);
+    println!("{size} connections passed a barrier; {each:.1} KiB each in the switch");
+    assert!(each <= 8.0, "{each:.1} KiB for each of {size} connections");
+    drop(ends);
+    hearing.abort();
+}

@@ -423,8 +423,10 @@ impl Shared {
             rank,
             what,
             &mut |state, signals| {
+                let waited = state.waits_for(wanted);
                 let message = state.take(wanted, signals)?;
-                if message.is_some() && *state.sleeping() > 0 {
+                // There is room again, or what a rank of this pack waits to send is wanted now.
+                if (message.is_some() || !waited) && *state.sleeping() > 0 {
                     mailbox.changed.notify_all();
                 }
                 Ok(message)

@@ -279,6 +279,11 @@ impl State {
         Ok(())
     }
 
+    /// True if just this is what the rank waits for.
+    pub fn waits_for(&self, wanted: Wanted) -> bool {
+        self.wanted == Some(wanted)
+    }
+
     /// True if the rank waits for such a message.
     pub fn wants(&self, source: u32, channel: Channel) -> bool {
         self.wanted

@@ -124,6 +124,42 @@ async fn messages_of_every_size_arrive_in_order_between_packs_and_inside_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rank_that_waits_for_room_in_its_pack_goes_on_when_its_message_is_received_first() {
+    let net = Net::start().await;
+    let mut job = net.job(&[3]).await;
+    let begun = Instant::now();
+    job.run(|comm| {
+        let whole = MAILBOX_BYTES as usize / 3;
+        let early = pattern(2, 0, 1, whole);
+        let late = pattern(1, 0, 2, whole);
+        for _ in 0..4 {
+            // The first lies in the mailbox, so that there is no room for the second.
+            if comm.rank() == 2 {
+                comm.send(0, 1, early.clone()).expect("sent");
+            }
+            comm.barrier().expect("all ranks take part");
+            if comm.rank() == 1 {
+                comm.send(0, 2, late.clone()).expect("sent");
+            }
+            if comm.rank() == 0 {
+                // Meanwhile rank 1 has come to wait.
+                assert_eq!(pattern(1, 0, 2, whole), late);
+                let second = comm.receive(Some(1), 2).expect("it waits to be sent");
+                assert!(second.payload == late, "it is what was sent");
+                let first = comm.receive(Some(2), 1).expect("it was sent");
+                assert!(first.payload == early, "it is what was sent");
+            }
+        }
+    })
+    .await;
+    // A wait that nobody ends looks again after 5 s.
+    let seconds = begun.elapsed().as_secs_f64();
+    assert!(seconds < 5.0, "it took {seconds} s");
+    job.end().await;
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_rank_passes_a_barrier_before_the_last_has_come() {
     let net = Net::start().await;
     let mut job = net.job(&[2, 1, 1]).await;

@@ -6,7 +6,7 @@ LSWITCH := $(TARGET)/debug/lswitch
 DEMO    := $(TARGET)/demo
 PARTS   ?= 4
 
-.PHONY: help demo test check bench-switch fmt lint docs build release clean
+.PHONY: help demo test schedules planted check bench-switch fmt lint docs build release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -22,6 +22,12 @@ endif
 
 test: ## The whole test suite; graphs from LSWITCH_DATA or ../shared/data
 	cargo test
+
+schedules: ## Ten million random schedules of the switch's and the packs' flow control
+	LSWITCH_SCHEDULES=10000000 cargo test --test it schedules:: -- --nocapture
+
+planted: ## Are bugs that are planted on purpose found?
+	cargo test --features planted-bugs --test it schedules::planted -- --nocapture
 
 check: test fmt lint docs ## What CI runs
 

@@ -9,6 +9,7 @@
 //! never waits in the switch. A program that would complete if every send waited for its receive completes, since an
 //! announcement always arrives, and the receive that matches it grants it.
 
+use crate::net::planted::{Bug, planted};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 
@@ -100,7 +101,10 @@ pub struct Wanted {
 impl Wanted {
     /// True if a message from `source` with this mark is what is waited for.
     pub fn matches(&self, source: u32, channel: Channel) -> bool {
-        self.channel == channel && self.source.is_none_or(|wanted| wanted == source)
+        (self.channel == channel || planted(Bug::WantedTagIgnored))
+            && self
+                .source
+                .is_none_or(|wanted| wanted == source || planted(Bug::WantedSourceIgnored))
     }
 }
 
@@ -188,16 +192,23 @@ impl Room {
         match passage {
             Passage::Local => self.local -= cost,
             Passage::Grant => {
-                self.granted -= cost;
+                self.granted -= if planted(Bug::GrantedRoomForgotten) {
+                    0
+                } else {
+                    cost
+                };
                 self.look(None, signals);
             }
             Passage::Credit(pack) => {
                 let owed = self.owed.entry(pack).or_default();
-                *owed += cost;
+                *owed += if planted(Bug::CreditLost) { 0 } else { cost };
                 // Half a share at a time: seldom for small messages, soon enough for a sender not to run dry.
                 if *owed * 2 >= self.share {
                     let bytes = std::mem::take(owed);
                     signals.push(Signal::Credit { pack, bytes });
+                    if planted(Bug::CreditReturnedTwice) {
+                        signals.push(Signal::Credit { pack, bytes });
+                    }
                 }
             }
         }
@@ -206,7 +217,8 @@ impl Room {
     /// True if a message of this cost from a rank of the same pack has room, and then it takes it.
     pub fn admit_local(&mut self, cost: u64, matches: bool) -> bool {
         // A lone message is let in whatever its length: it lies in this process already.
-        let room = self.local == 0 || self.local + cost <= self.mailbox;
+        let room =
+            self.local == 0 || self.local + cost <= self.mailbox || planted(Bug::LocalRoomIgnored);
         if room || matches || self.closed {
             self.local += cost;
         }
@@ -243,11 +255,19 @@ impl Room {
     }
 
     fn grant(&mut self, message: Announced, signals: &mut Vec<Signal>) {
-        self.granted += message.cost;
+        self.granted += if planted(Bug::GrantedRoomForgotten) {
+            0
+        } else {
+            message.cost
+        };
         self.under_way.insert(message.source, message);
-        signals.push(Signal::Grant {
-            source: message.source,
+        let grant = Signal::Grant {
+            source: message.source ^ u32::from(planted(Bug::GrantToAnotherRank)),
             sequence: message.sequence,
-        });
+        };
+        signals.push(grant);
+        if planted(Bug::GrantSentTwice) {
+            signals.push(grant);
+        }
     }
 }

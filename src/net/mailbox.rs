@@ -2,6 +2,7 @@
 //! the room for them ([`Room`]).
 
 use crate::net::flow::{Announced, Channel, Passage, Room, Signal, Wanted, cost};
+use crate::net::planted::{Bug, planted};
 use crate::net::reassembly::Message;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard};
@@ -80,11 +81,12 @@ impl Mailbox {
                 continue;
             }
             wake |= state.wants(message.source, channel);
-            state
-                .by_channel
-                .entry(channel)
-                .or_default()
-                .push_back((message, passage));
+            let queue = state.by_channel.entry(channel).or_default();
+            if planted(Bug::MessagesReversed) {
+                queue.push_front((message, passage));
+            } else {
+                queue.push_back((message, passage));
+            }
         }
         wake &= state.sleeping > 0;
         drop(state);
@@ -146,7 +148,9 @@ impl Mailbox {
                 .room
                 .taken(passage, cost(message.payload.len()), signals);
         }
-        state.room.close(signals);
+        if !planted(Bug::FinishedRankGrantsNobody) {
+            state.room.close(signals);
+        }
         drop(state);
         self.changed.notify_all();
     }
@@ -178,6 +182,7 @@ impl State {
         if let Some(queue) = self.by_channel.get_mut(&wanted.channel) {
             let at = match wanted.source {
                 None => Some(0),
+                Some(_) if planted(Bug::TakenSourceIgnored) => Some(0),
                 Some(source) => queue
                     .iter()
                     .position(|(message, _)| message.source == source),

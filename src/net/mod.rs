@@ -3,7 +3,7 @@
 //! [`frame`], [`message`], [`reassembly`], [`flow`], [`queues`], [`collective`], [`state`] and [`switch`] are pure: bytes and events
 //! in, values and frames out. [`server`] is the switch's thread around them, [`client`], [`wire`] and [`keeper`] are a pack's,
 //! [`link`] and [`driver_link`] the tokio of joining and of the driver. The bytes are specified in
-//! `docs/PROTOCOL.md`. Nothing here knows a graph, a program or AWS.
+//! `docs/PROTOCOL.md`. [`planted`] is for the tests of the tests. Nothing here knows a graph, a program or AWS.
 
 pub mod answers;
 pub mod client;
@@ -22,6 +22,7 @@ pub mod meeting;
 pub mod message;
 pub mod outbox;
 pub mod patience;
+pub mod planted;
 pub mod queues;
 pub mod reassembly;
 pub mod server;

@@ -7,6 +7,7 @@
 //! ([`crate::net::flow`]).
 
 use crate::net::egress::ConnectionId;
+use crate::net::planted::{Bug, planted};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
 
@@ -44,10 +45,15 @@ struct Queue {
 impl Queues {
     /// Queues that hold at most about `budget` bytes together.
     pub fn new(budget: usize) -> Queues {
+        Queues::with(budget, QUEUE_MAX.min(budget / 4))
+    }
+
+    /// The same, with a bound of its own on what waits for one connection before those who send to it are held.
+    pub fn with(budget: usize, queue_max: usize) -> Queues {
         Queues {
             queues: FxHashMap::default(),
             budget,
-            queue_max: QUEUE_MAX.min(budget / 4),
+            queue_max,
             total: 0,
             peak: 0,
             held_by_total: BTreeSet::new(),
@@ -59,7 +65,12 @@ impl Queues {
     /// Adds bytes for `to`, sent by `from`, who is held if they are too many. The switch's own frames come from nobody.
     pub fn push(&mut self, to: ConnectionId, bytes: &[u8], from: Option<ConnectionId>) {
         let queue = self.queues.entry(to).or_default();
-        queue.bytes.extend_from_slice(bytes);
+        if planted(Bug::QueueReordersFrames) {
+            let head = queue.head;
+            queue.bytes.splice(head..head, bytes.iter().copied());
+        } else {
+            queue.bytes.extend_from_slice(bytes);
+        }
         queue.used = true;
         self.total += bytes.len();
         self.peak = self.peak.max(self.total);
@@ -92,10 +103,18 @@ impl Queues {
             queue.bytes.shrink_to(KEPT);
         } else if queue.head > queue.bytes.len() / 2 {
             // Each byte is moved at most once for each time that as many were written.
-            queue.bytes.drain(..queue.head);
+            let dropped = usize::from(planted(Bug::QueueDropsByteAtCut));
+            queue.bytes.drain(..queue.head + dropped);
             queue.head = 0;
         }
-        if queue.bytes.len() - queue.head <= self.queue_max / 2 {
+        let early = if planted(Bug::HeldReleasedEarly) {
+            self.queue_max
+        } else {
+            0
+        };
+        if queue.bytes.len() - queue.head <= self.queue_max / 2 + early
+            && !planted(Bug::HeldNeverReleased)
+        {
             for from in std::mem::take(&mut queue.holds) {
                 release(&mut self.held, &mut self.released, from);
             }
@@ -106,9 +125,13 @@ impl Queues {
     /// A connection is gone, with what waited for it.
     pub fn remove(&mut self, id: ConnectionId) {
         if let Some(queue) = self.queues.remove(&id) {
-            self.total -= queue.bytes.len() - queue.head;
-            for from in queue.holds {
-                release(&mut self.held, &mut self.released, from);
+            if !planted(Bug::RemovalKeepsTotal) {
+                self.total -= queue.bytes.len() - queue.head;
+            }
+            if !planted(Bug::RemovalKeepsHolds) {
+                for from in queue.holds {
+                    release(&mut self.held, &mut self.released, from);
+                }
             }
         }
         if self.held.remove(&id).is_some() {
@@ -155,7 +178,10 @@ impl Queues {
     }
 
     fn look_at_total(&mut self) {
-        if self.total <= self.budget / 2 && !self.held_by_total.is_empty() {
+        if self.total <= self.budget / 2
+            && !self.held_by_total.is_empty()
+            && !planted(Bug::TotalHoldsForEver)
+        {
             for from in std::mem::take(&mut self.held_by_total) {
                 release(&mut self.held, &mut self.released, from);
             }

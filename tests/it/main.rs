@@ -13,6 +13,7 @@ mod pagerank;
 mod preprocess;
 mod readme;
 mod s3;
+mod schedules;
 mod state;
 mod store;
 mod support;

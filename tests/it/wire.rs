@@ -638,7 +638,7 @@ fn bytes_on_the_wire_are_those_of_the_golden_file() {
 }
 
 /// The frames of the golden file, read back from its hexadecimal digits alone.
-fn golden_frames() -> Vec<(String, BytesMut)> {
+pub fn golden_frames() -> Vec<(String, BytesMut)> {
     let golden = read(GOLDEN);
     let mut frames: Vec<(String, BytesMut)> = Vec::new();
     for line in golden.lines() {

@@ -9,6 +9,7 @@ use crate::net::frame::{
     SWITCH, TOTAL_LEN, kind,
 };
 use crate::net::message::{Control, Notice, Refusal, Span, Start};
+use crate::net::planted::{Bug, planted};
 use crate::net::state::{Asker, Reply, Request, State};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
@@ -170,14 +171,14 @@ impl Job {
             let own = match span {
                 Some(span) => span.contains(header.source),
                 None => header.source == DRIVER,
-            };
+            } || planted(Bug::SourceUnchecked);
             let Some(connection) = self.route_to(span, header.destination) else {
                 break;
             };
             let length = header.wire_len();
             if !matches!(header.kind, kind::DATA | kind::CREDIT)
                 || !own
-                || header.epoch != self.epoch
+                || (header.epoch != self.epoch && !planted(Bug::EpochUnchecked))
                 || header.length as usize > BODY_MAX
                 || bytes.len() - at < length
             {
@@ -192,6 +193,9 @@ impl Job {
 
     fn route_to(&self, span: Option<Span>, destination: u32) -> Option<ConnectionId> {
         match self.routes.get(destination as usize) {
+            Some(None) if planted(Bug::DepartedMisrouted) => {
+                self.packs.values().next().map(|pack| pack.connection)
+            }
             Some(route) => *route,
             None => (destination == DRIVER && span.is_some()).then_some(self.driver),
         }
@@ -225,7 +229,7 @@ impl Job {
             return Err((Refusal::Protocol, reason));
         }
         match span {
-            Some(span) if !span.contains(source) => {
+            Some(span) if !span.contains(source) && !planted(Bug::SourceUnchecked) => {
                 let reason = format!("a connection of {span} spoke as rank {source}");
                 return Err((Refusal::Protocol, reason));
             }
@@ -235,13 +239,17 @@ impl Job {
             }
             _ => {}
         }
-        if epoch != self.epoch {
+        if epoch != self.epoch && !planted(Bug::EpochUnchecked) {
             let reason = format!("a frame of epoch {epoch} came in epoch {}", self.epoch);
             return Err((Refusal::Epoch, reason));
         }
         let to_driver = destination == DRIVER && span.is_some();
         let to_switch = matches!(header.kind, kind::CONTRIBUTE | kind::STATE);
-        if destination >= self.size && !to_driver && !to_switch {
+        if destination >= self.size
+            && !to_driver
+            && !to_switch
+            && !planted(Bug::DestinationUnchecked)
+        {
             let reason = format!(
                 "a message to rank {destination} of a job of {} ranks",
                 self.size
@@ -277,6 +285,7 @@ impl Job {
                     return Err((Refusal::Protocol, reason));
                 }
             }
+            kind::GRANT if planted(Bug::AnnouncementKeptAfterGrant) => {}
             kind::GRANT => {
                 self.announced.remove(&(header.destination, header.source));
             }
@@ -293,7 +302,9 @@ impl Job {
     pub(super) fn grant_for(&mut self, span: Span, out: &mut impl Egress) {
         let waiting: Vec<(u32, u32, u64)> = self
             .announced
-            .extract_if(|(_, to), _| span.contains(*to))
+            .extract_if(|(_, to), _| {
+                span.contains(*to) && !planted(Bug::AnnouncementForgottenOnLeave)
+            })
             .map(|((from, to), sequence)| (from, to, sequence))
             .collect();
         for (from, to, sequence) in waiting {
@@ -311,7 +322,11 @@ impl Job {
             kind: kind::GRANT,
             epoch: self.epoch,
             source: to,
-            destination: from,
+            destination: if planted(Bug::GrantForDepartedToItself) {
+                to
+            } else {
+                from
+            },
             sequence,
             ..Header::default()
         };

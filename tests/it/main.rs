@@ -5,6 +5,7 @@ mod cli;
 mod collectives;
 mod fabric;
 mod faults;
+mod fuzz;
 mod graph;
 mod local_lambda;
 mod many;

@@ -49,7 +49,7 @@ impl Random {
 
     /// Below `end`, which is not 0.
     pub fn below(&mut self, end: usize) -> usize {
-        (u128::from(self.next()) * end as u128 >> 64) as usize
+        ((u128::from(self.next()) * end as u128) >> 64) as usize
     }
 
     pub fn within(&mut self, range: std::ops::RangeInclusive<usize>) -> usize {
@@ -1088,8 +1088,9 @@ impl World {
     /// What a pack does with what it has read.
     fn deliver(&mut self, id: usize) {
         let bytes = std::mem::take(&mut self.peers[id].incoming);
-        let mut batch = Vec::new();
-        let mut batch_for = 0;
+        // Handed over rank by rank, at the latest before an announcement: what came before it is not under way any more.
+        let mut batches = Vec::new();
+        batches.resize_with(self.peers[id].ranks.len(), Vec::new);
         let mut at = 0;
         while let Some(header) =
             Header::peek(&bytes[at..], BODY_MAX).expect("the switch speaks well")
@@ -1106,17 +1107,15 @@ impl World {
                 self.check_address(id, header);
             }
             if header.kind == kind::DATA {
-                if header.destination != batch_for {
-                    self.hand_over(id, batch_for, &mut batch);
-                }
-                batch_for = header.destination;
-                self.accept(id, header, body, &mut batch);
+                self.accept(id, header, body, &mut batches);
                 continue;
             }
-            self.hand_over(id, batch_for, &mut batch);
+            if header.kind == kind::ANNOUNCE {
+                self.hand_over(id, &mut batches);
+            }
             self.control(id, header, body);
         }
-        self.hand_over(id, batch_for, &mut batch);
+        self.hand_over(id, &mut batches);
         self.peers[id].incoming.extend_from_slice(&bytes[at..]);
     }
 
@@ -1140,7 +1139,7 @@ impl World {
         );
     }
 
-    fn accept(&mut self, id: usize, header: Header, body: &[u8], batch: &mut Vec<Arrived>) {
+    fn accept(&mut self, id: usize, header: Header, body: &[u8], batches: &mut [Vec<Arrived>]) {
         let peer = &mut self.peers[id];
         match peer.reassembly.accept(header, body) {
             Ok(None) => {}
@@ -1160,7 +1159,8 @@ impl World {
                 }
                 // What is sent to a rank counts from here on.
                 self.note_arrival(id, header, &message);
-                batch.push(Arrived {
+                let place = (to - self.peers[id].span.first_rank) as usize;
+                batches[place].push(Arrived {
                     channel: channel_of(message.tag),
                     message,
                     pack,
@@ -1200,14 +1200,17 @@ impl World {
         }
     }
 
-    fn hand_over(&mut self, id: usize, to: u32, batch: &mut Vec<Arrived>) {
-        if batch.is_empty() || self.peers[id].life == Life::Lost {
-            return batch.clear();
+    fn hand_over(&mut self, id: usize, batches: &mut [Vec<Arrived>]) {
+        for (index, batch) in batches.iter_mut().enumerate() {
+            if self.peers[id].life == Life::Lost {
+                batch.clear();
+            }
+            if !batch.is_empty() {
+                let mut signals = Vec::new();
+                self.peers[id].mailboxes[index].deliver(batch, &mut signals);
+                self.signal(id, index, signals);
+            }
         }
-        let index = (to - self.peers[id].span.first_rank) as usize;
-        let mut signals = Vec::new();
-        self.peers[id].mailboxes[index].deliver(batch, &mut signals);
-        self.signal(id, index, signals);
     }
 
     fn control(&mut self, id: usize, header: Header, body: &[u8]) {

@@ -203,7 +203,7 @@ impl Room {
                 let owed = self.owed.entry(pack).or_default();
                 *owed += if planted(Bug::CreditLost) { 0 } else { cost };
                 // Half a share at a time: seldom for small messages, soon enough for a sender not to run dry.
-                if *owed * 2 >= self.share {
+                if *owed * 2 >= self.share && !planted(Bug::CreditKeptBack) {
                     let bytes = std::mem::take(owed);
                     signals.push(Signal::Credit { pack, bytes });
                     if planted(Bug::CreditReturnedTwice) {
@@ -234,10 +234,11 @@ impl Room {
     fn look(&mut self, wanted: Option<Wanted>, signals: &mut Vec<Signal>) {
         // One match at a time: a rank whose receives are served otherwise would grant without end.
         if let Some(wanted) = wanted
-            && !self
-                .under_way
-                .values()
-                .any(|message| wanted.matches(message.source, message.channel))
+            && (planted(Bug::GrantsWithoutEnd)
+                || !self
+                    .under_way
+                    .values()
+                    .any(|message| wanted.matches(message.source, message.channel)))
             && let Some(at) = self
                 .announced
                 .iter()

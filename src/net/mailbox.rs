@@ -191,7 +191,7 @@ impl State {
                 if queue.is_empty() {
                     self.by_channel.remove(&wanted.channel);
                 }
-                self.wanted = None;
+                self.wanted = self.wanted.filter(|_| planted(Bug::WantedKept));
                 self.room
                     .taken(passage, cost(message.payload.len()), signals);
                 return Ok(Some(message));

@@ -9,6 +9,10 @@
 pub enum Bug {
     CreditLost,
     CreditReturnedTwice,
+    CreditKeptBack,
+    GrantsWithoutEnd,
+    WantedKept,
+    AnnouncementToDepartedDropped,
     GrantSentTwice,
     GrantToAnotherRank,
     GrantedRoomForgotten,
@@ -75,6 +79,10 @@ impl Bug {
     pub const ALL: &[Bug] = &[
         Bug::CreditLost,
         Bug::CreditReturnedTwice,
+        Bug::CreditKeptBack,
+        Bug::GrantsWithoutEnd,
+        Bug::WantedKept,
+        Bug::AnnouncementToDepartedDropped,
         Bug::GrantSentTwice,
         Bug::GrantToAnotherRank,
         Bug::GrantedRoomForgotten,

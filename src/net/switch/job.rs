@@ -273,7 +273,9 @@ impl Job {
         match header.kind {
             kind::ANNOUNCE if to.is_none() => {
                 // Its message will be dropped, but the sender must not wait for that.
-                self.grant(header.source, header.destination, header.sequence, out);
+                if !planted(Bug::AnnouncementToDepartedDropped) {
+                    self.grant(header.source, header.destination, header.sequence, out);
+                }
             }
             kind::ANNOUNCE => {
                 let pair = (header.source, header.destination);

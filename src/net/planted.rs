@@ -1,7 +1,7 @@
 //! Bugs planted on purpose, to see that the tests would catch them: `make planted`.
 //!
 //! Code with a planted bug reads `if planted(Bug::X) { wrong } else { right }`. [`planted`] is the constant `false` unless
-//! the feature `planted-bugs` is on, which no build that is used has; then each thread may [`plant`] one bug.
+//! the feature `planted-bugs` is on, which no build that is used has; then each thread may `plant` one bug.
 
 /// A bug, named for what goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -309,7 +309,7 @@ impl Shared {
                     if !receives {
                         return Ok(None);
                     }
-                    Ok(state.take(wanted, signals)?.map(Step::Received))
+                    Ok(mailbox.take(state, wanted, signals)?.map(Step::Received))
                 },
             )?;
             match step {
@@ -422,15 +422,7 @@ impl Shared {
             (&mailbox.state, &mailbox.changed),
             rank,
             what,
-            &mut |state, signals| {
-                let waited = state.waits_for(wanted);
-                let message = state.take(wanted, signals)?;
-                // There is room again, or what a rank of this pack waits to send is wanted now.
-                if (message.is_some() || !waited) && *state.sleeping() > 0 {
-                    mailbox.changed.notify_all();
-                }
-                Ok(message)
-            },
+            &mut |state, signals| mailbox.take(state, wanted, signals),
         )
     }
 }

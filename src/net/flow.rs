@@ -192,11 +192,14 @@ impl Room {
         match passage {
             Passage::Local => self.local -= cost,
             Passage::Grant => {
-                self.granted -= if planted(Bug::GrantedRoomForgotten) {
-                    0
-                } else {
-                    cost
-                };
+                // A peer may have announced less than it sent.
+                self.granted = self
+                    .granted
+                    .saturating_sub(if planted(Bug::GrantedRoomForgotten) {
+                        0
+                    } else {
+                        cost
+                    });
                 self.look(None, signals);
             }
             Passage::Credit(pack) => {

@@ -56,6 +56,8 @@ pub(crate) fn keep(shared: Arc<Shared>, index: usize, mut bell: PipeReader) {
         {
             shared.pump(index, &mut incoming, Reading::AtOnce);
         }
+        // Before what waits is sent: who adds to it afterwards rings the bell, who did before is sent.
+        wire.armed.store(false, Ordering::Relaxed);
         // The bell says that somebody has begun to send; what follows within a tick goes with it.
         let blocked = !woken.rung && !wire.flush();
         let until_beat = beat.saturating_duration_since(Instant::now());
@@ -63,8 +65,9 @@ pub(crate) fn keep(shared: Arc<Shared>, index: usize, mut bell: PipeReader) {
         let leading = wire.is_led();
         let stands_by = leading || led != led_before;
         let busy = woken.readable || woken.rung || blocked || led != led_before;
-        // Whoever adds to what waits rings the bell if this is false.
-        wire.armed.store(busy, Ordering::Relaxed);
+        if busy {
+            wire.armed.store(true, Ordering::Relaxed);
+        }
         let most = match (busy, stands_by) {
             (true, false) => TICK,
             (true, true) => SOFT_TICK,

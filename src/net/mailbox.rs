@@ -124,6 +124,25 @@ impl Mailbox {
         }
     }
 
+    /// Takes the first message that is wanted, as [`State::take`] does, and wakes ranks of the pack that may send now.
+    ///
+    /// # Errors
+    /// When none is there, nor will be.
+    pub fn take(
+        &self,
+        state: &mut State,
+        wanted: Wanted,
+        signals: &mut Vec<Signal>,
+    ) -> Result<Option<Message>, Closed> {
+        let waited = state.waits_for(wanted);
+        let message = state.take(wanted, signals)?;
+        // There is room again, or what a rank of this pack waits to send is wanted now.
+        if (message.is_some() || !waited) && state.sleeping > 0 {
+            self.changed.notify_all();
+        }
+        Ok(message)
+    }
+
     /// Nothing will arrive any more: whoever waits is woken.
     pub fn close(&self) {
         let mut state = self.lock();

@@ -477,7 +477,7 @@ impl Server {
             .filter_map(|socket| {
                 let passed =
                     |since: Option<Instant>, limit| since.is_some_and(|at| at.elapsed() > limit);
-                if passed(socket.closing, DRAIN) {
+                if socket.shut && passed(socket.closing, DRAIN) {
                     Some((socket.id, "it did not close in time"))
                 } else if passed(socket.blocked, Duration::from_millis(LOST_AFTER_MS)) {
                     Some((socket.id, "it took no bytes for too long"))
@@ -576,6 +576,8 @@ impl Out {
             // A socket that is closed with unread bytes is reset, and its peer may never see the reason that was sent last.
             // So it is read on, until the peer closes or time is up.
             socket.shut = true;
+            // From its last byte on it has time to close; until then it is only held to taking bytes.
+            socket.closing = Some(Instant::now());
             let _ = socket.stream.shutdown(Shutdown::Write);
         }
         Ok(())

@@ -118,7 +118,7 @@ impl Wire {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let (bell_end, bell) = io::pipe()?;
-        let mut buffer = vec![0; READ_LEN.max(already.len())];
+        let mut buffer = vec![0; READ_LEN + already.len()];
         buffer[..already.len()].copy_from_slice(already);
         let wire = Wire {
             number: 0,

@@ -69,7 +69,7 @@ impl TaskComm {
         }
         for cut in Cutter::new(route, &payload) {
             while !wire.has_room() {
-                self.step(true, wire.delivered()).await?;
+                self.write().await?;
             }
             wire.try_send(&cut).map_err(|_| shared.ended())?;
         }
@@ -82,7 +82,7 @@ impl TaskComm {
     /// When the connection ended.
     pub async fn flush(&mut self) -> Result<(), CommError> {
         while !self.shared.wires[0].flush() {
-            self.step(true, self.shared.wires[0].delivered()).await?;
+            self.write().await?;
         }
         Ok(())
     }
@@ -105,6 +105,20 @@ impl TaskComm {
             taken
         })
         .await
+    }
+
+    /// Writes what waits, and reads meanwhile.
+    async fn write(&mut self) -> Result<(), CommError> {
+        let seen = self.shared.wires[0].delivered();
+        // Now and then it looks up, in case the pack has ended otherwise.
+        let stepped = tokio::time::timeout(LOOK_UP, self.step(true, seen)).await;
+        if std::time::Instant::now() >= self.shared.deadline {
+            return Err(CommError::Deadline {
+                rank: self.rank,
+                what: "room to send".into(),
+            });
+        }
+        stepped.unwrap_or(Ok(()))
     }
 
     /// Reads and writes until `look` finds something.

@@ -12,12 +12,12 @@ pub use task::TaskComm;
 
 pub use collectives::GROUP;
 
-use crate::net::client::{Shared, lock};
 use crate::net::flow::{Channel, Wanted, cost};
 use crate::net::frame::{Cut, Cutter, DRIVER, Frame, Header, MESSAGE_MAX, kind};
 use crate::net::mailbox::Awaited;
 use crate::net::message::Span;
 use crate::net::reassembly::Message;
+use crate::net::shared::{Shared, lock};
 use crate::net::wire::{Reading, Wire};
 use bytes::Bytes;
 use std::sync::Arc;

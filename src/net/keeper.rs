@@ -4,10 +4,10 @@
 //! In a pack of one rank, the rank reads the socket itself while it waits, and the keeper stands by: it only looks once a
 //! tick whether that is still so. In all others the keeper reads. Programs that compute starve neither.
 
-use crate::net::client::Shared;
 use crate::net::frame::kind;
 use crate::net::link::LinkError;
 use crate::net::message::bare_frame;
+use crate::net::shared::Shared;
 use crate::net::wire::{Reading, Woken};
 use crate::net::{HEARTBEAT_MS, LOST_AFTER_MS};
 use std::io::PipeReader;

@@ -9,7 +9,7 @@ use lswitch::graph::{Manifest, Part};
 use lswitch::job::pack::SWITCHES_MAX;
 use lswitch::job::report::{Report, TAG};
 use lswitch::lambda::event::{EVENT_MAX, Event, EventError, EventToken, VERSION};
-use lswitch::net::client::{MAILBOX_BYTES, MAILBOX_MIN, switch_between};
+use lswitch::net::client::{MAILBOX_BYTES, MAILBOX_MIN};
 use lswitch::net::codec::{CONTROL_MAX, HELLO_MAX};
 use lswitch::net::collective::{Operation, PART_LEN, SEGMENT_MIN, WINDOW};
 use lswitch::net::comm::GROUP;
@@ -27,6 +27,7 @@ use lswitch::net::message::{
 };
 use lswitch::net::queues::QUEUE_MAX;
 use lswitch::net::server::{CONNECTIONS_MAX, MEMORY, MEMORY_MIN};
+use lswitch::net::shared::switch_between;
 use lswitch::net::switch::{HELLO_WITHIN_MS, JOBS_MAX};
 use lswitch::net::token::{Bearer, JobId, Secret};
 use lswitch::net::{HEARTBEAT_MS, LOST_AFTER_MS};

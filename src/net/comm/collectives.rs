@@ -6,7 +6,6 @@
 //! the program's tags are its own.
 
 use super::{Comm, CommError};
-use crate::net::client::Shared;
 use crate::net::collective::{Operation, Part, WINDOW};
 use crate::net::element::{Accumulator, Fold, FoldError, Value};
 use crate::net::flow::Channel;
@@ -14,6 +13,7 @@ use crate::net::frame::{Cut, Header, SWITCH, kind};
 use crate::net::meeting::{Brought, NoResult};
 use crate::net::message::Span;
 use crate::net::reassembly::Message;
+use crate::net::shared::Shared;
 use bytes::{Buf, BufMut, Bytes};
 use std::collections::VecDeque;
 use tracing::warn;

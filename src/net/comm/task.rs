@@ -4,11 +4,11 @@
 //! does not. Only packs of one rank with one switch have such ranks.
 
 use super::CommError;
-use crate::net::client::Shared;
 use crate::net::flow::{Channel, Wanted, cost};
 use crate::net::frame::Cutter;
 use crate::net::mailbox::Closed;
 use crate::net::reassembly::Message;
+use crate::net::shared::Shared;
 use crate::net::wire::Reading;
 use bytes::Bytes;
 use std::io;

@@ -8,8 +8,8 @@ use crate::job::bench::crew::{self, Passed};
 use crate::job::bench::{Figures, Latency, Pattern, Spec};
 use crate::job::driver::{JobEvent, JobSpec};
 use crate::net::frame::MESSAGE_MAX;
+use crate::net::message::Traffic;
 use anyhow::Context;
-use clap::ValueEnum;
 use serde_json::{Value, json};
 use std::time::Instant;
 
@@ -23,7 +23,7 @@ Examples:
   lswitch bench all-reduce --workers 8 --size 1MiB --switch 10.0.0.5:7000 --function worker")]
 pub struct Bench {
     /// What to measure
-    pattern: Kind,
+    pattern: Pattern,
 
     /// Bytes of a message or vector; several by commas, as 64,1KiB,1MiB
     #[arg(long, value_name = "SIZE", default_value = "64", value_delimiter = ',', value_parser = size)]
@@ -49,37 +49,9 @@ pub struct Bench {
     json: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kind {
-    /// Round trips between the first and the last rank
-    Pair,
-    /// Each rank sends to each in another pack, waits for as many, and repeats
-    AllToAll,
-    /// Rank 0's bytes to all
-    Broadcast,
-    /// Vectors of f64, added
-    AllReduce,
-    /// All wait for all
-    Barrier,
-    /// Workers are started, join, and end
-    Launch,
-}
-
-impl Kind {
-    fn pattern(self) -> Pattern {
-        match self {
-            Kind::Pair => Pattern::Pair,
-            Kind::AllToAll => Pattern::AllToAll,
-            Kind::Broadcast => Pattern::Broadcast,
-            Kind::AllReduce => Pattern::AllReduce,
-            Kind::Barrier => Pattern::Barrier,
-            Kind::Launch => Pattern::Launch,
-        }
-    }
-
-    fn has_size(self) -> bool {
-        !matches!(self, Kind::Barrier | Kind::Launch)
-    }
+/// True if what is measured depends on the size of a message.
+fn has_size(pattern: Pattern) -> bool {
+    !matches!(pattern, Pattern::Barrier | Pattern::Launch)
 }
 
 fn size(text: &str) -> Result<usize, String> {
@@ -101,8 +73,8 @@ fn seconds(text: &str) -> Result<f64, String> {
 struct Row {
     size: usize,
     figures: Figures,
-    /// Of the switch: messages, bytes and processor time in a stretch of the measurement.
-    passed: Option<(u64, u64, u64)>,
+    /// Through the switches in a stretch of the measurement.
+    passed: Option<Traffic>,
 }
 
 impl Bench {
@@ -111,7 +83,7 @@ impl Bench {
         raise_descriptor_limit();
         let ranks = self.fleet.workers.unwrap_or(2);
         let per_pack = self.fleet.workers_per_function;
-        let least = if matches!(self.pattern, Kind::Pair | Kind::AllToAll) {
+        let least = if matches!(self.pattern, Pattern::Pair | Pattern::AllToAll) {
             2
         } else {
             1
@@ -120,18 +92,18 @@ impl Bench {
             let what = format!("this needs --workers {least} at least, and one of them a function");
             return Err(UsageError(what).into());
         }
-        if per_pack >= ranks && matches!(self.pattern, Kind::Pair | Kind::AllToAll) {
+        if per_pack >= ranks && matches!(self.pattern, Pattern::Pair | Pattern::AllToAll) {
             let what = "all workers would share one function, and nothing cross the switch; give a smaller --workers-per-function";
             return Err(UsageError(what.into()).into());
         }
-        let sizes = if self.pattern.has_size() {
+        let sizes = if has_size(self.pattern) {
             &self.size[..]
         } else {
             &[0]
         };
         for (index, &size) in sizes.iter().enumerate() {
             let spec = Spec {
-                pattern: self.pattern.pattern(),
+                pattern: self.pattern,
                 size,
                 warm_up_s: self.warm_up,
                 seconds: self.seconds,
@@ -170,7 +142,7 @@ impl Bench {
         Ok(Row {
             size: spec.size,
             figures,
-            passed: between(&said, begun, spec),
+            passed: between(&said, begun),
         })
     }
 
@@ -195,17 +167,10 @@ impl Bench {
         let outcome = self
             .fleet
             .drive_with(ui, &job, "", &mut |event| {
-                if let JobEvent::Traffic {
-                    messages,
-                    bytes,
-                    switch_cpu_us,
-                } = event
-                {
+                if let JobEvent::Traffic(traffic) = event {
                     said.push(Passed {
                         at: Instant::now(),
-                        messages: *messages,
-                        bytes: *bytes,
-                        cpu_us: *switch_cpu_us,
+                        traffic: *traffic,
                     });
                 }
             })
@@ -218,7 +183,7 @@ impl Bench {
         Ok(Row {
             size: spec.size,
             figures,
-            passed: between(&said, begun, spec),
+            passed: between(&said, begun),
         })
     }
 
@@ -232,7 +197,7 @@ impl Bench {
         let rate = |count: f64| if *seconds > 0.0 { count / seconds } else { 0.0 };
         let (per_message, per_gb) = cpu(row).unzip();
         json!({
-            "pattern": self.pattern.pattern(),
+            "pattern": self.pattern,
             "workers": ranks,
             "workers_per_function": per_pack,
             "size": row.size,
@@ -249,40 +214,41 @@ impl Bench {
     }
 }
 
-/// What passed through the switch between its first word in the window and its last.
-fn between(said: &[Passed], begun: Instant, spec: Spec) -> Option<(u64, u64, u64)> {
-    let last = said.last()?;
+/// What passed through the switches between two of their words in the midst of the traffic.
+fn between(said: &[Passed], begun: Instant) -> Option<Traffic> {
+    let all = said.last()?.traffic.messages;
     // Joining comes first and takes a moment; the middle of the traffic is what counts.
     let busy = said
         .iter()
-        .position(|passed| passed.messages * 4 > last.messages && passed.at > begun);
-    let first = busy.and_then(|at| said.get(at)).or(said.first())?;
+        .find(|passed| passed.traffic.messages * 4 > all && passed.at > begun);
+    let first = busy.or(said.first())?.traffic;
     let until = said
         .iter()
         .rev()
-        .find(|passed| passed.messages < last.messages)
-        .unwrap_or(last);
-    let _ = spec;
-    (until.messages > first.messages).then(|| {
-        (
-            until.messages - first.messages,
-            until.bytes - first.bytes,
-            until.cpu_us - first.cpu_us,
-        )
+        .find(|passed| passed.traffic.messages < all)?
+        .traffic;
+    (until.messages > first.messages).then(|| Traffic {
+        messages: until.messages - first.messages,
+        bytes: until.bytes - first.bytes,
+        switch_cpu_us: until.switch_cpu_us - first.switch_cpu_us,
     })
 }
 
-/// Processor time of the switch: microseconds a message, and seconds for 10^9 bytes.
+/// Processor time of the switches: microseconds a message, and seconds for 10^9 bytes.
 fn cpu(row: &Row) -> Option<(f64, f64)> {
-    let (messages, bytes, cpu_us) = row.passed?;
+    let Traffic {
+        messages,
+        bytes,
+        switch_cpu_us,
+    } = row.passed?;
     Some((
-        cpu_us as f64 / messages as f64,
-        cpu_us as f64 / 1e6 / (bytes.max(1) as f64 / 1e9),
+        switch_cpu_us as f64 / messages as f64,
+        switch_cpu_us as f64 / 1e6 / (bytes.max(1) as f64 / 1e9),
     ))
 }
 
-fn heading(kind: Kind) -> String {
-    let what = if kind.has_size() { "bytes" } else { "" };
+fn heading(pattern: Pattern) -> String {
+    let what = if has_size(pattern) { "bytes" } else { "" };
     format!(
         "{what:>10}  {:>10}  {:>10}  {:>10}  {:>10}  {:>12}  {:>9}  {:>14}  {:>11}",
         "p50 us",
@@ -296,7 +262,7 @@ fn heading(kind: Kind) -> String {
     )
 }
 
-fn line(kind: Kind, row: &Row) -> String {
+fn line(pattern: Pattern, row: &Row) -> String {
     let Figures {
         messages,
         seconds,
@@ -309,7 +275,7 @@ fn line(kind: Kind, row: &Row) -> String {
         p99_us,
         max_us,
     } = latency.unwrap_or_default();
-    let size = if kind.has_size() {
+    let size = if has_size(pattern) {
         row.size.to_string()
     } else {
         String::new()

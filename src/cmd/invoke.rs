@@ -7,7 +7,9 @@ use crate::cmd::local::{DEFAULT_FUNCTION, own_function};
 use crate::cmd::settings::{AwsArgs, find_secret, variable};
 use crate::cmd::ui::{self, Ui};
 use crate::cmd::{Interrupted, UsageError, interrupted, raise_descriptor_limit};
-use crate::job::driver::{self, JobError, JobEvent, JobOutcome, JobSpec, SwitchAccess};
+use crate::job::driver::{
+    self, JobError, JobEvent, JobOutcome, JobSpec, SWITCHES_MAX, SwitchAccess,
+};
 use crate::lambda::launch::Launcher;
 use crate::lambda::local::{LocalLambda, LocalOptions};
 use crate::net::server;
@@ -60,9 +62,14 @@ pub(super) struct FleetArgs {
     #[arg(long, value_name = "NAME", env = "LSWITCH_FUNCTION")]
     function: Option<String>,
 
-    /// The switch, as workers reach it; without it one runs in this process
-    #[arg(long, value_name = "HOST:PORT", env = "LSWITCH_SWITCH")]
-    switch: Option<String>,
+    /// The switch, as workers reach it, or several by commas; without it one runs in this process
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "LSWITCH_SWITCH",
+        value_delimiter = ','
+    )]
+    switch: Vec<String>,
 
     /// The job's own store, for what is neither input nor output
     #[arg(
@@ -131,20 +138,36 @@ impl FleetArgs {
 
     /// The switch that was named, or one in this process.
     pub(super) async fn switch(&self) -> anyhow::Result<(SwitchAccess, OwnSwitch)> {
-        let switch = self.switch.as_ref().filter(|address| !address.is_empty());
-        match switch {
-            Some(address) => {
-                let what = "the switch's secret is not to be found: set LSWITCH_SECRET_FILE to the file that \"lswitch serve\" uses";
-                let secret = find_secret()?.ok_or_else(|| UsageError(what.into()))?;
-                let address = address.clone();
-                Ok((SwitchAccess { address, secret }, OwnSwitch(None)))
-            }
-            None if self.function().is_some() => {
-                let what = "a function on AWS cannot reach a switch in this process; run \"lswitch serve\" where it can, and give --switch HOST:PORT";
-                Err(UsageError(what.into()).into())
-            }
-            None => start_switch().await,
+        let addresses = self.switches()?;
+        if !addresses.is_empty() {
+            let what = "the switch's secret is not to be found: set LSWITCH_SECRET_FILE to the file that \"lswitch serve\" uses";
+            let secret = find_secret()?.ok_or_else(|| UsageError(what.into()))?;
+            return Ok((SwitchAccess { addresses, secret }, OwnSwitch(None)));
         }
+        if self.function().is_some() {
+            let what = "a function on AWS cannot reach a switch in this process; run \"lswitch serve\" where it can, and give --switch HOST:PORT";
+            return Err(UsageError(what.into()).into());
+        }
+        start_switch().await
+    }
+
+    /// The switches that were named; an empty variable names none.
+    fn switches(&self) -> Result<Vec<String>, UsageError> {
+        let named = self.switch.iter().map(|address| address.trim().to_string());
+        let addresses: Vec<String> = named.filter(|address| !address.is_empty()).collect();
+        if addresses.len() > SWITCHES_MAX {
+            let what = format!(
+                "--switch names {} switches; a job has at most {SWITCHES_MAX}",
+                addresses.len()
+            );
+            return Err(UsageError(what));
+        }
+        for (index, address) in addresses.iter().enumerate() {
+            if addresses[..index].contains(address) {
+                return Err(UsageError(format!("--switch names {address} twice")));
+            }
+        }
+        Ok(addresses)
     }
 
     async fn start(&self, packs: usize) -> anyhow::Result<Fleet> {
@@ -225,7 +248,7 @@ async fn start_switch() -> anyhow::Result<(SwitchAccess, OwnSwitch)> {
         .await
         .context("cannot listen on loopback for the switch")?;
     let access = SwitchAccess {
-        address: listener.local_addr()?.to_string(),
+        addresses: vec![listener.local_addr()?.to_string()],
         secret: Secret::random(),
     };
     let (stop, stopped) = oneshot::channel();
@@ -285,7 +308,7 @@ impl ProgressLine {
             JobEvent::Joined(ranks) => self.joined = ranks,
             JobEvent::Begun => self.begun = true,
             JobEvent::Progress { step, measure } => self.step = Some((step, measure)),
-            JobEvent::Traffic { bytes, .. } => self.bytes = bytes,
+            JobEvent::Traffic(traffic) => self.bytes = traffic.bytes,
             JobEvent::Left(packs) => self.left = packs,
         }
         let started = if self.joined > 0 {

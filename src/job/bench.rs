@@ -13,21 +13,21 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
-/// What is done over and over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What is done over and over. The command line has these too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pattern {
-    /// Rank 0 sends to the last rank, which sends it back.
+    /// Round trips between the first rank and the last
     Pair,
-    /// Each rank sends to each rank of another pack, and waits for as many messages.
+    /// Each rank sends to each in another pack, waits for as many, and repeats
     AllToAll,
-    /// Rank 0's bytes go to all.
+    /// Rank 0's bytes to all
     Broadcast,
-    /// Everybody's vectors of f64 are added.
+    /// Vectors of f64, added
     AllReduce,
-    /// All wait for all.
+    /// All wait for all
     Barrier,
-    /// Workers are started, join, and end.
+    /// Workers are started, join, and end
     Launch,
 }
 

@@ -7,9 +7,10 @@
 use crate::job::report::{Report, TAG};
 use crate::lambda::event::{Event, EventToken, VERSION};
 use crate::lambda::launch::{LaunchError, Launcher};
-use crate::net::driver_link::{DriverLink, News};
+use crate::net::driver_link::News;
+use crate::net::job_link::JobLink;
 use crate::net::link::LinkError;
-use crate::net::message::{Notice, Span};
+use crate::net::message::{Notice, Span, Traffic};
 use crate::net::token::{Bearer, JobId, JobKey, Secret};
 use crate::random::to_hex;
 use serde_json::Value;
@@ -51,12 +52,15 @@ pub struct JobSpec {
     pub timeout: Option<Duration>,
 }
 
-/// Where the switch is, for the driver and for workers, and what is shared with it.
+/// The most switches of a job: each is a connection of every pack.
+pub const SWITCHES_MAX: usize = 16;
+
+/// Where the switches are, for the driver and for workers, and what is shared with them.
 #[derive(Debug, Clone)]
 pub struct SwitchAccess {
-    /// `HOST:PORT`.
-    pub address: String,
-    /// The switch's secret.
+    /// `HOST:PORT` each; 1 to [`SWITCHES_MAX`].
+    pub addresses: Vec<String>,
+    /// The switches' secret.
     pub secret: Secret,
 }
 
@@ -81,15 +85,8 @@ pub enum JobEvent {
         /// The program's measure of it.
         measure: f64,
     },
-    /// What passed through the switch so far.
-    Traffic {
-        /// Messages between ranks.
-        messages: u64,
-        /// Bytes.
-        bytes: u64,
-        /// Processor time of the switch so far, in microseconds.
-        switch_cpu_us: u64,
-    },
+    /// What passed through the switches so far.
+    Traffic(Traffic),
     /// A worker is done.
     Left(u32),
 }
@@ -206,7 +203,7 @@ pub async fn run(
     let link = tokio::select! {
         biased;
         () = &mut cancel => return Err(JobError::Interrupted),
-        link = DriverLink::create(&switch.address, job, token, spec.ranks, SWITCH_WITHIN) => link?,
+        link = JobLink::create(&switch.addresses, job, token, spec.ranks, SWITCH_WITHIN) => link?,
     };
     let workers = workers(spec.ranks, spec.ranks_per_pack);
     tell(JobEvent::Created {
@@ -277,7 +274,7 @@ fn event(
         version: VERSION,
         release: crate::RELEASE.into(),
         job: job.to_string(),
-        switches: vec![switch.address.clone()],
+        switches: switch.addresses.clone(),
         token: EventToken { expiry_s, code },
         first_rank: span.first_rank,
         ranks: span.ranks,
@@ -339,7 +336,7 @@ impl Watch {
             workers,
             ranks: spec.ranks,
             ranks_per_pack: spec.ranks_per_pack,
-            switch: switch.address.clone(),
+            switch: switch.addresses.join(", "),
             timeout: spec.timeout,
             calls: JoinSet::new(),
             joined: BTreeMap::new(),
@@ -353,20 +350,14 @@ impl Watch {
     /// Watches until every rank's result is there and every call has returned; gives the times of launching and running.
     async fn see_through(
         &mut self,
-        mut link: DriverLink,
+        mut link: JobLink,
         cancel: impl Future<Output = ()>,
         tell: &mut dyn FnMut(JobEvent),
     ) -> Result<(Duration, Duration), JobError> {
         match self.watch(&mut link, cancel, tell).await {
             Ok(times) => {
-                for notice in link.leave().await {
-                    if let Notice::Traffic {
-                        messages, bytes, ..
-                    } = notice
-                    {
-                        self.traffic = (messages, bytes);
-                    }
-                }
+                let traffic = link.leave().await;
+                self.traffic = (traffic.messages, traffic.bytes);
                 Ok(times)
             }
             Err(cause) => Err(self.fail(link, cause).await),
@@ -375,7 +366,7 @@ impl Watch {
 
     async fn watch(
         &mut self,
-        link: &mut DriverLink,
+        link: &mut JobLink,
         cancel: impl Future<Output = ()>,
         tell: &mut dyn FnMut(JobEvent),
     ) -> Result<(Duration, Duration), Cause> {
@@ -450,17 +441,9 @@ impl Watch {
                 failure: Some(reason),
             } => return Err(self.worker_failed(span, reason)),
             Notice::Lost { span, reason } => return Err(self.worker_failed(span, reason)),
-            Notice::Traffic {
-                messages,
-                bytes,
-                switch_cpu_us,
-            } => {
-                self.traffic = (messages, bytes);
-                tell(JobEvent::Traffic {
-                    messages,
-                    bytes,
-                    switch_cpu_us,
-                });
+            Notice::Traffic(traffic) => {
+                self.traffic = (traffic.messages, traffic.bytes);
+                tell(JobEvent::Traffic(traffic));
             }
             Notice::Started => {}
         }
@@ -541,7 +524,7 @@ impl Watch {
     }
 
     /// Learns from the failed worker's own call what it has to say, ends the job, and gives the others time to go.
-    async fn fail(&mut self, link: DriverLink, cause: Cause) -> JobError {
+    async fn fail(&mut self, link: JobLink, cause: Cause) -> JobError {
         let deadline = tokio::time::Instant::now() + AFTERMATH;
         let mut cause = cause;
         if let Cause::Worker {

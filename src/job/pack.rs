@@ -5,6 +5,7 @@
 
 use crate::aws::AwsSettings;
 use crate::job::context::{Context, Surroundings};
+use crate::job::driver::SWITCHES_MAX;
 use crate::job::program::{self, Program, ProgramError};
 use crate::job::report::Report;
 use crate::lambda::event::Event;
@@ -25,9 +26,6 @@ use tracing::{error, info};
 
 /// Kept between the last wait of a rank and the end of the invocation, so that there is time to say what was waited for.
 const MARGIN: Duration = Duration::from_secs(2);
-
-/// The most switches of a job: each is a connection of every pack.
-pub const SWITCHES_MAX: usize = 16;
 
 /// The most ranks in one pack: each is a thread, and a function has at most six processors.
 pub const RANKS_PER_PACK_MAX: u32 = 256;

@@ -121,11 +121,12 @@ impl Pack {
         };
         for (index, bell) in bells.into_iter().enumerate() {
             let shared = shared.clone();
+            let address = shared.wires[index].address.clone();
             let keeper = thread::Builder::new()
                 .name(format!("keeper {index}"))
                 .spawn(move || keeper::keep(shared, index, bell))
                 .map_err(|source| LinkError::Io {
-                    peer: "switch",
+                    address: address.clone(),
                     source,
                 })?;
             pack.keepers.push(keeper);
@@ -221,7 +222,7 @@ impl Pack {
             (_, Some(error)) => Err(error),
             (true, None) => Ok(()),
             (false, None) => Err(LinkError::Silent {
-                peer: "switch",
+                address: self.shared.unanswered(),
                 seconds: patience.as_secs(),
             }),
         }
@@ -259,7 +260,7 @@ async fn connect(
     };
     let hello = Hello::new(options.job, options.token, role);
     let (mut reader, mut write) = dial(&switch, &hello, deadline).await?;
-    let start = match timeout_at(deadline, wait_for_start(&mut reader, &mut write)).await {
+    let start = match timeout_at(deadline, wait_for_start(&switch, &mut reader, &mut write)).await {
         Ok(start) => start?,
         Err(_) => {
             return Err(LinkError::NotStarted {
@@ -267,16 +268,19 @@ async fn connect(
             });
         }
     };
+    let address: Arc<str> = switch.into();
     let io = |source| LinkError::Io {
-        peer: "switch",
+        address: address.clone(),
         source,
     };
     let (stream, already) = reader.into_stream(write);
-    let (wire, bell) = Wire::new(stream.into_std().map_err(io)?, &already).map_err(io)?;
+    let stream = stream.into_std().map_err(io)?;
+    let (wire, bell) = Wire::new(stream, &already, address.clone()).map_err(io)?;
     Ok((wire, bell, start))
 }
 
 async fn wait_for_start(
+    switch: &str,
     reader: &mut FrameReader,
     write: &mut OwnedWriteHalf,
 ) -> Result<Start, LinkError> {
@@ -288,7 +292,7 @@ async fn wait_for_start(
         let frame = tokio::select! {
             frame = timeout_at(silent_at, reader.next()) => match frame {
                 Ok(frame) => frame?,
-                Err(_) => return Err(LinkError::Silent { peer: "switch", seconds: LOST_AFTER.as_secs() }),
+                Err(_) => return Err(LinkError::Silent { address: switch.into(), seconds: LOST_AFTER.as_secs() }),
             },
             _ = beats.tick() => {
                 // A failure to write shows on the reading side too, where the reason is.

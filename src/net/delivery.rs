@@ -16,10 +16,10 @@ impl Shared {
         let read = wire.read(incoming, how);
         let drained = !matches!(&read, Ok(Some(count)) if *count == room);
         let outcome = match read {
-            Ok(Some(0)) => Err(LinkError::Closed("switch")),
+            Ok(Some(0)) => Err(LinkError::Closed(wire.address.clone())),
             Ok(_) => Ok(()),
             Err(source) => Err(LinkError::Io {
-                peer: "switch",
+                address: wire.address.clone(),
                 source,
             }),
         };

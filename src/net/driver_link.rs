@@ -1,25 +1,32 @@
-//! The driver's connection: it creates the job, hears what becomes of it, and ends it.
+//! The driver's connection to one switch: it creates the job there, hears what becomes of it, and ends it.
+//!
+//! A job's driver has one for each switch; [`crate::net::job_link`] makes one of them.
 
 use crate::net::LOST_AFTER_MS;
 use crate::net::flow::{Announced, Channel, Room, Signal, Wanted, cost};
 use crate::net::frame::{DRIVER, Frame, Header, kind};
-use crate::net::link::{FrameReader, LinkError, dial, ending, write_outbox};
+use crate::net::link::{FrameReader, LinkError, dial, ending, write_frames};
 use crate::net::message::{Abort, Control, Hello, Leave, Notice, Role, bare_frame, cut_reason};
-use crate::net::outbox::Outbox;
 use crate::net::reassembly::{Message, Reassembly};
 use crate::net::token::{JobId, Token};
 use bytes::Bytes;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How often the driver asks what passed through the switch; the answer feeds the progress line.
 const ASK: Duration = Duration::from_millis(250);
 
 /// How long the switch gets to answer the driver's last word.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+const LOST_AFTER: Duration = Duration::from_millis(LOST_AFTER_MS);
+
+/// Frames that may wait to be written. The driver sends little, and reads nothing more while they are so many.
+const OUTGOING_MAX: usize = 1024;
 
 /// Bytes of messages for the driver that may be under way on credit.
 pub const DRIVER_MAILBOX: u32 = 64 << 20;
@@ -41,13 +48,18 @@ pub enum News {
 
 /// See the module.
 pub struct DriverLink {
+    address: Arc<str>,
     reader: FrameReader,
-    outbox: Arc<Outbox>,
+    /// When something was heard last.
+    heard: Instant,
+    outgoing: mpsc::Sender<Frame>,
+    /// What is to be sent before anything more is read.
+    answers: VecDeque<Frame>,
     reassembly: Reassembly,
     room: Room,
     /// The first rank of each pack that joined.
     packs: BTreeSet<u32>,
-    tasks: [JoinHandle<()>; 2],
+    heartbeat: JoinHandle<()>,
 }
 
 impl DriverLink {
@@ -71,36 +83,35 @@ impl DriverLink {
             },
         );
         let (reader, write) = dial(address, &hello, Instant::now() + within).await?;
-        let outbox = Arc::new(Outbox::default());
-        let writer = tokio::spawn({
-            let outbox = outbox.clone();
-            async move {
-                let _ = write_outbox(
-                    &outbox,
-                    write,
-                    Duration::from_millis(LOST_AFTER_MS),
-                    "switch",
-                )
-                .await;
-            }
-        });
+        let (outgoing, frames) = mpsc::channel(OUTGOING_MAX);
+        // It ends when nobody is left who could send.
+        tokio::spawn(write_frames(frames, write, LOST_AFTER));
         let heartbeat = tokio::spawn({
-            let outbox = outbox.clone();
+            let outgoing = outgoing.clone();
             async move {
                 let mut beats = tokio::time::interval(ASK);
                 loop {
                     beats.tick().await;
-                    outbox.push(bare_frame(kind::HEARTBEAT, false));
+                    if outgoing
+                        .send(bare_frame(kind::HEARTBEAT, false))
+                        .await
+                        .is_err()
+                    {
+                        return;
+                    }
                 }
             }
         });
         Ok(DriverLink {
+            address: address.into(),
             reader,
-            outbox,
+            heard: Instant::now(),
+            outgoing,
+            answers: VecDeque::new(),
             reassembly: Reassembly::default(),
             room: Room::new(DRIVER_MAILBOX, 1),
             packs: BTreeSet::new(),
-            tasks: [writer, heartbeat],
+            heartbeat,
         })
     }
 
@@ -110,16 +121,18 @@ impl DriverLink {
     /// When the connection or the job ended.
     pub async fn next(&mut self) -> Result<News, LinkError> {
         loop {
-            let frame =
-                match timeout(Duration::from_millis(LOST_AFTER_MS), self.reader.next()).await {
-                    Ok(outcome) => outcome?,
-                    Err(_) => {
-                        return Err(LinkError::Silent {
-                            peer: "switch",
-                            seconds: LOST_AFTER_MS / 1000,
-                        });
-                    }
-                };
+            self.answer().await;
+            // The clock goes on while others are listened to.
+            let frame = match timeout_at(self.heard + LOST_AFTER, self.reader.next()).await {
+                Ok(outcome) => outcome?,
+                Err(_) => {
+                    return Err(LinkError::Silent {
+                        address: self.address.clone(),
+                        seconds: LOST_AFTER.as_secs(),
+                    });
+                }
+            };
+            self.heard = Instant::now();
             match frame.header.kind {
                 kind::NOTICE => {
                     let notice = Notice::from_body(&frame.body)?;
@@ -135,6 +148,17 @@ impl DriverLink {
                 }
                 kind::HEARTBEAT => {}
                 _ => return Err(ending(&frame)),
+            }
+        }
+    }
+
+    /// Sends what is due. Cancel-safe. When the connection takes nothing, reading tells why.
+    async fn answer(&mut self) {
+        while !self.answers.is_empty() {
+            let place = self.outgoing.reserve().await;
+            let frame = self.answers.pop_front();
+            if let (Ok(place), Some(frame)) = (place, frame) {
+                place.send(frame);
             }
         }
     }
@@ -178,7 +202,7 @@ impl DriverLink {
         self.signal(header.epoch, signals);
     }
 
-    fn signal(&self, epoch: u32, signals: Vec<Signal>) {
+    fn signal(&mut self, epoch: u32, signals: Vec<Signal>) {
         for signal in signals {
             let (kind, destination, sequence, body) = match signal {
                 Signal::Grant { source, sequence } => (kind::GRANT, source, sequence, Bytes::new()),
@@ -195,7 +219,7 @@ impl DriverLink {
                 sequence,
                 ..Header::default()
             };
-            self.outbox.push(Frame::new(header, body));
+            self.answers.push_back(Frame::new(header, body));
         }
     }
 
@@ -217,7 +241,7 @@ impl DriverLink {
 
     async fn finish(mut self, last: Frame) -> Vec<Notice> {
         let mut heard = Vec::new();
-        self.outbox.push(last);
+        self.answers.push_back(last);
         // The switch answers with the end of the job or with "left", and closes.
         let _ = timeout(FAREWELL, async {
             while let Ok(news) = self.next().await {
@@ -233,8 +257,6 @@ impl DriverLink {
 
 impl Drop for DriverLink {
     fn drop(&mut self) {
-        self.outbox.close();
-        let [_writer, heartbeat] = &self.tasks;
-        heartbeat.abort();
+        self.heartbeat.abort();
     }
 }

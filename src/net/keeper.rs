@@ -46,7 +46,7 @@ pub(crate) fn keep(shared: Arc<Shared>, index: usize, mut bell: PipeReader) {
         }
         if wire.silence() > LOST_AFTER {
             return shared.fail(LinkError::Silent {
-                peer: "switch",
+                address: wire.address.clone(),
                 seconds: LOST_AFTER.as_secs(),
             });
         }

@@ -1,26 +1,23 @@
-//! One TCP connection, both sides alike: reading frames off it, writing an outbox to it, and the client's handshake.
+//! A client's connection to a switch: the handshake, frames read off the socket, frames written to it.
 
 use crate::net::codec::{CONTROL_MAX, HELLO_MAX};
 use crate::net::frame::{BODY_MAX, Frame, FrameError, PREAMBLE, kind};
 use crate::net::message::{Control, End, Hello, MessageError, Refused, Span, Welcome};
-use crate::net::outbox::Outbox;
 use crate::net::reassembly::ReassemblyError;
 use crate::net::socket;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// Frames with a body up to this are copied into one buffer and written together; longer bodies are written from where
-/// they lie.
-const COPY_MAX: usize = 16 * 1024;
-
-/// Bytes that one write gathers at most.
-const BATCH_MAX: usize = 256 * 1024;
+/// Frames that one write gathers at most.
+const BATCH_MAX: usize = 256;
 
 /// How long a name may fail to resolve before that is taken for an answer.
 const RESOLVED_WITHIN: Duration = Duration::from_secs(2);
@@ -59,14 +56,14 @@ pub enum LinkError {
     /// The switch ended the job.
     #[error("the job was ended: {}", .0.reason)]
     Ended(End),
-    /// The peer closed the connection without a word.
-    #[error("the connection to the {0} was closed")]
-    Closed(&'static str),
-    /// The peer was silent, or took no bytes, for too long.
-    #[error("the {peer} was silent for {seconds} s")]
+    /// The switch at this address closed the connection without a word.
+    #[error("the connection to the switch at {0} was closed")]
+    Closed(Arc<str>),
+    /// The switch was silent, or took no bytes, for too long.
+    #[error("the switch at {address} was silent for {seconds} s")]
     Silent {
-        /// Whom we waited for.
-        peer: &'static str,
+        /// Where it is.
+        address: Arc<str>,
         /// For how long, in seconds.
         seconds: u64,
     },
@@ -77,10 +74,10 @@ pub enum LinkError {
         seconds: u64,
     },
     /// The socket failed.
-    #[error("the connection to the {peer} failed: {source}")]
+    #[error("the connection to the switch at {address} failed: {source}")]
     Io {
-        /// Who is on the other side.
-        peer: &'static str,
+        /// Where the switch is.
+        address: Arc<str>,
         /// What the system says.
         source: io::Error,
     },
@@ -117,17 +114,18 @@ pub struct FrameReader {
     socket: OwnedReadHalf,
     buffer: BytesMut,
     limit: usize,
-    peer: &'static str,
+    address: Arc<str>,
 }
 
 impl FrameReader {
-    /// Reads from `socket`, named `peer` in errors. Bodies are limited to a hello's size until [`FrameReader::trust`].
-    pub fn new(socket: OwnedReadHalf, peer: &'static str) -> FrameReader {
+    /// Reads from `socket`, on whose other side is the switch at `address`. Bodies are limited to a hello's size until
+    /// [`FrameReader::trust`].
+    pub fn new(socket: OwnedReadHalf, address: Arc<str>) -> FrameReader {
         FrameReader {
             socket,
             buffer: BytesMut::new(),
             limit: HELLO_MAX,
-            peer,
+            address,
         }
     }
 
@@ -201,79 +199,35 @@ impl FrameReader {
     async fn fill(&mut self, length: usize) -> Result<(), LinkError> {
         self.buffer.reserve(length);
         match self.socket.read_buf(&mut self.buffer).await {
-            Ok(0) => Err(LinkError::Closed(self.peer)),
+            Ok(0) => Err(LinkError::Closed(self.address.clone())),
             Ok(_) => Ok(()),
             Err(source) => Err(LinkError::Io {
-                peer: self.peer,
+                address: self.address.clone(),
                 source,
             }),
         }
     }
 }
 
-/// Writes an outbox to a socket until it is closed and empty, then shuts the socket's sending side. A peer that takes no
-/// bytes for `stall` ends it.
-///
-/// # Errors
-/// When the socket fails or stalls. The outbox is discarded then.
-pub async fn write_outbox(
-    outbox: &Outbox,
+/// Writes frames to a socket as they come, until their senders are gone; then shuts its sending side. Ends early when the
+/// socket fails or takes no bytes for `stall`: the reading side tells why.
+pub async fn write_frames(
+    mut frames: mpsc::Receiver<Frame>,
     mut socket: OwnedWriteHalf,
     stall: Duration,
-    peer: &'static str,
-) -> Result<(), LinkError> {
-    let outcome = async {
-        let mut small = BytesMut::new();
-        while let Some(batch) = outbox.take(BATCH_MAX).await {
-            for frame in batch {
-                if frame.body.len() <= COPY_MAX {
-                    frame.put(&mut small);
-                    continue;
-                }
-                frame.header.put(&mut small);
-                write_all(&mut socket, small.split().freeze(), frame.body, stall, peer).await?;
-            }
-            write_all(
-                &mut socket,
-                small.split().freeze(),
-                Bytes::new(),
-                stall,
-                peer,
-            )
-            .await?;
-            outbox.written();
-        }
-        let _ = timeout(stall, socket.shutdown()).await;
-        Ok(())
-    }
-    .await;
-    outbox.discard();
-    outcome
-}
-
-/// Writes two pieces together; each write that takes bytes restarts the clock.
-async fn write_all(
-    socket: &mut OwnedWriteHalf,
-    head: Bytes,
-    body: Bytes,
-    stall: Duration,
-    peer: &'static str,
-) -> Result<(), LinkError> {
-    let mut bytes = head.chain(body);
-    while bytes.has_remaining() {
-        match timeout(stall, socket.write_buf(&mut bytes)).await {
-            Ok(Ok(0)) => return Err(LinkError::Closed(peer)),
-            Ok(Ok(_)) => {}
-            Ok(Err(source)) => return Err(LinkError::Io { peer, source }),
-            Err(_) => {
-                return Err(LinkError::Silent {
-                    peer,
-                    seconds: stall.as_secs(),
-                });
+) {
+    let mut batch = Vec::new();
+    let mut bytes = BytesMut::new();
+    while frames.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        batch.drain(..).for_each(|frame| frame.put(&mut bytes));
+        while bytes.has_remaining() {
+            match timeout(stall, socket.write_buf(&mut bytes)).await {
+                Ok(Ok(count)) if count > 0 => {}
+                _ => return,
             }
         }
     }
-    Ok(())
+    let _ = timeout(stall, socket.shutdown()).await;
 }
 
 /// Connects to a switch, says hello and waits to be welcomed. An address that does not answer is tried again until
@@ -311,12 +265,14 @@ pub async fn dial(
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(500));
     };
-    const PEER: &str = "switch";
-    let io = |source| LinkError::Io { peer: PEER, source };
+    let io = |source| LinkError::Io {
+        address: address.into(),
+        source,
+    };
     let peer = stream.peer_addr().map_err(io)?;
     socket::prepare(&stream, peer).map_err(io)?;
     let (read, mut write) = stream.into_split();
-    let mut reader = FrameReader::new(read, PEER);
+    let mut reader = FrameReader::new(read, address.into());
     // What the switch may answer with, reasons included, is longer than what it reads from us.
     reader.trust();
     let handshake = async {

@@ -284,14 +284,18 @@ pub enum Notice {
         reason: String,
     },
     /// What passed through the switch so far; sent in answer to each heartbeat of the driver.
-    Traffic {
-        /// Messages that ranks sent, to each other or to the driver.
-        messages: u64,
-        /// Bytes of their payload, and of contributions to collectives.
-        bytes: u64,
-        /// Processor time that the switch used since its start, for all jobs, in microseconds.
-        switch_cpu_us: u64,
-    },
+    Traffic(Traffic),
+}
+
+/// What of a job has passed through a switch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Messages that ranks sent, to each other or to the driver.
+    pub messages: u64,
+    /// Bytes of their payload, and of contributions to collectives.
+    pub bytes: u64,
+    /// Processor time that the switch used since its start, for all jobs, in microseconds.
+    pub switch_cpu_us: u64,
 }
 
 /// The driver ends the job.

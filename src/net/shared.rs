@@ -10,10 +10,10 @@ use crate::net::mailbox::{Awaited, Closed, Mailbox};
 use crate::net::meeting::Meeting;
 use crate::net::message::{Span, Start};
 use crate::net::patience::Patience;
-use crate::net::wire::{PATIENCE, Reading, Wire};
+use crate::net::wire::{self, PATIENCE, Reading, Wire};
 use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -134,16 +134,23 @@ impl Shared {
         (self.wire_to(pack), share)
     }
 
-    /// True if a rank that waits reads the socket itself.
+    /// True if a rank that waits reads the sockets itself.
     pub(crate) fn leads(&self) -> bool {
-        self.wires.len() == 1 && self.span.ranks == 1
+        self.span.ranks == 1
     }
 
-    /// Reads the socket in the place of the keeper, once, waiting for a short time; unless something was delivered since
+    /// How often something was delivered. It changes only while `incoming` of a wire is locked.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.wires.iter().map(Wire::delivered).sum()
+    }
+
+    /// Reads the sockets in the place of the keepers, once, waiting for a short time; unless something was delivered since
     /// `seen`, which the rank has to look at first.
     fn lead(&self, seen: u64) {
-        let wire = &self.wires[0];
-        let written = wire.flush();
+        let written = self.flush();
+        let [wire] = &self.wires[..] else {
+            return self.lead_several(seen);
+        };
         let leading = wire.lead();
         let mut incoming = wire.incoming();
         if wire.delivered() == seen {
@@ -156,11 +163,25 @@ impl Shared {
         drop(leading);
     }
 
-    /// Sends what waits on all connections.
-    pub(crate) fn flush(&self) {
-        for wire in &self.wires {
-            wire.flush();
+    fn lead_several(&self, seen: u64) {
+        let leading: Vec<_> = self.wires.iter().map(Wire::lead).collect();
+        let mut incoming: Vec<_> = self.wires.iter().map(Wire::incoming).collect();
+        if self.delivered() == seen {
+            let readable = wire::wait_for_any(&self.wires, PATIENCE);
+            for (index, incoming) in incoming.iter_mut().enumerate() {
+                if readable & 1 << index != 0 {
+                    self.pump(index, incoming, Reading::AtOnce);
+                }
+            }
         }
+        drop(leading);
+    }
+
+    /// Sends what waits on all connections, as far as they take it now. True if nothing is left.
+    pub(crate) fn flush(&self) -> bool {
+        self.wires
+            .iter()
+            .fold(true, |all, wire| wire.flush() && all)
     }
 
     /// Waits until `look` finds something in what `mutex` guards; `what` says what is waited for. The signals that `look`
@@ -175,7 +196,7 @@ impl Shared {
         let mut signals = Vec::new();
         let mut patience = None;
         loop {
-            let seen = self.wires[0].delivered();
+            let seen = self.delivered();
             let mut state = lock(mutex);
             let found = look(&mut state, &mut signals);
             if !signals.is_empty() {
@@ -299,6 +320,15 @@ impl Shared {
         self.over.send_modify(|over| *over += 1);
     }
 
+    /// The address of a switch that has not said yet that its connection may close.
+    pub(crate) fn unanswered(&self) -> Arc<str> {
+        let silent = self
+            .left
+            .iter()
+            .position(|left| !left.load(Ordering::Relaxed));
+        self.wires[silent.unwrap_or_default()].address.clone()
+    }
+
     /// Nothing more is read or written: keepers end. Gives why the job ended out of order, if it did.
     pub(crate) fn give_up(&self) -> Option<LinkError> {
         self.explain("the pack has left the job".into());
@@ -340,6 +370,11 @@ pub fn switch_between(a: u32, b: u32, switches: usize) -> usize {
     // Fibonacci hashing: the high bits of a product with 2^64 divided by the golden ratio.
     let hash = pair.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     ((u128::from(hash) * switches as u128) >> 64) as usize
+}
+
+/// At which of `switches` a counter, queue or vector of this name lies.
+pub fn switch_of(name: &str, switches: usize) -> usize {
+    crc32c::crc32c(name.as_bytes()) as usize % switches
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -13,7 +13,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg
 use std::io::{self, ErrorKind, IoSlice, PipeReader, PipeWriter, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Bytes that wait to be sent above which ranks wait to send more.
@@ -35,6 +35,8 @@ pub const PATIENCE: Duration = Duration::from_millis(100);
 pub struct Wire {
     /// Its place among the connections of its pack.
     pub number: usize,
+    /// Where its switch is.
+    pub address: Arc<str>,
     stream: TcpStream,
     outgoing: Mutex<Outgoing>,
     incoming: Mutex<Incoming>,
@@ -110,11 +112,15 @@ pub enum Reading {
 }
 
 impl Wire {
-    /// A wire over a connected socket, from which `begun` has been read already; and the end of the bell for its keeper.
+    /// A wire over a socket that is connected to the switch at `address`, and from which `begun` has been read already; and the end of the bell for its keeper.
     ///
     /// # Errors
     /// When the system refuses a pipe, or the socket.
-    pub fn new(stream: TcpStream, already: &[u8]) -> io::Result<(Wire, PipeReader)> {
+    pub fn new(
+        stream: TcpStream,
+        already: &[u8],
+        address: Arc<str>,
+    ) -> io::Result<(Wire, PipeReader)> {
         stream.set_nonblocking(false)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let (bell_end, bell) = io::pipe()?;
@@ -122,6 +128,7 @@ impl Wire {
         buffer[..already.len()].copy_from_slice(already);
         let wire = Wire {
             number: 0,
+            address,
             stream,
             outgoing: Mutex::default(),
             incoming: Mutex::new(Incoming {
@@ -393,6 +400,26 @@ impl Wire {
     fn outgoing(&self) -> MutexGuard<'_, Outgoing> {
         self.outgoing.lock().expect("no holder of this lock panics")
     }
+}
+
+/// Waits until one of some sockets can be read, or written where something waits to be; tells with a bit for each which can
+/// be read.
+pub fn wait_for_any(wires: &[Wire], most: Duration) -> u32 {
+    let mut sockets: Vec<PollFd> = wires
+        .iter()
+        .map(|wire| {
+            let mut flags = PollFlags::IN;
+            flags.set(PollFlags::OUT, wire.is_blocked());
+            PollFd::new(&wire.stream, flags)
+        })
+        .collect();
+    // An interruption is a change like any other.
+    let _ = poll(&mut sockets, Some(&timespec(most)));
+    let readable = |socket: &PollFd| !socket.revents().difference(PollFlags::OUT).is_empty();
+    (0..32)
+        .zip(&sockets)
+        .filter(|(_, socket)| readable(socket))
+        .fold(0, |bits, (index, _)| bits | 1 << index)
 }
 
 fn timespec(duration: Duration) -> Timespec {

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use lswitch::net::client::{JoinOptions, Pack};
 use lswitch::net::comm::Comm;
-use lswitch::net::driver_link::{DriverLink, News};
+use lswitch::net::driver_link::News;
+use lswitch::net::job_link::JobLink;
 use lswitch::net::link::{FrameReader, dial};
 use lswitch::net::message::{Hello, Notice, Role, Span};
 use lswitch::net::server;
@@ -83,15 +84,11 @@ impl Net {
         hello
     }
 
-    /// The driver of a new job at the first switch.
-    pub async fn driver(&self, job: JobId, size: u32) -> DriverLink {
-        self.driver_at(&self.addresses[0], job, size).await
-    }
-
-    async fn driver_at(&self, address: &str, job: JobId, size: u32) -> DriverLink {
+    /// The driver of a new job.
+    pub async fn driver(&self, job: JobId, size: u32) -> JobLink {
         let token = self.secret.job_key(job).token(Bearer::Driver, expiry_s());
-        let created = DriverLink::create(address, job, token, size, Duration::from_secs(10));
-        created.await.expect("the switch is there")
+        let created = JobLink::create(&self.addresses, job, token, size, Duration::from_secs(10));
+        created.await.expect("the switches are there")
     }
 
     pub fn options(&self, job: JobId, span: Span, size: u32) -> JoinOptions {
@@ -119,10 +116,7 @@ impl Net {
         let id = JobId::random();
         let spans = spans(packs);
         let size = packs.iter().sum();
-        let mut drivers = Vec::new();
-        for address in &self.addresses {
-            drivers.push(self.driver_at(address, id, size).await);
-        }
+        let driver = self.driver(id, size).await;
         let joining: Vec<_> = spans
             .iter()
             .map(|span| tokio::spawn(Pack::join(self.options(id, *span, size))))
@@ -133,8 +127,7 @@ impl Net {
             packs.push(pack.expect("no panic").expect("the pack joins"));
         }
         Job {
-            driver: drivers.swap_remove(0),
-            other_drivers: drivers,
+            driver,
             packs,
             spans,
             comms: Vec::new(),
@@ -162,9 +155,7 @@ impl Net {
 
 /// A job that has begun.
 pub struct Job {
-    pub driver: DriverLink,
-    /// At the other switches.
-    pub other_drivers: Vec<DriverLink>,
+    pub driver: JobLink,
     pub packs: Vec<Pack>,
     spans: Vec<Span>,
     /// One for each rank, from the first run on.
@@ -205,9 +196,7 @@ impl Job {
             let left = within(20, "leaving", pack.leave(None)).await;
             left.expect("the pack leaves in order");
         }
-        for driver in [self.driver].into_iter().chain(self.other_drivers) {
-            within(10, "the driver's leave", driver.leave()).await;
-        }
+        within(10, "the driver's leave", self.driver.leave()).await;
     }
 }
 
@@ -256,7 +245,7 @@ pub fn pattern(from: u32, to: u32, number: u32, length: usize) -> Bytes {
     (0..length).map(byte).collect::<Vec<u8>>().into()
 }
 
-pub async fn next_notice(driver: &mut DriverLink, matches: impl Fn(&Notice) -> bool) -> Notice {
+pub async fn next_notice(driver: &mut JobLink, matches: impl Fn(&Notice) -> bool) -> Notice {
     let wanted = async {
         loop {
             match driver.next().await.expect("the job goes on") {

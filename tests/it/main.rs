@@ -19,4 +19,5 @@ mod state;
 mod store;
 mod support;
 mod switch;
+mod switches;
 mod wire;

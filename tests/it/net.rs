@@ -688,9 +688,9 @@ async fn members_that_compute_in_silence_are_kept_by_their_heartbeats() {
         comm.barrier().expect("the job lives")
     });
     ranks.await;
-    let lost = |notice: &Notice| matches!(notice, Notice::Lost { .. } | Notice::Traffic { .. });
+    let lost = |notice: &Notice| matches!(notice, Notice::Lost { .. } | Notice::Traffic(_));
     let news = next_notice(&mut job.driver, lost).await;
-    assert!(matches!(news, Notice::Traffic { .. }), "{news:?}");
+    assert!(matches!(news, Notice::Traffic(_)), "{news:?}");
     job.end().await;
     net.stop().await;
 }
@@ -888,7 +888,7 @@ async fn an_interrupt_ends_every_wait_of_a_pack_and_the_driver_hears_why_it_leav
     let left = next_notice(&mut driver, |notice| {
         !matches!(
             notice,
-            Notice::Traffic { .. } | Notice::Joined { .. } | Notice::Started
+            Notice::Traffic(_) | Notice::Joined { .. } | Notice::Started
         )
     })
     .await;

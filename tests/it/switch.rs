@@ -10,8 +10,8 @@ use lswitch::net::frame::{
     TOTAL_LEN, chunks, kind,
 };
 use lswitch::net::message::{
-    Abort, Control, End, Hello, Leave, Notice, Refusal, Refused, Role, Span, Start, Welcome,
-    bare_frame,
+    Abort, Control, End, Hello, Leave, Notice, Refusal, Refused, Role, Span, Start, Traffic,
+    Welcome, bare_frame,
 };
 use lswitch::net::reassembly::Reassembly;
 use lswitch::net::switch::{HELLO_WITHIN_MS, Now, Switch, Taken};
@@ -378,11 +378,11 @@ fn the_driver_is_told_the_traffic_in_messages_and_bytes_of_payload() {
     }
     bench.send(packs[1], data(1, DRIVER, 0, b"abc"));
     bench.send(packs[1], contribution(1, 0, &[4]));
-    let traffic = Notice::Traffic {
+    let traffic = Notice::Traffic(Traffic {
         messages: 2,
         bytes: (CHUNK_MAX + 5 + 3 + 16) as u64,
         switch_cpu_us: 0,
-    };
+    });
     assert_eq!(
         bench.send(driver, bare_frame(kind::HEARTBEAT, false)),
         [(driver, Said::Notice(traffic))]
@@ -947,7 +947,7 @@ fn packs_leave_one_by_one_and_messages_to_those_that_left_are_dropped() {
     assert!(
         matches!(
             &said[..],
-            [(a, Said::Notice(Notice::Traffic { messages: 2, .. })), (b, Said::Left), (c, Said::Closed)]
+            [(a, Said::Notice(Notice::Traffic(Traffic { messages: 2, .. }))), (b, Said::Left), (c, Said::Closed)]
                 if [*a, *b, *c] == [driver; 3]
         ),
         "{said:?}"
@@ -1153,11 +1153,7 @@ fn announcements_grants_and_credits_go_to_whom_they_are_for() {
     ] {
         assert_eq!(bench.send(from, frame.clone()), [(to, Said::Flow(frame))]);
     }
-    let traffic = Notice::Traffic {
-        messages: 0,
-        bytes: 0,
-        switch_cpu_us: 0,
-    };
+    let traffic = Notice::Traffic(Traffic::default());
     assert_eq!(
         bench.send(driver, bare_frame(kind::HEARTBEAT, false)),
         [(driver, Said::Notice(traffic))],
@@ -1396,7 +1392,7 @@ fn word(said: &Said) -> &'static str {
         Said::Notice(Notice::Started) => "started",
         Said::Notice(Notice::Left { .. }) => "gone",
         Said::Notice(Notice::Lost { .. }) => "lost",
-        Said::Notice(Notice::Traffic { .. }) => "traffic",
+        Said::Notice(Notice::Traffic(_)) => "traffic",
         Said::Data(_) => "data",
         Said::Flow(_) => "flow",
         Said::Combined { .. } => "combined",

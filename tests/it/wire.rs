@@ -6,7 +6,7 @@
 use bytes::{Bytes, BytesMut};
 use lswitch::graph::part::{PART_HEADER_BYTES, PART_MAGIC, PART_VERSION};
 use lswitch::graph::{Manifest, Part};
-use lswitch::job::pack::SWITCHES_MAX;
+use lswitch::job::driver::SWITCHES_MAX;
 use lswitch::job::report::{Report, TAG};
 use lswitch::lambda::event::{EVENT_MAX, Event, EventError, EventToken, VERSION};
 use lswitch::net::client::{MAILBOX_BYTES, MAILBOX_MIN};
@@ -23,7 +23,7 @@ use lswitch::net::frame::{
 };
 use lswitch::net::message::{
     Abort, Alike, Control, End, Hello, Leave, Notice, REASON_MAX, Refusal, Refused, Role, Span,
-    Start, Welcome, bare_frame,
+    Start, Traffic, Welcome, bare_frame,
 };
 use lswitch::net::queues::QUEUE_MAX;
 use lswitch::net::server::{CONNECTIONS_MAX, MEMORY, MEMORY_MIN};
@@ -401,11 +401,11 @@ fn entries() -> Vec<String> {
             .u64(1_000, "bytes")
             .u64(250, "switch_cpu_us")
             .of_frame(
-                Notice::Traffic {
+                Notice::Traffic(Traffic {
                     messages: 3,
                     bytes: 1_000,
                     switch_cpu_us: 250,
-                }
+                })
                 .to_frame(true),
             ),
     ];

@@ -7,9 +7,10 @@ use super::{Figures, Latency, Pattern, ROUND, Spec, Times, Window, measure, payl
 use crate::job::driver::SwitchAccess;
 use crate::net::client::{JoinOptions, Pack};
 use crate::net::comm::{CommError, TaskComm};
-use crate::net::driver_link::{DriverLink, News};
+use crate::net::driver_link::News;
+use crate::net::job_link::JobLink;
 use crate::net::link::LinkError;
-use crate::net::message::{Notice, Span};
+use crate::net::message::{Notice, Span, Traffic};
 use crate::net::token::{Bearer, JobId};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -37,17 +38,13 @@ pub enum CrewError {
     Io(#[from] std::io::Error),
 }
 
-/// What passed through the switch, as it says itself.
+/// What passed through the switches, as they say themselves, and when.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Passed {
-    /// When it said so.
+    /// When they said so.
     pub at: Instant,
-    /// Messages so far.
-    pub messages: u64,
-    /// Bytes of them so far.
-    pub bytes: u64,
-    /// Its processor time so far, in microseconds.
-    pub cpu_us: u64,
+    /// What.
+    pub traffic: Traffic,
 }
 
 /// Runs `ranks` ranks here, `ranks_per_pack` of which share a connection, and measures. Also gives what the switch said
@@ -69,7 +66,7 @@ pub async fn run(
         + 3600;
     let token = key.token(Bearer::Driver, expiry_s);
     let begun = Instant::now();
-    let link = DriverLink::create(&access.address, job, token, ranks, JOIN_WITHIN).await?;
+    let link = JobLink::create(&access.addresses, job, token, ranks, JOIN_WITHIN).await?;
     let (stop, stopped) = oneshot::channel();
     let listening = tokio::spawn(listen(link, stopped));
     let deadline =
@@ -86,7 +83,7 @@ pub async fn run(
             incarnation: 1,
         };
         joining.spawn(Pack::join(JoinOptions {
-            switches: vec![access.address.clone()],
+            switches: access.addresses.clone(),
             job,
             token: key.token(bearer, expiry_s),
             span,
@@ -118,35 +115,24 @@ pub async fn run(
 }
 
 /// Hears what the switch says of its traffic, until it is told to stop.
-async fn listen(mut link: DriverLink, mut stopped: oneshot::Receiver<()>) -> Vec<Passed> {
+async fn listen(mut link: JobLink, mut stopped: oneshot::Receiver<()>) -> Vec<Passed> {
     let mut said = Vec::new();
-    let mut note = |notice| {
-        if let Notice::Traffic {
-            messages,
-            bytes,
-            switch_cpu_us,
-        } = notice
-        {
-            said.push(Passed {
-                at: Instant::now(),
-                messages,
-                bytes,
-                cpu_us: switch_cpu_us,
-            });
-        }
+    let mut note = |traffic| {
+        let at = Instant::now();
+        said.push(Passed { at, traffic });
     };
     loop {
         tokio::select! {
             _ = &mut stopped => break,
             news = link.next() => match news {
-                Ok(News::Notice(notice)) => note(notice),
-                Ok(News::Message(_)) => {}
+                Ok(News::Notice(Notice::Traffic(traffic))) => note(traffic),
+                Ok(_) => {}
                 // The ranks' own connections tell why.
                 Err(_) => return said,
             },
         }
     }
-    link.leave().await.into_iter().for_each(note);
+    note(link.leave().await);
     said
 }
 

@@ -5,11 +5,11 @@
 
 use super::{Comm, CommError};
 use crate::net::frame::{Cut, Header, SWITCH, kind};
+use crate::net::shared::switch_of;
 use crate::net::state::{
     CounterVerb, Element, ErrorKind, QueueVerb, Reply, Request, VALUES_MAX, VectorVerb,
 };
 use bytes::Bytes;
-use std::hash::Hasher;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -120,9 +120,7 @@ impl Comm {
             .encode()
             .map_err(|error| refused(error.kind(), error.to_string()))?;
         let shared = &*self.shared;
-        let mut hasher = rustc_hash::FxHasher::default();
-        hasher.write(name.as_bytes());
-        let wire = &shared.wires[(hasher.finish() % shared.wires.len() as u64) as usize];
+        let wire = &shared.wires[switch_of(name, shared.wires.len())];
         self.requests += 1;
         let number = self.requests;
         let header = Header {

@@ -1,7 +1,7 @@
 //! A rank as a task: the same wire for programs that are asynchronous, say many ranks in one process for a test of load.
 //!
 //! The task itself reads and writes the socket while it waits, as a rank's thread does; the pack's keeper does when it
-//! does not. Only packs of one rank with one switch have such ranks.
+//! does not. Only packs of one rank have such ranks.
 
 use super::CommError;
 use crate::net::flow::{Channel, Wanted, cost};
@@ -9,10 +9,12 @@ use crate::net::frame::Cutter;
 use crate::net::mailbox::Closed;
 use crate::net::reassembly::Message;
 use crate::net::shared::Shared;
-use crate::net::wire::Reading;
+use crate::net::wire::{Reading, Wire};
 use bytes::Bytes;
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -24,14 +26,17 @@ const LOOK_UP: Duration = Duration::from_secs(1);
 pub struct TaskComm {
     shared: Arc<Shared>,
     rank: u32,
-    /// For its readiness; reading and writing are the wire's.
-    socket: TcpStream,
+    /// For their readiness, one for each wire; reading and writing are the wires'.
+    sockets: Vec<TcpStream>,
 }
 
 impl TaskComm {
     pub(crate) fn new(shared: Arc<Shared>, rank: u32) -> io::Result<TaskComm> {
+        let sockets = shared.wires.iter();
         Ok(TaskComm {
-            socket: TcpStream::from_std(shared.wires[0].watched()?)?,
+            sockets: sockets
+                .map(|wire| TcpStream::from_std(wire.watched()?))
+                .collect::<io::Result<_>>()?,
             shared,
             rank,
         })
@@ -81,7 +86,7 @@ impl TaskComm {
     /// # Errors
     /// When the connection ended.
     pub async fn flush(&mut self) -> Result<(), CommError> {
-        while !self.shared.wires[0].flush() {
+        while !self.shared.flush() {
             self.write().await?;
         }
         Ok(())
@@ -109,9 +114,9 @@ impl TaskComm {
 
     /// Writes what waits, and reads meanwhile.
     async fn write(&mut self) -> Result<(), CommError> {
-        let seen = self.shared.wires[0].delivered();
+        let seen = self.shared.delivered();
         // Now and then it looks up, in case the pack has ended otherwise.
-        let stepped = tokio::time::timeout(LOOK_UP, self.step(true, seen)).await;
+        let stepped = tokio::time::timeout(LOOK_UP, self.step(seen)).await;
         if std::time::Instant::now() >= self.shared.deadline {
             return Err(CommError::Deadline {
                 rank: self.rank,
@@ -128,14 +133,14 @@ impl TaskComm {
         mut look: impl FnMut(&Shared) -> Result<Option<T>, Closed>,
     ) -> Result<T, CommError> {
         loop {
-            let seen = self.shared.wires[0].delivered();
+            let seen = self.shared.delivered();
             match look(&self.shared) {
                 Ok(Some(found)) => return Ok(found),
                 Ok(None) => {}
                 Err(Closed) => return Err(self.shared.ended()),
             }
             // Now and then it looks up, in case the pack has ended otherwise.
-            let _ = tokio::time::timeout(LOOK_UP, self.step(false, seen)).await;
+            let _ = tokio::time::timeout(LOOK_UP, self.step(seen)).await;
             if std::time::Instant::now() >= self.shared.deadline {
                 return Err(CommError::Deadline {
                     rank: self.rank,
@@ -146,20 +151,18 @@ impl TaskComm {
     }
 
     /// Writes what waits, and reads once when something has come; unless something was delivered since `seen`.
-    async fn step(&mut self, writing: bool, seen: u64) -> Result<(), CommError> {
-        let wire = &self.shared.wires[0];
-        let _leading = wire.lead();
-        drop(wire.incoming());
-        if wire.delivered() != seen {
+    async fn step(&mut self, seen: u64) -> Result<(), CommError> {
+        let shared = &*self.shared;
+        let _leading: Vec<_> = shared.wires.iter().map(Wire::lead).collect();
+        // A keeper that was in the midst of reading has delivered then.
+        shared.wires.iter().for_each(|wire| drop(wire.incoming()));
+        if shared.delivered() != seen {
             return Ok(());
         }
-        let interest = if wire.flush() && !writing {
-            Interest::READABLE
-        } else {
-            Interest::READABLE | Interest::WRITABLE
-        };
-        let ready = self.socket.ready(interest).await;
-        let ready = ready.map_err(|error| CommError::Ended(error.to_string()))?;
+        shared.flush();
+        poll_fn(|context| self.ready(context))
+            .await
+            .map_err(|error| CommError::Ended(error.to_string()))?;
         // Inside, so that tokio does not take what comes meanwhile for what was found to be over.
         let done = |done| {
             if done {
@@ -168,17 +171,30 @@ impl TaskComm {
                 Err(io::ErrorKind::WouldBlock.into())
             }
         };
-        if ready.is_writable() {
-            let _ = self
-                .socket
-                .try_io(Interest::WRITABLE, || done(wire.flush()));
-        }
-        if ready.is_readable() {
-            let _ = self.socket.try_io(Interest::READABLE, || {
-                let drained = self.shared.pump(0, &mut wire.incoming(), Reading::AtOnce);
+        for (index, (socket, wire)) in self.sockets.iter().zip(&shared.wires).enumerate() {
+            if wire.is_waiting() {
+                let _ = socket.try_io(Interest::WRITABLE, || done(wire.flush()));
+            }
+            let _ = socket.try_io(Interest::READABLE, || {
+                let drained = shared.pump(index, &mut wire.incoming(), Reading::AtOnce);
                 done(!drained)
             });
         }
         Ok(())
+    }
+
+    /// Waits until a socket can be read, or written where something waits to be.
+    fn ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        for (socket, wire) in self.sockets.iter().zip(&self.shared.wires) {
+            if let Poll::Ready(outcome) = socket.poll_read_ready(context) {
+                return Poll::Ready(outcome);
+            }
+            if wire.is_waiting()
+                && let Poll::Ready(outcome) = socket.poll_write_ready(context)
+            {
+                return Poll::Ready(outcome);
+            }
+        }
+        Poll::Pending
     }
 }

@@ -8,7 +8,7 @@ use crate::net::frame::{
     BODY_MAX, CHECKSUM_LEN, CHUNK_MAX, DRIVER, FLAG_FIRST, FLAG_LAST, Frame, HEADER_LEN, Header,
     SWITCH, TOTAL_LEN, kind,
 };
-use crate::net::message::{Control, Notice, Refusal, Span, Start};
+use crate::net::message::{Control, Notice, Refusal, Span, Start, Traffic};
 use crate::net::planted::{Bug, planted};
 use crate::net::state::{Asker, Reply, Request, State};
 use rustc_hash::FxHashMap;
@@ -145,11 +145,11 @@ impl Job {
 
     /// What passed through so far, for the driver.
     pub(super) fn traffic(&self, switch_cpu_us: u64) -> Frame {
-        Notice::Traffic {
+        Notice::Traffic(Traffic {
             messages: self.messages,
             bytes: self.bytes,
             switch_cpu_us,
-        }
+        })
         .to_frame(true)
     }
 

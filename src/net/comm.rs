@@ -303,6 +303,8 @@ impl Shared {
                 &mut |state, signals| {
                     for (at, (route, _)) in announced.iter().enumerate() {
                         if state.take_grant(route.destination, route.sequence)? {
+                            // While it sends it takes nothing, so nothing more is to be granted for it.
+                            state.stop_waiting();
                             return Ok(Some(Step::Granted(at)));
                         }
                     }

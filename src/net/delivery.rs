@@ -113,6 +113,7 @@ impl Shared {
             .first_chunk()
             .map(|total| u64::from_le_bytes(*total))
             .filter(|total| *total <= MESSAGE_MAX)
+            .filter(|_| header.source < self.size || header.source == DRIVER)
             .ok_or(LinkError::Announced(header.source))?;
         let message = Announced {
             source: header.source,

@@ -16,6 +16,11 @@ pub trait Egress {
     /// Sends what is queued, then closes the connection. The switch has forgotten it already.
     fn close(&mut self, id: ConnectionId);
 
+    /// True if so much waits because of a connection that nothing more of it is to be decided on for now.
+    fn is_held(&self, _id: ConnectionId) -> bool {
+        false
+    }
+
     /// Processor time that the switch used so far, in microseconds.
     fn cpu_us(&self) -> u64 {
         0

@@ -44,7 +44,8 @@ pub(crate) fn keep(shared: Arc<Shared>, index: usize, mut bell: PipeReader) {
                 wire.push(&bare_frame(kind::HEARTBEAT, false));
             }
         }
-        if wire.silence() > LOST_AFTER {
+        // What came while this process was stopped is looked at first.
+        if wire.silence() > LOST_AFTER && !wire.wait(Duration::ZERO, false) {
             return shared.fail(LinkError::Silent {
                 address: wire.address.clone(),
                 seconds: LOST_AFTER.as_secs(),

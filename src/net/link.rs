@@ -96,7 +96,9 @@ pub enum LinkError {
     #[error("rank {0} gave back more credit than was used; the peer may be another lswitch")]
     Credit(u32),
     /// An announcement that is none.
-    #[error("an announcement of rank {0} names no length, or one over the limit")]
+    #[error(
+        "an announcement of rank {0} names no length, one over the limit, or a rank that there is not"
+    )]
     Announced(u32),
     /// An answer to a contribution that is none, or that nobody asked for.
     #[error("the switch answered a contribution that was not made, or with too few bytes")]

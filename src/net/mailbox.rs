@@ -303,6 +303,11 @@ impl State {
         Ok(())
     }
 
+    /// The rank does something else before it waits again.
+    pub fn stop_waiting(&mut self) {
+        self.wanted = None;
+    }
+
     /// True if just this is what the rank waits for.
     pub fn waits_for(&self, wanted: Wanted) -> bool {
         self.wanted == Some(wanted)

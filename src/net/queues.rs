@@ -92,6 +92,8 @@ impl Queues {
 
     /// So many bytes of a connection's queue have been written.
     pub fn written(&mut self, to: ConnectionId, count: usize) {
+        // All of them together keep a small part of the budget.
+        let kept = KEPT.min(self.budget / 8 / self.queues.len().max(1));
         let Some(queue) = self.queues.get_mut(&to) else {
             return;
         };
@@ -100,7 +102,7 @@ impl Queues {
         if queue.head == queue.bytes.len() {
             queue.bytes.clear();
             queue.head = 0;
-            queue.bytes.shrink_to(KEPT);
+            queue.bytes.shrink_to(kept);
         } else if queue.head > queue.bytes.len() / 2 {
             // Each byte is moved at most once for each time that as many were written.
             let dropped = usize::from(planted(Bug::QueueDropsByteAtCut));
@@ -141,6 +143,17 @@ impl Queues {
             }
         }
         self.look_at_total();
+    }
+
+    /// A connection is not held any more, whatever it sent: it closes.
+    pub fn let_go(&mut self, id: ConnectionId) {
+        if self.held.remove(&id).is_some() {
+            self.held_by_total.remove(&id);
+            for queue in self.queues.values_mut() {
+                queue.holds.remove(&id);
+            }
+            self.released.push(id);
+        }
     }
 
     /// Gives the memory of queues back that were not used since the last call.

@@ -5,23 +5,24 @@
 //! used by several switches. The caller owns the listener and the stop signal, so that `serve`, `invoke` and tests
 //! run the same code.
 
-use crate::net::LOST_AFTER_MS;
+mod partials;
+mod sockets;
+
 use crate::net::egress::{ConnectionId, Egress};
 use crate::net::frame::{FRAME_MAX, PREAMBLE};
-use crate::net::message::{Control, Refusal, Refused};
 use crate::net::queues::Queues;
 use crate::net::socket;
 use crate::net::switch::{Now, Switch};
 use crate::net::token::Secret;
-use bytes::BytesMut;
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
-use rustix::time::{ClockId, clock_gettime};
+use partials::Partials;
+use sockets::{DRAIN, Sockets, Turn};
 use std::collections::VecDeque;
 use std::future::Future;
-use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::io::{self, ErrorKind, IoSliceMut, Read};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -37,29 +38,30 @@ pub const MEMORY: usize = 256 << 20;
 /// The least memory a switch may be given, in bytes: some hundred chunks.
 pub const MEMORY_MIN: usize = 16 << 20;
 
-/// Time that connections get to send what is queued when they, or the switch, go down.
-const DRAIN: Duration = Duration::from_secs(2);
-
 /// Between two looks at the clock for those who are silent.
 const TICK: Duration = Duration::from_millis(250);
 
 /// Bytes that one read asks for. Several chunks; the buffer is shared by all connections.
 const READ_LEN: usize = 4 * FRAME_MAX;
 
-/// Frames from this length on are written from where they were read, if their way is free; shorter ones are gathered.
-const DIRECT_MIN: usize = 8 * 1024;
-
 /// Turns of the loop are not longer than this many connections, so that what was read is soon written.
 const TURN: usize = 64;
 
-/// When at least so many connections have something to be written ...
-const GATHER_MIN: usize = 4;
-/// ... and less than this each, the thread yields up to so often before it writes.
-const GATHER_BYTES: usize = 16 * 1024;
+/// The thread yields up to so often before it writes little to many.
 const GATHER: u32 = 4;
 
-/// Buffers for partial frames that are kept: as many as a busy switch has at once.
-const SPARE_MAX: usize = 64;
+/// Of the memory, one part in so many is for what waits to be sent, and one for frames that have come in part. The rest is
+/// for collectives and the shared state.
+const QUEUES_SHARE: usize = 2;
+const PARTIALS_SHARE: usize = 8;
+
+/// Connections over their most that may be told so at once.
+const TURNED_AWAY_MAX: usize = 256;
+
+/// Between two ticks, what is taken for a stop of the process. Work takes a fraction of it.
+const STOPPED: Duration = Duration::from_secs(3);
+
+const GOING_DOWN: &str = "the switch is going down";
 
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
@@ -92,7 +94,7 @@ pub async fn run(
         Ok(started) => started,
         Err(error) => return error!("the switch cannot poll its sockets: {error}"),
     };
-    let (ended, end) = oneshot::channel::<()>();
+    let (ended, mut end) = oneshot::channel::<()>();
     let spawned = thread::Builder::new().name("switch".into()).spawn(move || {
         server.run();
         // The receiver waits, unless it was dropped with the future.
@@ -102,13 +104,12 @@ pub async fn run(
         return error!("cannot start the switch's thread: {error}");
     }
     // Dropped also when this future is: then the thread ends too.
-    let _stop = Stop(waker);
-    let mut end = end;
+    let stop = Stop(waker);
     tokio::select! {
         () = shutdown => {}
         _ = &mut end => return,
     }
-    drop(_stop);
+    drop(stop);
     let _ = end.await;
 }
 
@@ -128,48 +129,17 @@ struct Server {
     listener: TcpListener,
     switch: Switch,
     started: Instant,
-    out: Out,
+    out: Sockets,
+    partials: Partials,
     /// Connections that may have something to read, in turn.
     ready: VecDeque<ConnectionId>,
     buffer: Vec<u8>,
     /// Accepting failed, for want of descriptors most likely, and is tried again then.
     accept_again: Option<Instant>,
     stopping: Option<Instant>,
+    ticked: Instant,
     /// Kept until the thread ends: when who wakes it drops the last one at once, the system forgets that it was woken.
     _waker: Arc<Waker>,
-}
-
-/// The writing half: sockets and queues.
-struct Out {
-    sockets: Vec<Option<Socket>>,
-    free: Vec<u32>,
-    generation: u32,
-    open: usize,
-    queues: Queues,
-    /// Connections whose queues have grown since they were last written.
-    dirty: Vec<ConnectionId>,
-    /// Who sent what is being decided on.
-    from: Option<ConnectionId>,
-    /// Buffers of partial frames, to be used again.
-    spare: Vec<Vec<u8>>,
-}
-
-struct Socket {
-    id: ConnectionId,
-    stream: TcpStream,
-    /// The part of a frame that has arrived, and room for the rest.
-    partial: Vec<u8>,
-    filled: usize,
-    is_ready: bool,
-    is_dirty: bool,
-    /// The peer has closed its sending side: it is read until its end, of which nothing more is told.
-    read_closed: bool,
-    /// It takes no bytes for now, since then.
-    blocked: Option<Instant>,
-    /// The switch has forgotten it; what is queued is still sent, and what comes is dropped.
-    closing: Option<Instant>,
-    /// Its sending side is shut.
-    shut: bool,
 }
 
 impl Server {
@@ -188,21 +158,13 @@ impl Server {
             listener,
             switch: Switch::new(secret, memory),
             started: Instant::now(),
-            out: Out {
-                sockets: Vec::new(),
-                free: Vec::new(),
-                generation: 0,
-                open: 0,
-                // The rest is for what is read at once, partial frames and collectives.
-                queues: Queues::new(memory / 2),
-                dirty: Vec::new(),
-                from: None,
-                spare: Vec::new(),
-            },
+            out: Sockets::new(Queues::new(memory / QUEUES_SHARE)),
+            partials: Partials::new(memory / PARTIALS_SHARE),
             ready: VecDeque::new(),
             buffer: vec![0; READ_LEN],
             accept_again: None,
             stopping: None,
+            ticked: Instant::now(),
             _waker: waker.clone(),
         };
         Ok((server, waker))
@@ -210,10 +172,9 @@ impl Server {
 
     fn run(&mut self) {
         let mut events = Events::with_capacity(1024);
-        let mut ticked = Instant::now();
         let mut gathered = 0;
         loop {
-            let mut timeout = TICK.saturating_sub(ticked.elapsed());
+            let mut timeout = TICK.saturating_sub(self.ticked.elapsed());
             if let Some(at) = self.switch.next_wake_ms() {
                 timeout = timeout.min(Duration::from_millis(at.saturating_sub(self.now().ms)));
             }
@@ -243,17 +204,19 @@ impl Server {
             }
             gathered = 0;
             self.flush();
-            if ticked.elapsed() >= TICK {
-                ticked = Instant::now();
+            if self.ticked.elapsed() >= TICK {
                 self.tick();
             }
             if let Some(since) = self.stopping {
-                if self.out.open == 0 {
+                if self.out.open() == 0 {
                     return;
                 }
                 if since.elapsed() > DRAIN {
                     let seconds = DRAIN.as_secs();
-                    return info!("{} connections did not drain in {seconds} s", self.out.open);
+                    return info!(
+                        "{} connections did not drain in {seconds} s",
+                        self.out.open()
+                    );
                 }
             }
         }
@@ -274,21 +237,18 @@ impl Server {
             LISTENER => self.accept(),
             WAKER => {
                 self.stopping = Some(Instant::now());
-                self.switch.close("the switch is going down", &mut self.out);
+                self.switch.close(GOING_DOWN, &mut self.out);
             }
             Token(slot) => {
-                let Some(socket) = self.out.sockets.get_mut(slot).and_then(Option::as_mut) else {
-                    return;
-                };
-                if event.is_writable() && socket.blocked.take().is_some() && !socket.is_dirty {
-                    socket.is_dirty = true;
-                    self.out.dirty.push(socket.id);
+                let Some(id) = self.out.at(slot) else { return };
+                if event.is_writable() {
+                    self.out.writable(id);
                 }
-                socket.read_closed |= event.is_read_closed();
-                let readable = event.is_readable() || event.is_read_closed() || event.is_error();
-                if readable && !socket.is_ready {
-                    socket.is_ready = true;
-                    self.ready.push_back(socket.id);
+                if let Some(socket) = self.out.socket(id) {
+                    socket.read_closed |= event.is_read_closed();
+                }
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    self.is_ready(id);
                 }
             }
         }
@@ -298,11 +258,8 @@ impl Server {
         self.accept_again = None;
         loop {
             match self.listener.accept() {
-                Ok((stream, peer))
-                    if self.out.open >= CONNECTIONS_MAX || self.stopping.is_some() =>
-                {
-                    warn!(%peer, "refused: this switch has {CONNECTIONS_MAX} connections, which is its most");
-                    turn_away(stream);
+                Ok((_, peer)) if self.out.open() >= CONNECTIONS_MAX + TURNED_AWAY_MAX => {
+                    warn!(%peer, "dropped: too many are being refused already");
                 }
                 Ok((stream, peer)) => match self.admit(stream, peer) {
                     Ok(id) => debug!(%peer, id, "connected"),
@@ -325,72 +282,81 @@ impl Server {
         }
     }
 
-    fn admit(&mut self, mut stream: TcpStream, peer: SocketAddr) -> io::Result<ConnectionId> {
+    fn admit(&mut self, stream: TcpStream, peer: SocketAddr) -> io::Result<ConnectionId> {
         socket::prepare(&stream, peer)?;
-        let out = &mut self.out;
-        let slot = out.free.pop().unwrap_or(out.sockets.len() as u32);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) =
-            self.poll
-                .registry()
-                .register(&mut stream, Token(slot as usize), interest)
-        {
-            out.free.push(slot);
-            return Err(error);
-        }
-        out.generation = out.generation.wrapping_add(1);
-        let id = u64::from(out.generation) << 32 | u64::from(slot);
-        let socket = Socket {
-            id,
-            stream,
-            partial: Vec::new(),
-            filled: 0,
-            is_ready: false,
-            is_dirty: false,
-            read_closed: false,
-            blocked: None,
-            closing: None,
-            shut: false,
-        };
-        if slot as usize == out.sockets.len() {
-            out.sockets.push(Some(socket));
-        } else {
-            out.sockets[slot as usize] = Some(socket);
-        }
-        out.open += 1;
+        let (poll, interest) = (&self.poll, Interest::READABLE | Interest::WRITABLE);
+        let id = self.out.insert(stream, |stream, slot| {
+            poll.registry().register(stream, Token(slot), interest)
+        })?;
         self.switch.connected(id, self.now());
         self.out.forward(id, PREAMBLE);
+        if self.out.open() > CONNECTIONS_MAX {
+            warn!(%peer, "refused: this switch has {CONNECTIONS_MAX} connections, which is its most");
+            self.switch.turn_away(id, CONNECTIONS_MAX, &mut self.out);
+        } else if self.stopping.is_some() {
+            self.switch.close(GOING_DOWN, &mut self.out);
+        }
         Ok(id)
     }
 
     /// Reads once from a connection, and has the switch decide on what came.
     fn read(&mut self, id: ConnectionId, now: Now) {
-        let held = self.out.queues.is_held(id);
+        let held = self.out.is_held(id);
         let Some(socket) = self.out.socket(id) else {
             return;
         };
         socket.is_ready = false;
-        if held && socket.closing.is_none() {
+        let closing = socket.closing.is_some();
+        if held && !closing {
             // It is looked at again when it is released.
             return;
         }
+        let begun = !socket.partial.is_empty();
+        let scarce = self.partials.are_many() && !closing;
+        match socket.turn {
+            Turn::Waits if !closing => return,
+            Turn::Called => self.partials.answered(),
+            Turn::Waits | Turn::Free => {}
+        }
+        if scarce && !begun {
+            socket.turn = Turn::Waits;
+            return self.partials.wait(id);
+        }
+        if socket.turn == Turn::Called {
+            socket.turn = Turn::Free;
+        }
+        // When partial frames take too much memory, no new one is begun.
+        let room = if scarce {
+            &mut []
+        } else {
+            &mut self.buffer[..]
+        };
+        let most = room.len();
         let needed = socket.partial.len() - socket.filled;
-        let outcome = socket.stream.read_vectored(&mut [
-            IoSliceMut::new(&mut socket.partial[socket.filled..]),
-            IoSliceMut::new(&mut self.buffer),
-        ]);
+        let outcome = if begun && needed == 0 {
+            // It was held while whole frames were left.
+            Ok(0)
+        } else {
+            let partial = IoSliceMut::new(&mut socket.partial[socket.filled..]);
+            let outcome = socket
+                .stream
+                .read_vectored(&mut [partial, IoSliceMut::new(room)]);
+            if let Ok(0) = outcome {
+                return self.ended(id, "the connection was closed");
+            }
+            outcome
+        };
         let count = match outcome {
-            Ok(0) => return self.ended(id, "the connection was closed"),
             Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return,
             Err(error) if error.kind() == ErrorKind::Interrupted => 0,
             Err(error) => return self.ended(id, &error.to_string()),
         };
-        if count == needed + self.buffer.len() || count == 0 || socket.read_closed {
+        if count == needed + most || count == 0 || socket.read_closed {
             socket.is_ready = true;
             self.ready.push_back(id);
         }
-        if socket.closing.is_some() {
+        if closing {
             return;
         }
         if count < needed {
@@ -398,262 +364,142 @@ impl Server {
             self.switch.heard(id, now);
             return;
         }
-        let mut partial = std::mem::take(&mut socket.partial);
+        let partial = std::mem::take(&mut socket.partial);
         socket.filled = 0;
-        self.out.from = Some(id);
-        let mut fresh = count - needed;
+        self.partials.end(&partial);
+        self.out.begin_from(id);
+        self.decide(id, partial, count - needed, now);
+        self.out.end_from();
+    }
+
+    /// Has the switch decide on a whole frame, or nothing, and on as many bytes that lie in the buffer behind it.
+    fn decide(&mut self, id: ConnectionId, mut partial: Vec<u8>, mut fresh: usize, now: Now) {
         let mut at = 0;
-        if !partial.is_empty() {
-            loop {
-                let taken = self.switch.received(id, &partial, now, &mut self.out);
-                if taken.bytes == partial.len() {
-                    self.out.recycle(partial);
-                    break;
-                }
-                // Only its header was there, or it began in the middle of nothing: what is still missing may have come too.
-                partial.drain(..taken.bytes);
-                let missing = taken.needed.saturating_sub(partial.len());
-                let more = missing.min(fresh);
-                partial.extend_from_slice(&self.buffer[at..at + more]);
-                at += more;
-                fresh -= more;
-                if more < missing {
-                    self.out.keep(id, &partial, taken.needed);
-                    self.out.from = None;
-                    return;
-                }
+        while !partial.is_empty() {
+            let taken = self.switch.received(id, &partial, now, &mut self.out);
+            if taken.bytes == partial.len() {
+                self.partials.recycle(partial);
+                break;
+            }
+            // Only its header was there, or it began in the middle of nothing: what is still missing may have come too.
+            partial.drain(..taken.bytes);
+            let missing = match taken.needed {
+                0 => fresh,
+                needed => needed.saturating_sub(partial.len()),
+            };
+            let more = missing.min(fresh);
+            partial.extend_from_slice(&self.buffer[at..at + more]);
+            at += more;
+            fresh -= more;
+            if more < missing || taken.needed == 0 {
+                return self.keep(id, &partial, taken.needed);
             }
         }
-        let bytes = &self.buffer[at..at + fresh];
-        let taken = self.switch.received(id, bytes, now, &mut self.out);
+        let bytes = at..at + fresh;
+        let taken = self
+            .switch
+            .received(id, &self.buffer[bytes.clone()], now, &mut self.out);
         if taken.bytes < fresh {
-            self.out.keep(id, &bytes[taken.bytes..], taken.needed);
+            let rest = self.buffer[bytes][taken.bytes..].to_vec();
+            self.keep(id, &rest, taken.needed);
         }
-        self.out.from = None;
+    }
+
+    /// Keeps what is left, until there are `needed` bytes of it; 0: until the connection is not held any more.
+    fn keep(&mut self, id: ConnectionId, bytes: &[u8], needed: usize) {
+        if let Some(socket) = self.out.socket(id)
+            && socket.closing.is_none()
+        {
+            socket.partial = self.partials.begin(bytes, needed.max(bytes.len()));
+            socket.filled = bytes.len();
+            socket.partial_since = Instant::now();
+        }
     }
 
     /// A connection ended on its own.
     fn ended(&mut self, id: ConnectionId, why: &str) {
         debug!(id, why, "connection ended");
         self.switch.disconnected(id, why, &mut self.out);
+        self.drop_partial(id);
+        match self.out.socket(id).map(|socket| socket.turn) {
+            Some(Turn::Waits) => self.partials.forget(id),
+            Some(Turn::Called) => self.partials.answered(),
+            _ => {}
+        }
         self.out.remove(id);
     }
 
+    fn drop_partial(&mut self, id: ConnectionId) {
+        if let Some(socket) = self.out.socket(id) {
+            let partial = std::mem::take(&mut socket.partial);
+            socket.filled = 0;
+            self.partials.end(&partial);
+            self.partials.recycle(partial);
+        }
+    }
+
     fn flush(&mut self) {
-        while let Some(id) = self.out.dirty.pop() {
-            if let Some(socket) = self.out.socket(id) {
-                socket.is_dirty = false;
-            }
+        while let Some(id) = self.out.take_dirty() {
             if let Err(error) = self.out.write(id) {
                 self.ended(id, &error.to_string());
             }
         }
-        while let Some(id) = self.out.queues.take_released() {
-            if let Some(socket) = self.out.socket(id)
-                && !socket.is_ready
-            {
-                socket.is_ready = true;
-                self.ready.push_back(id);
+        while let Some(id) = self.out.take_closing() {
+            self.drop_partial(id);
+        }
+        while let Some(id) = self.out.take_released() {
+            self.is_ready(id);
+        }
+        while let Some(id) = self.partials.call() {
+            if let Some(socket) = self.out.socket(id) {
+                socket.turn = Turn::Called;
             }
+            self.is_ready(id);
+        }
+    }
+
+    /// A connection may have something to read.
+    fn is_ready(&mut self, id: ConnectionId) {
+        if let Some(socket) = self.out.socket(id)
+            && !socket.is_ready
+        {
+            socket.is_ready = true;
+            self.ready.push_back(id);
         }
     }
 
     fn tick(&mut self) {
         let now = self.now();
-        let held: Vec<ConnectionId> = self.out.queues.held().collect();
+        if self.ticked.elapsed() > STOPPED {
+            // This process was stopped, or its machine was: what came meanwhile has not been read yet, and nobody was silent.
+            warn!(
+                "the switch stood still for {} s",
+                self.ticked.elapsed().as_secs()
+            );
+            self.switch.stood_still(now);
+        }
+        self.ticked = Instant::now();
+        let held: Vec<ConnectionId> = self.out.held().chain(self.partials.waiting()).collect();
         for id in held {
             self.switch.held_up(id, now, &mut self.out);
+            if let Some(socket) = self.out.socket(id) {
+                socket.partial_since = Instant::now();
+            }
         }
         self.switch.tick(now, &mut self.out);
-        self.out.queues.trim();
+        self.out.trim();
         if self.accept_again.is_some_and(|at| Instant::now() >= at) {
             self.accept();
         }
+        let scarce = self.partials.are_many();
         let late: Vec<(ConnectionId, &str)> = self
             .out
-            .sockets
             .iter()
-            .flatten()
-            .filter_map(|socket| {
-                let passed =
-                    |since: Option<Instant>, limit| since.is_some_and(|at| at.elapsed() > limit);
-                if socket.shut && passed(socket.closing, DRAIN) {
-                    Some((socket.id, "it did not close in time"))
-                } else if passed(socket.blocked, Duration::from_millis(LOST_AFTER_MS)) {
-                    Some((socket.id, "it took no bytes for too long"))
-                } else {
-                    None
-                }
-            })
+            .filter_map(|socket| socket.is_late(scarce).map(|why| (socket.id, why)))
             .collect();
         for (id, why) in late {
             self.ended(id, why);
         }
         self.flush();
     }
-}
-
-impl Out {
-    /// True if little waits for each of many.
-    fn gathers(&self) -> bool {
-        self.dirty.len() >= GATHER_MIN && self.queues.total() < self.dirty.len() * GATHER_BYTES
-    }
-
-    fn socket(&mut self, id: ConnectionId) -> Option<&mut Socket> {
-        self.sockets
-            .get_mut(id as u32 as usize)
-            .and_then(Option::as_mut)
-            .filter(|socket| socket.id == id)
-    }
-
-    /// Keeps the beginning of something that needs `needed` bytes.
-    fn keep(&mut self, id: ConnectionId, bytes: &[u8], needed: usize) {
-        let mut partial = if needed >= DIRECT_MIN {
-            self.spare.pop().unwrap_or_default()
-        } else {
-            Vec::new()
-        };
-        // What an earlier frame left there is written over before anybody looks.
-        partial.resize(needed, 0);
-        partial[..bytes.len()].copy_from_slice(bytes);
-        let filled = bytes.len();
-        match self.socket(id) {
-            Some(socket) if socket.closing.is_none() => {
-                (socket.partial, socket.filled) = (partial, filled);
-            }
-            _ => self.recycle(partial),
-        }
-    }
-
-    /// Keeps a buffer for the next partial frame.
-    fn recycle(&mut self, partial: Vec<u8>) {
-        if partial.len() >= DIRECT_MIN && self.spare.len() < SPARE_MAX {
-            self.spare.push(partial);
-        }
-    }
-
-    fn remove(&mut self, id: ConnectionId) {
-        if self.socket(id).is_some() {
-            let slot = id as u32;
-            self.sockets[slot as usize] = None;
-            self.free.push(slot);
-            self.open -= 1;
-            self.queues.remove(id);
-        }
-    }
-
-    /// Writes what waits for a connection, as far as its socket takes it.
-    fn write(&mut self, id: ConnectionId) -> io::Result<()> {
-        let slot = id as u32 as usize;
-        let Some(socket) = self
-            .sockets
-            .get_mut(slot)
-            .and_then(Option::as_mut)
-            .filter(|socket| socket.id == id)
-        else {
-            return Ok(());
-        };
-        if socket.blocked.is_some() {
-            return Ok(());
-        }
-        loop {
-            let waiting = self.queues.waiting(id);
-            if waiting.is_empty() {
-                break;
-            }
-            match socket.stream.write(waiting) {
-                Ok(count) => self.queues.written(id, count),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    socket.blocked = Some(Instant::now());
-                    return Ok(());
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // One that is closing may be gone; that it was told is all that could be done.
-                Err(error) => return Err(error),
-            }
-        }
-        if socket.closing.is_some() && !socket.shut {
-            // A socket that is closed with unread bytes is reset, and its peer may never see the reason that was sent last.
-            // So it is read on, until the peer closes or time is up.
-            socket.shut = true;
-            // From its last byte on it has time to close; until then it is only held to taking bytes.
-            socket.closing = Some(Instant::now());
-            let _ = socket.stream.shutdown(Shutdown::Write);
-        }
-        Ok(())
-    }
-
-    fn soil(&mut self, id: ConnectionId) {
-        if let Some(socket) = self.socket(id)
-            && !socket.is_dirty
-        {
-            socket.is_dirty = true;
-            self.dirty.push(id);
-        }
-    }
-}
-
-impl Egress for Out {
-    fn forward(&mut self, to: ConnectionId, frame: &[u8]) {
-        let slot = to as u32 as usize;
-        let Some(socket) = self
-            .sockets
-            .get_mut(slot)
-            .and_then(Option::as_mut)
-            .filter(|socket| socket.id == to)
-        else {
-            return;
-        };
-        let mut rest = frame;
-        if frame.len() >= DIRECT_MIN && socket.blocked.is_none() {
-            if !self.queues.waiting(to).is_empty() {
-                // An error shows again when the queue is written next.
-                let _ = self.write(to);
-            }
-            let socket = self.sockets[slot].as_mut().expect("it was there above");
-            while self.queues.waiting(to).is_empty() && socket.blocked.is_none() && !rest.is_empty()
-            {
-                match socket.stream.write(rest) {
-                    Ok(count) => rest = &rest[count..],
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        socket.blocked = Some(Instant::now());
-                    }
-                    Err(_) => break,
-                }
-            }
-        }
-        if !rest.is_empty() {
-            self.queues.push(to, rest, self.from);
-            self.soil(to);
-        }
-    }
-
-    fn close(&mut self, id: ConnectionId) {
-        if let Some(socket) = self.socket(id) {
-            socket.closing = Some(Instant::now());
-            socket.partial = Vec::new();
-            socket.filled = 0;
-        }
-        self.soil(id);
-    }
-
-    fn cpu_us(&self) -> u64 {
-        let time = clock_gettime(ClockId::ThreadCPUTime);
-        time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000
-    }
-}
-
-/// Refuses a connection that there is no place for. A new socket takes so few bytes without waiting.
-fn turn_away(mut stream: TcpStream) {
-    let reason = format!(
-        "this switch has {CONNECTIONS_MAX} connections, which is its most; try again later"
-    );
-    let refused = Refused {
-        code: Refusal::Full,
-        reason,
-    };
-    let mut bytes = BytesMut::from(&PREAMBLE[..]);
-    refused.to_frame(true).put(&mut bytes);
-    // A peer that is gone already misses nothing.
-    let _ = stream.write_all(&bytes);
 }

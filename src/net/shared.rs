@@ -179,9 +179,8 @@ impl Shared {
 
     /// Sends what waits on all connections, as far as they take it now. True if nothing is left.
     pub(crate) fn flush(&self) -> bool {
-        self.wires
-            .iter()
-            .fold(true, |all, wire| wire.flush() && all)
+        // Each is, whatever becomes of the others.
+        self.wires.iter().filter(|wire| !wire.flush()).count() == 0
     }
 
     /// Waits until `look` finds something in what `mutex` guards; `what` says what is waited for. The signals that `look`

@@ -43,7 +43,8 @@ const STATE_SHARE: usize = 8;
 pub struct Taken {
     /// So many of them are done with; the rest must be given again, with what follows.
     pub bytes: usize,
-    /// So many are needed from there on, at least, for anything to happen.
+    /// So many are needed from there on, at least, for anything to happen. 0: whole frames are left, to be given again when the
+    /// connection is no longer held.
     pub needed: usize,
 }
 
@@ -112,6 +113,23 @@ impl Switch {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.heard_ms = now.ms;
         }
+    }
+
+    /// The switch itself was stopped: what came meanwhile has not been read yet, so nobody was silent.
+    pub fn stood_still(&mut self, now: Now) {
+        for connection in self.connections.values_mut() {
+            connection.heard_ms = now.ms;
+            if connection.who.is_none() {
+                connection.since_ms = now.ms;
+            }
+        }
+    }
+
+    /// There is no place for a connection beyond `most`.
+    pub fn turn_away(&mut self, id: ConnectionId, most: usize, out: &mut impl Egress) {
+        let reason =
+            format!("this switch has {most} connections, which is its most; try again later");
+        self.refuse(id, (Refusal::Full, reason), out);
     }
 
     /// The connection's frames wait for room at their destination, so its silence is not its own.
@@ -189,6 +207,13 @@ impl Switch {
                 && let Err(refused) = self.frame(id, header, frame, now, out)
             {
                 self.refuse(id, refused, out);
+            }
+            // Each request may have a long answer.
+            if out.is_held(id) && at < bytes.len() && self.connections.contains_key(&id) {
+                return Taken {
+                    bytes: at,
+                    needed: 0,
+                };
             }
         }
     }

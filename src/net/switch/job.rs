@@ -289,7 +289,14 @@ impl Job {
             }
             kind::GRANT if planted(Bug::AnnouncementKeptAfterGrant) => {}
             kind::GRANT => {
-                self.announced.remove(&(header.destination, header.source));
+                let pair = (header.destination, header.source);
+                if self.announced.remove(&pair) != Some(header.sequence) {
+                    let reason = format!(
+                        "rank {} granted a message that rank {} has not announced",
+                        header.source, header.destination
+                    );
+                    return Err((Refusal::Protocol, reason));
+                }
             }
             _ => self.count(header),
         }

@@ -6,7 +6,7 @@ LSWITCH := $(TARGET)/debug/lswitch
 DEMO    := $(TARGET)/demo
 PARTS   ?= 4
 
-.PHONY: help demo test schedules planted fuzz check bench-switch fmt lint docs build release clean
+.PHONY: help demo test schedules planted stall fuzz check bench-switch fmt lint docs build release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -28,6 +28,9 @@ schedules: ## Ten million random schedules of the switch's and the packs' flow c
 
 planted: ## Are bugs that are planted on purpose found?
 	cargo test --features planted-bugs --test it schedules::planted -- --nocapture
+
+stall: ## Do others notice a rank that receives nothing for ten seconds while 10 GB are offered to it?
+	LSWITCH_STALL_SECONDS=10 cargo test --test it memory::a_rank_that -- --nocapture
 
 fuzz: ## Ten minutes of damaged bytes for everything that decodes
 	LSWITCH_FUZZ_SECONDS=600 cargo test --test it fuzz:: -- --nocapture

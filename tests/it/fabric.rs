@@ -67,6 +67,16 @@ impl Net {
         net
     }
 
+    /// Switches that run elsewhere, with this secret.
+    pub fn at(addresses: Vec<String>, secret: Secret) -> Net {
+        Net {
+            addresses,
+            secret,
+            stop: Vec::new(),
+            servers: Vec::new(),
+        }
+    }
+
     /// Stops the switches and waits until they have.
     pub async fn stop(self) {
         drop(self.stop);

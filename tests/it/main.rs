@@ -9,6 +9,7 @@ mod fuzz;
 mod graph;
 mod local_lambda;
 mod many;
+mod memory;
 mod net;
 mod pagerank;
 mod preprocess;

@@ -1,14 +1,13 @@
 //! Many connections at one switch: all join, pass a barrier, and cost little while they are idle.
 
-use crate::fabric::{one, within};
+use crate::fabric::{Net, one, within};
 use crate::support::Place;
 use lswitch::net::collective::{Operation, Part};
-use lswitch::net::driver_link::DriverLink;
 use lswitch::net::element::{Element, Fold};
 use lswitch::net::frame::{Frame, Header, SWITCH, kind};
 use lswitch::net::link::dial;
-use lswitch::net::message::{Hello, Role};
-use lswitch::net::token::{Bearer, JobId, Secret};
+use lswitch::net::message::Role;
+use lswitch::net::token::JobId;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -16,8 +15,6 @@ use tokio::task::JoinSet;
 
 /// Descriptors of this process that are not connections.
 const OTHERS: u64 = 500;
-
-const EXPIRY_S: u64 = 4_000_000_000;
 
 /// As many connections as are asked for, if the system allows so many descriptors.
 fn allowed(wanted: u32) -> u32 {
@@ -31,14 +28,6 @@ fn allowed(wanted: u32) -> u32 {
     wanted.min((most - OTHERS) as u32)
 }
 
-fn resident_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let line = line.expect("Linux tells what is resident");
-    let number = line.split_whitespace().nth(1).expect("a number follows");
-    number.parse().expect("in KiB")
-}
-
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_connections_join_one_job_and_pass_a_barrier() {
@@ -46,16 +35,11 @@ async fn ten_thousand_connections_join_one_job_and_pass_a_barrier() {
     let place = Place::new();
     // The clients are in this process and the switch in another, since each end takes a descriptor.
     let (switch, address) = place.switch();
-    let secret = std::fs::read_to_string(place.path("home/.lswitch/secret"));
-    let secret = Secret::new(secret.expect("serve made one").trim()).expect("long enough");
+    let net = Net::at(vec![address.clone()], place.secret());
     let job = JobId::random();
-    let key = secret.job_key(job);
-    let token = key.token(Bearer::Driver, EXPIRY_S);
-    let mut driver = DriverLink::create(&address, job, token, size, Duration::from_secs(10))
-        .await
-        .expect("the switch is there");
+    let mut driver = net.driver(job, size).await;
     let hearing = tokio::spawn(async move { while driver.next().await.is_ok() {} });
-    let before = resident_kib(switch.id());
+    let before = switch.memory("VmRSS");
     let mut joining = JoinSet::new();
     let mut ends = Vec::new();
     for rank in 0..size {
@@ -65,8 +49,7 @@ async fn ten_thousand_connections_join_one_job_and_pass_a_barrier() {
             epoch: 0,
             mailbox: 1 << 20,
         };
-        let mut hello = Hello::new(job, token, role);
-        hello.token = key.token(hello.bearer(), EXPIRY_S);
+        let hello = net.hello(job, role);
         let address = address.clone();
         joining.spawn(async move {
             let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
@@ -116,7 +99,7 @@ async fn ten_thousand_connections_join_one_job_and_pass_a_barrier() {
     }
     // What was queued for all at once is given back within two ticks.
     tokio::time::sleep(Duration::from_millis(700)).await;
-    let each = (resident_kib(switch.id()) - before) as f64 / f64::from(size);
+    let each = (switch.memory("VmRSS") - before) as f64 / 1024.0 / f64::from(size);
     println!("{size} connections passed a barrier; {each:.1} KiB each in the switch");
     assert!(each <= 8.0, "{each:.1} KiB for each of {size} connections");
     drop(ends);

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lswitch::net::token::Secret;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -126,14 +127,26 @@ impl Place {
             .ok();
     }
 
-    /// A switch on a free port that knows [`SECRET`], and its address.
+    /// A switch on a free port, and its address. It makes a secret in this place's home if there is none.
     pub fn switch(&self) -> (Running, String) {
-        let serve = self.lswitch("serve --listen 127.0.0.1:0 --json").start();
+        self.switch_with("")
+    }
+
+    /// The same, with arguments of its own.
+    pub fn switch_with(&self, arguments: &str) -> (Running, String) {
+        let serve = format!("serve --listen 127.0.0.1:0 --json {arguments}");
+        let serve = self.lswitch(&serve).start();
         let line = serve.first_line();
         let line: Value = serde_json::from_str(&line).expect("serve --json prints JSON");
         let address = line["listening"].as_str().expect("it is a string");
         let address = address.to_owned();
         (serve, address)
+    }
+
+    /// The secret in this place's home.
+    pub fn secret(&self) -> Secret {
+        let text = fs::read_to_string(self.path("home/.lswitch/secret")).expect("serve made one");
+        Secret::new(text.trim()).expect("it is long enough")
     }
 
     /// A local Lambda on a free port, and its endpoint.
@@ -332,6 +345,15 @@ impl Running {
     /// The process's number.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it has in memory, or had at most, in bytes: `VmRSS` or `VmHWM`.
+    pub fn memory(&self, what: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with(what));
+        let line = line.expect("Linux tells what is resident");
+        let number = line.split_whitespace().nth(1).expect("a number follows");
+        number.parse::<u64>().expect("it is in KiB") * 1024
     }
 
     /// True until it ends.

@@ -41,6 +41,7 @@ bench-switch: ## lswitch beside nats, redis, Open MPI and bare relays; ARGS="--o
 	cargo build --release
 	cargo build --release -p lswitch-bench
 	$(TARGET)/release/lswitch-bench $(ARGS)
+	cargo test --test it many:: -- --nocapture
 
 fmt: ## Is everything formatted?
 	cargo fmt --all --check

@@ -15,7 +15,6 @@ const CLIENTS: usize = 16;
 /// Ranks of the packed all-to-all, and the packs they are in.
 const RANKS: usize = 64;
 const PACKS: usize = 4;
-const IDLE: usize = 10_000;
 const REDUCE_PROCESSES: usize = 8;
 const REDUCE_BYTES: usize = 1 << 20;
 const REDUCE_CALLS: usize = 200;
@@ -28,7 +27,6 @@ pub enum Section {
     AllToAll,
     Packs,
     PingPong,
-    Idle,
     AllReduce,
     Barrier,
 }
@@ -39,13 +37,12 @@ pub enum Case {
     AllToAll(usize),
     Packs(usize),
     PingPong(usize),
-    Idle,
     AllReduce,
     Barrier,
     RoundTrip,
 }
 
-pub const CASES: [Case; 12] = [
+pub const CASES: [Case; 11] = [
     Case::AllToAll(64),
     Case::AllToAll(1 << 10),
     Case::AllToAll(64 << 10),
@@ -54,7 +51,6 @@ pub const CASES: [Case; 12] = [
     Case::PingPong(64),
     Case::PingPong(64 << 10),
     Case::PingPong(1 << 20),
-    Case::Idle,
     Case::AllReduce,
     Case::Barrier,
     Case::RoundTrip,
@@ -92,7 +88,6 @@ pub enum Metric {
     PeakMemory,
     P50,
     P99,
-    MemoryPerConnection,
 }
 
 /// What measurements share.
@@ -108,7 +103,6 @@ impl Case {
             Case::AllToAll(_) => Section::AllToAll,
             Case::Packs(_) => Section::Packs,
             Case::PingPong(_) => Section::PingPong,
-            Case::Idle => Section::Idle,
             Case::AllReduce => Section::AllReduce,
             Case::Barrier | Case::RoundTrip => Section::Barrier,
         }
@@ -119,7 +113,6 @@ impl Case {
             Case::AllToAll(size) => format!("all-to-all, {CLIENTS} clients, {}", bytes(size)),
             Case::Packs(size) => format!("all-to-all, {RANKS} ranks, {}", bytes(size)),
             Case::PingPong(size) => format!("ping-pong, {}", bytes(size)),
-            Case::Idle => format!("{IDLE} idle connections"),
             Case::AllReduce => {
                 format!(
                     "all-reduce, {REDUCE_PROCESSES} processes, {}",
@@ -141,7 +134,6 @@ impl Case {
                 &[Lswitch, Nats, Redis, RelayTokio, RelayThreads]
             }
             Case::Packs(_) => &[Lswitch, Nats],
-            Case::Idle => &[Lswitch],
             Case::AllReduce => &[Lswitch, OpenMpi],
             Case::Barrier => &[Lswitch, BareC],
             Case::RoundTrip => &[BareC],
@@ -191,13 +183,9 @@ impl Case {
                 rates(lswitch::all_to_all(&switch, RANKS, RANKS / PACKS, size, window).await?)
             }
             Case::PingPong(size) => times(lswitch::ping_pong(&switch, size, window).await?),
-            Case::Idle => {
-                let kib = lswitch::idle_connections(&switch, IDLE).await?;
-                vec![(Metric::MemoryPerConnection, kib)]
-            }
             Case::AllReduce => {
                 let (processes, bytes) = (REDUCE_PROCESSES, REDUCE_BYTES);
-                times(lswitch::all_reduce(&switch, processes, bytes, REDUCE_CALLS).await?)
+                times(lswitch::all_reduce(&switch, processes, bytes).await?)
             }
             Case::Barrier | Case::RoundTrip => {
                 let (processes, threads) = (BARRIER_PROCESSES, BARRIER_THREADS);
@@ -211,7 +199,7 @@ impl Case {
             Case::AllToAll(size) => rates(peer::all_to_all(peer, CLIENTS, size, window).await?),
             Case::Packs(size) => rates(peer::all_to_all(peer, RANKS, size, window).await?),
             Case::PingPong(size) => times(peer::ping_pong(peer, size, window).await?),
-            Case::Idle | Case::AllReduce | Case::Barrier | Case::RoundTrip => {
+            Case::AllReduce | Case::Barrier | Case::RoundTrip => {
                 unreachable!("no rival is asked for {}", self.name())
             }
         })
@@ -257,7 +245,6 @@ impl Metric {
             Metric::PeakMemory => "peak MiB",
             Metric::P50 => "p50 us",
             Metric::P99 => "p99 us",
-            Metric::MemoryPerConnection => "KiB each",
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::child::{Server, command};
 use crate::traffic::{Latency, Traffic, Window};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -140,7 +140,6 @@ pub async fn all_reduce(
     switch: &Server,
     processes: usize,
     bytes: usize,
-    _calls: usize,
 ) -> Result<Latency> {
     let window = Window {
         warm_up: Duration::from_millis(300),
@@ -162,14 +161,4 @@ pub async fn barrier(
     let mut arguments = arguments("barrier", ranks, ranks_per_process, 0);
     arguments.push("--processes".into());
     latency(&bench(switch, &arguments, window).await?)
-}
-
-/// Resident memory in KiB that each of `number` idle connections adds to the switch.
-pub async fn idle_connections(_switch: &Server, _number: usize) -> Result<f64> {
-    bail!("not built")
-}
-
-/// What a worker process does; there is none.
-pub fn worker(_arguments: &[String]) -> Result<()> {
-    bail!("lswitch's workers are lswitch's own")
 }

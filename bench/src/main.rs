@@ -73,20 +73,12 @@ enum ChildCommand {
         #[arg(long)]
         port: u16,
     },
-    #[command(hide = true)]
-    Worker {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<String>,
-    },
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match &arguments.child {
         Some(ChildCommand::Relay { kind, port }) => kind.serve(*port).map(|()| ExitCode::SUCCESS),
-        Some(ChildCommand::Worker { arguments }) => {
-            lswitch::worker(arguments).map(|()| ExitCode::SUCCESS)
-        }
         None => bench(&arguments),
     };
     done.unwrap_or_else(|error| {

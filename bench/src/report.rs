@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::fmt::Write;
 use std::process::Command;
 
-const METRICS: [Metric; 8] = [
+const METRICS: [Metric; 7] = [
     Metric::MessagesPerSecond,
     Metric::MegabytesPerSecond,
     Metric::CpuPerMessage,
@@ -15,7 +15,6 @@ const METRICS: [Metric; 8] = [
     Metric::PeakMemory,
     Metric::P50,
     Metric::P99,
-    Metric::MemoryPerConnection,
 ];
 
 /// All figures (medians over the rounds), then the targets, then what there is to say.

@@ -128,12 +128,6 @@ pub fn targets() -> Vec<Target> {
         Nothing,
         AtMost(64.0),
     );
-    add(
-        Case::Idle,
-        Metric::MemoryPerConnection,
-        Nothing,
-        AtMost(8.0),
-    );
     add(Case::AllReduce, P50, One(OpenMpi), AtMost(1.0));
     add(Case::Barrier, P50, One(BareC), AtMost(1.3));
 

@@ -136,11 +136,7 @@ pub async fn ping_pong(switch: &Server, size: usize, window: Window) -> Result<L
 }
 
 /// The time of all-reduces (sum) of `bytes` bytes of f64 over `processes` processes of one rank, as rank 0 sees it.
-pub async fn all_reduce(
-    switch: &Server,
-    processes: usize,
-    bytes: usize,
-) -> Result<Latency> {
+pub async fn all_reduce(switch: &Server, processes: usize, bytes: usize) -> Result<Latency> {
     let window = Window {
         warm_up: Duration::from_millis(300),
         duration: Duration::from_secs(2),

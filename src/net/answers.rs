@@ -28,6 +28,8 @@ pub struct State {
 }
 
 impl Awaited for State {
+    const BY_SWITCH: bool = true;
+
     fn sleeping(&mut self) -> &mut usize {
         &mut self.sleeping
     }

@@ -10,7 +10,7 @@ mod task;
 pub use state::{Counter, Number, Popped, Queue, StateError, Vector};
 pub use task::TaskComm;
 
-pub use collectives::GROUP;
+pub use collectives::{Call, GROUP};
 
 use crate::net::flow::{Channel, Wanted, cost};
 use crate::net::frame::{Cut, Cutter, DRIVER, Frame, Header, MESSAGE_MAX, kind};

@@ -16,6 +16,9 @@ pub trait Egress {
     /// Sends what is queued, then closes the connection. The switch has forgotten it already.
     fn close(&mut self, id: ConnectionId);
 
+    /// What was just sent is waited for by many: nothing more is to be gathered before it goes.
+    fn hurry(&mut self) {}
+
     /// True if so much waits because of a connection that nothing more of it is to be decided on for now.
     fn is_held(&self, _id: ConnectionId) -> bool {
         false

@@ -2,7 +2,8 @@
 //! have left to be gathered.
 //!
 //! In a pack of one rank, the rank reads the socket itself while it waits, and the keeper stands by: it only looks once a
-//! tick whether that is still so. In all others the keeper reads. Programs that compute starve neither.
+//! tick whether that is still so. In all others the keeper reads, but while a rank waits for the switch to answer a
+//! collective: that rank reads for all. Programs that compute starve neither.
 
 use crate::net::frame::kind;
 use crate::net::link::LinkError;
@@ -64,7 +65,7 @@ pub(crate) fn keep(shared: Arc<Shared>, index: usize, mut bell: PipeReader) {
         let until_beat = beat.saturating_duration_since(Instant::now());
         let led_before = std::mem::replace(&mut led, wire.led());
         let leading = wire.is_led();
-        let stands_by = leading || led != led_before;
+        let stands_by = leading || led != led_before && !shared.has_sleepers();
         let busy = woken.readable || woken.rung || blocked || led != led_before;
         if busy {
             wire.armed.store(true, Ordering::Relaxed);

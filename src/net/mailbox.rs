@@ -36,6 +36,10 @@ pub struct State {
 
 /// What threads wait for a change of.
 pub trait Awaited {
+    /// It changes by what comes from the switch alone, and one rank of a pack at a time waits for that: so this rank may read
+    /// the socket itself, and need not be woken otherwise.
+    const BY_SWITCH: bool = false;
+
     /// How many sleep until it changes.
     fn sleeping(&mut self) -> &mut usize;
 }

@@ -3,33 +3,30 @@
 use crate::net::comm::CommError;
 use crate::net::patience::Patience;
 use bytes::Bytes;
-use std::collections::HashMap;
+use std::fmt::Display;
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
-/// See the module.
-pub struct Meeting {
+/// See the module. `C` says what is called: ranks that meet must make the same call.
+pub struct Meeting<C> {
     ranks: usize,
-    state: Mutex<State>,
+    state: Mutex<State<C>>,
     changed: Condvar,
 }
 
 /// What a rank brings: one piece for most calls, one for each rank of the job to an all-to-all.
 pub type Brought = Vec<Bytes>;
 
-/// The results by place, without those that were fetched.
-type Fetched = Vec<Option<Brought>>;
-
-#[derive(Default)]
-struct State {
-    /// The number of the call that ranks are arriving for.
-    call: u64,
-    /// What is called, in words, as the first rank has it.
-    what: String,
-    brought: Vec<Option<Brought>>,
+struct State<C> {
+    /// How many calls were completed. All ranks have fetched their results of one before the next is complete, since each
+    /// must arrive for that first.
+    done: u64,
+    /// What is called, as the first rank has it.
+    what: Option<C>,
+    brought: Vec<Brought>,
     arrived: usize,
-    /// Results that some ranks have yet to fetch.
-    results: HashMap<u64, (Result<Fetched, CommError>, usize)>,
+    /// The results of the last call by place.
+    results: Result<Vec<Brought>, CommError>,
     closed: bool,
 }
 
@@ -44,17 +41,24 @@ pub enum NoResult {
     Failed(CommError),
 }
 
-impl Meeting {
+impl<C: Copy + PartialEq + Display> Meeting<C> {
     /// A meeting place for so many ranks.
-    pub fn new(ranks: usize) -> Meeting {
+    pub fn new(ranks: usize) -> Meeting<C> {
         Meeting {
             ranks,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                done: 0,
+                what: None,
+                brought: vec![Brought::new(); ranks],
+                arrived: 0,
+                results: Ok(Vec::new()),
+                closed: false,
+            }),
             changed: Condvar::new(),
         }
     }
 
-    /// Brings one rank's part, by its place in the pack, to the call that is `what` in words. The last rank to come calls
+    /// Brings one rank's part, by its place in the pack, to the call `what`. The last rank to come calls
     /// `together` with everybody's, in the order of ranks; it gives each one's result. After
     /// [`LONG`](crate::net::patience::LONG) `impatient` is called once.
     ///
@@ -63,53 +67,41 @@ impl Meeting {
     pub fn meet(
         &self,
         place: usize,
-        what: String,
+        what: C,
         brought: Brought,
         deadline: Instant,
         together: impl FnOnce(Vec<Brought>) -> Result<Vec<Brought>, CommError>,
         impatient: impl FnOnce(),
     ) -> Result<Brought, NoResult> {
         let mut state = self.lock();
-        if state.arrived == 0 {
-            state.what = what;
-            state.brought = vec![None; self.ranks];
-        } else if state.what != what {
-            return Err(NoResult::Failed(CommError::Usage(format!(
-                "a rank made the call {what} where others of its pack made {}; all ranks must make the same calls",
-                state.what
-            ))));
+        match state.what {
+            Some(other) if state.arrived > 0 && other != what => {
+                return Err(NoResult::Failed(CommError::Usage(format!(
+                    "a rank made the call {what} where others of its pack made {other}; all ranks must make the same calls"
+                ))));
+            }
+            _ => state.what = Some(what),
         }
-        state.brought[place] = Some(brought);
+        state.brought[place] = brought;
         state.arrived += 1;
-        let call = state.call;
+        let call = state.done;
         if state.arrived == self.ranks {
             state.arrived = 0;
-            state.call += 1;
-            let all = std::mem::take(&mut state.brought);
+            let all = std::mem::replace(&mut state.brought, vec![Brought::new(); self.ranks]);
             // The lock is not held meanwhile: the others wait for the result only.
             drop(state);
-            let all = all
-                .into_iter()
-                .map(|one| one.expect("all have come"))
-                .collect();
-            let outcome = together(all).map(|results| results.into_iter().map(Some).collect());
+            let mut results = together(all);
+            let own = fetch(&mut results, place);
             state = self.lock();
-            state.results.insert(call, (outcome, 0));
+            state.results = results;
+            state.done += 1;
+            drop(state);
+            // Not with the lock, for which those who are woken would wait again.
             self.changed.notify_all();
+            return own;
         }
         let mut patience = Patience::new(deadline, impatient);
-        loop {
-            if let Some((outcome, fetched)) = state.results.get_mut(&call) {
-                let result = match outcome {
-                    Ok(results) => Ok(results[place].take().expect("each rank fetches once")),
-                    Err(error) => Err(NoResult::Failed(error.clone())),
-                };
-                *fetched += 1;
-                if *fetched == self.ranks {
-                    state.results.remove(&call);
-                }
-                return result;
-            }
+        while state.done == call {
             if state.closed {
                 return Err(NoResult::Closed);
             }
@@ -117,6 +109,7 @@ impl Meeting {
                 .wait(&self.changed, state)
                 .ok_or(NoResult::Deadline)?;
         }
+        fetch(&mut state.results, place)
     }
 
     /// No result will come any more.
@@ -125,7 +118,15 @@ impl Meeting {
         self.changed.notify_all();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<C>> {
         self.state.lock().expect("no holder of this lock panics")
+    }
+}
+
+/// Takes the result of the rank at a place, once.
+fn fetch(results: &mut Result<Vec<Brought>, CommError>, place: usize) -> Result<Brought, NoResult> {
+    match results {
+        Ok(results) => Ok(std::mem::take(&mut results[place])),
+        Err(error) => Err(NoResult::Failed(error.clone())),
     }
 }

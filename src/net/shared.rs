@@ -2,7 +2,7 @@
 
 use crate::net::answers::Answers;
 use crate::net::client::JoinOptions;
-use crate::net::comm::CommError;
+use crate::net::comm::{Call, CommError};
 use crate::net::flow::{self, Signal};
 use crate::net::frame::{DRIVER, Frame, Header, kind};
 use crate::net::link::LinkError;
@@ -12,7 +12,7 @@ use crate::net::message::{Span, Start};
 use crate::net::patience::Patience;
 use crate::net::wire::{self, PATIENCE, Reading, Wire};
 use rustc_hash::FxHashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     pub(crate) mailboxes: Vec<Mailbox>,
     /// The number of each rank's next message to each destination.
     pub(crate) numbers: Vec<Mutex<FxHashMap<u32, u64>>>,
-    pub(crate) meeting: Meeting,
+    pub(crate) meeting: Meeting<Call>,
     pub(crate) answers: Answers,
     pub(crate) deadline: std::time::Instant,
     /// Ranks of each pack, if they are alike.
@@ -51,6 +51,8 @@ pub(crate) struct Shared {
     /// Which connections have ended in order.
     left: Vec<AtomicBool>,
     failed: AtomicBool,
+    /// Ranks that sleep until something is delivered to them.
+    sleeping: AtomicUsize,
     /// How many connections are over.
     over: watch::Sender<usize>,
     end: Mutex<Option<LinkError>>,
@@ -98,6 +100,7 @@ impl Shared {
             alike: (start.packs.len() == 1).then(|| start.packs[0].ranks),
             leaving: AtomicBool::new(false),
             failed: AtomicBool::new(false),
+            sleeping: AtomicUsize::new(0),
             over,
             end: Mutex::default(),
             reason: Mutex::default(),
@@ -134,9 +137,24 @@ impl Shared {
         (self.wire_to(pack), share)
     }
 
-    /// True if a rank that waits reads the sockets itself.
+    /// True if a rank that waits for anything reads the sockets itself.
     pub(crate) fn leads(&self) -> bool {
         self.span.ranks == 1
+    }
+
+    /// True if ranks wait that do not read the sockets themselves.
+    pub(crate) fn has_sleepers(&self) -> bool {
+        self.sleeping.load(Ordering::SeqCst) > 0
+    }
+
+    /// A rank sleeps until something is delivered, or stops reading the sockets while others sleep: a keeper that has left
+    /// its socket to a rank looks after it again.
+    fn wake_keepers(&self) {
+        for wire in &self.wires {
+            if wire.is_left_alone() {
+                wire.ring();
+            }
+        }
     }
 
     /// How often something was delivered. It changes only while `incoming` of a wire is locked.
@@ -194,6 +212,7 @@ impl Shared {
     ) -> Result<T, CommError> {
         let mut signals = Vec::new();
         let mut patience = None;
+        let leads = self.leads() || S::BY_SWITCH;
         loop {
             let seen = self.delivered();
             let mut state = lock(mutex);
@@ -208,7 +227,13 @@ impl Shared {
                 }
             }
             match found {
-                Ok(Some(found)) => return Ok(found),
+                Ok(Some(found)) => {
+                    drop(state);
+                    if leads && patience.is_some() && self.has_sleepers() {
+                        self.wake_keepers();
+                    }
+                    return Ok(found);
+                }
                 Ok(None) => {}
                 Err(Closed) => return Err(self.ended()),
             }
@@ -217,14 +242,14 @@ impl Shared {
                 drop(state);
                 let impatient = || warn!("rank {rank} has waited 5 s for {}", what());
                 patience = Some(Patience::new(self.deadline, impatient));
-                if self.span.ranks > 1 && self.wires.iter().any(Wire::is_waiting) {
+                if !leads && self.wires.iter().any(Wire::is_waiting) {
                     // Other ranks of the pack may be about to send too: who comes back first sends for all.
                     thread::yield_now();
                 }
                 self.flush();
                 continue;
             };
-            if self.leads() {
+            if leads {
                 drop(state);
                 if !patience.is_left() {
                     return Err(deadline());
@@ -232,8 +257,11 @@ impl Shared {
                 self.lead(seen);
             } else {
                 *state.sleeping() += 1;
-                let mut state = patience.wait(changed, state).ok_or_else(deadline)?;
-                *state.sleeping() -= 1;
+                self.sleeping.fetch_add(1, Ordering::SeqCst);
+                self.wake_keepers();
+                let woken = patience.wait(changed, state);
+                self.sleeping.fetch_sub(1, Ordering::SeqCst);
+                *woken.ok_or_else(deadline)?.sleeping() -= 1;
             }
         }
     }

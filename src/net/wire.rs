@@ -50,6 +50,8 @@ pub struct Wire {
     /// How often a rank has read the socket itself, and whether one does now: the keeper leaves it alone then.
     led: AtomicU64,
     leading: AtomicBool,
+    /// The keeper does not watch the socket, since a rank has read it of late.
+    left_alone: AtomicBool,
     /// How often something was delivered. It changes only while `incoming` is locked.
     delivered: AtomicU64,
 }
@@ -144,6 +146,7 @@ impl Wire {
             armed: AtomicBool::new(false),
             led: AtomicU64::new(0),
             leading: AtomicBool::new(false),
+            left_alone: AtomicBool::new(false),
             delivered: AtomicU64::new(0),
         };
         Ok((wire, bell_end))
@@ -286,6 +289,11 @@ impl Wire {
         self.leading.load(Ordering::SeqCst)
     }
 
+    /// True if nobody reads the socket unless a rank does.
+    pub fn is_left_alone(&self) -> bool {
+        self.left_alone.load(Ordering::SeqCst)
+    }
+
     /// How often a rank began to.
     pub fn led(&self) -> u64 {
         self.led.load(Ordering::Relaxed)
@@ -370,6 +378,7 @@ impl Wire {
                 PollFd::new(&self.stream, flags),
             ];
             let count = if watch { 2 } else { 1 };
+            self.left_alone.store(!watch, Ordering::SeqCst);
             // An interruption is a change like any other.
             let _ = poll(&mut both[..count], Some(&timespec(most)));
             Woken {

@@ -7,7 +7,7 @@
 
 use super::{Comm, CommError};
 use crate::net::collective::{Operation, Part, WINDOW};
-use crate::net::element::{Accumulator, Fold, FoldError, Value};
+use crate::net::element::{Accumulator, Element, Fold, FoldError, Value};
 use crate::net::flow::Channel;
 use crate::net::frame::{Cut, Header, SWITCH, kind};
 use crate::net::meeting::{Brought, NoResult};
@@ -16,6 +16,7 @@ use crate::net::reassembly::Message;
 use crate::net::shared::Shared;
 use bytes::{Buf, BufMut, Bytes};
 use std::collections::VecDeque;
+use std::fmt;
 use tracing::warn;
 
 /// The group of messages that collectives consist of.
@@ -24,13 +25,61 @@ pub const GROUP: u16 = 0xffff;
 /// Bytes that are reserved at once for a result whose length the switch names.
 const RESERVED_MAX: usize = 16 << 20;
 
+/// Which call ranks of a pack meet for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Call {
+    /// A barrier.
+    Barrier,
+    /// A fold of so many elements, for a root or for all.
+    Fold(Fold, Element, usize, Option<u32>),
+    /// A broadcast from a root.
+    Broadcast(u32),
+    /// A gather to a root.
+    Gather(u32),
+    /// A gather for all.
+    AllGather,
+    /// A scatter from a root.
+    Scatter(u32),
+    /// Pieces from all to all.
+    AllToAll,
+    /// A reduce by a function, for a root.
+    ReduceWith(u32),
+    /// A reduce by a function, for all.
+    AllReduceWith,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Call::Barrier => f.write_str("barrier"),
+            Call::Fold(fold, element, count, None) => write!(f, "{fold} of {count} {element}"),
+            Call::Fold(fold, element, count, Some(root)) => {
+                write!(f, "{fold} of {count} {element} to rank {root}")
+            }
+            Call::Broadcast(root) => write!(f, "broadcast from rank {root}"),
+            Call::Gather(root) => write!(f, "gather to rank {root}"),
+            Call::AllGather => f.write_str("all-gather"),
+            Call::Scatter(root) => write!(f, "scatter from rank {root}"),
+            Call::AllToAll => f.write_str("all-to-all"),
+            Call::ReduceWith(root) => write!(f, "reduce by a function to rank {root}"),
+            Call::AllReduceWith => f.write_str("all-reduce by a function"),
+        }
+    }
+}
+
 impl Comm {
     /// Returns when all ranks have called it.
     ///
     /// # Errors
     /// When ranks make different calls, the connection or the job ended, or the deadline passed.
     pub fn barrier(&mut self) -> Result<(), CommError> {
-        self.fold(Fold::Max, None, &[] as &[u64]).map(drop)
+        self.together(Call::Barrier, Brought::new(), |shared, rank, all| {
+            // The maximum of no numbers.
+            let operation = Operation::Fold(Fold::Max, Element::U64);
+            shared.combine_in_switch(rank, operation, None, Some(&[]))?;
+            Ok(all)
+        })
+        .map(drop)
     }
 
     /// Every rank gets the root's bytes; what the others give is not looked at.
@@ -39,16 +88,19 @@ impl Comm {
     /// As [`Comm::barrier`].
     pub fn broadcast(&mut self, root: u32, bytes: Bytes) -> Result<Bytes, CommError> {
         self.check_root(root)?;
-        let what = format!("broadcast from rank {root}");
-        let mut results = self.together(what, vec![bytes], |shared, rank, mut all| {
-            let pack = shared.pack_of(root);
-            let given = (pack == shared.number).then(|| {
-                let place = (root - shared.span.first_rank) as usize;
-                all[place].swap_remove(0)
-            });
-            let bytes = shared.broadcast(rank, pack, given)?;
-            Ok(vec![vec![bytes]; all.len()])
-        })?;
+        let mut results = self.together(
+            Call::Broadcast(root),
+            vec![bytes],
+            |shared, rank, mut all| {
+                let pack = shared.pack_of(root);
+                let given = (pack == shared.number).then(|| {
+                    let place = (root - shared.span.first_rank) as usize;
+                    all[place].swap_remove(0)
+                });
+                let bytes = shared.broadcast(rank, pack, given)?;
+                Ok(vec![vec![bytes]; all.len()])
+            },
+        )?;
         Ok(results.swap_remove(0))
     }
 
@@ -85,8 +137,7 @@ impl Comm {
     /// As [`Comm::barrier`].
     pub fn gather(&mut self, root: u32, bytes: Bytes) -> Result<Option<Vec<Bytes>>, CommError> {
         self.check_root(root)?;
-        let what = format!("gather to rank {root}");
-        let results = self.together(what, vec![bytes], |shared, _, all| {
+        let results = self.together(Call::Gather(root), vec![bytes], |shared, _, all| {
             let pieces = shared.gather(root, all)?;
             Ok(shared.only_for(root, pieces))
         })?;
@@ -98,7 +149,7 @@ impl Comm {
     /// # Errors
     /// As [`Comm::barrier`].
     pub fn all_gather(&mut self, bytes: Bytes) -> Result<Vec<Bytes>, CommError> {
-        self.together("all-gather".into(), vec![bytes], |shared, rank, all| {
+        self.together(Call::AllGather, vec![bytes], |shared, rank, all| {
             let here = all.len();
             let pieces = shared.gather(0, all)?;
             let packed = (shared.number == 0).then(|| pack(&pieces));
@@ -116,8 +167,7 @@ impl Comm {
         if self.rank == root {
             self.check_pieces(&pieces)?;
         }
-        let what = format!("scatter from rank {root}");
-        let mut results = self.together(what, pieces, |shared, _, mut all| {
+        let mut results = self.together(Call::Scatter(root), pieces, |shared, _, mut all| {
             let own = shared.span.first_rank as usize..shared.span.end() as usize;
             let pieces = if shared.span.contains(root) {
                 let pieces = all.swap_remove(root as usize - own.start);
@@ -143,7 +193,7 @@ impl Comm {
     /// As [`Comm::barrier`], and when there are not as many pieces as ranks.
     pub fn all_to_all(&mut self, pieces: Vec<Bytes>) -> Result<Vec<Bytes>, CommError> {
         self.check_pieces(&pieces)?;
-        self.together("all-to-all".into(), pieces, |shared, _, all| {
+        self.together(Call::AllToAll, pieces, |shared, _, all| {
             let mut sends = Vec::new();
             for (number, span) in shared.others() {
                 let theirs: Vec<Bytes> = all
@@ -187,8 +237,7 @@ impl Comm {
         combine: impl Fn(Bytes, Bytes) -> Bytes,
     ) -> Result<Option<Bytes>, CommError> {
         self.check_root(root)?;
-        let what = format!("reduce by a function to rank {root}");
-        let results = self.together(what, vec![bytes], |shared, _, all| {
+        let results = self.together(Call::ReduceWith(root), vec![bytes], |shared, _, all| {
             let combined = shared.combine(root, all, &combine)?;
             Ok(shared.only_for(root, combined.into_iter().collect()))
         })?;
@@ -204,13 +253,13 @@ impl Comm {
         bytes: Bytes,
         combine: impl Fn(Bytes, Bytes) -> Bytes,
     ) -> Result<Bytes, CommError> {
-        let what = "all-reduce by a function".into();
-        let mut results = self.together(what, vec![bytes], |shared, rank, all| {
-            let here = all.len();
-            let combined = shared.combine(0, all, &combine)?;
-            let bytes = shared.broadcast(rank, 0, combined)?;
-            Ok(vec![vec![bytes]; here])
-        })?;
+        let mut results =
+            self.together(Call::AllReduceWith, vec![bytes], |shared, rank, all| {
+                let here = all.len();
+                let combined = shared.combine(0, all, &combine)?;
+                let bytes = shared.broadcast(rank, 0, combined)?;
+                Ok(vec![vec![bytes]; here])
+            })?;
         Ok(results.swap_remove(0))
     }
 
@@ -221,11 +270,8 @@ impl Comm {
         root: Option<u32>,
         values: &[T],
     ) -> Result<Option<Bytes>, CommError> {
-        let (count, element) = (values.len(), T::ELEMENT);
-        let what = match root {
-            Some(root) => format!("{fold} of {count} {element} to rank {root}"),
-            None => format!("{fold} of {count} {element}"),
-        };
+        let element = T::ELEMENT;
+        let what = Call::Fold(fold, element, values.len(), root);
         let mine = vec![T::to_bytes(values).into()];
         let results = self.together(what, mine, |shared, rank, all| {
             let usage =
@@ -254,7 +300,7 @@ impl Comm {
     /// Meets the other ranks of the pack; the last of them acts for all.
     fn together(
         &mut self,
-        what: String,
+        what: Call,
         brought: Brought,
         act: impl FnOnce(&Shared, u32, Vec<Brought>) -> Result<Vec<Brought>, CommError>,
     ) -> Result<Brought, CommError> {
@@ -263,18 +309,21 @@ impl Comm {
         if shared.span.ranks == 1 {
             return act(shared, rank, vec![brought]).map(|mut results| results.swap_remove(0));
         }
-        let waits = format!("the other ranks of its pack to call {what}");
+        let waits = || format!("the other ranks of its pack to call {what}");
         let outcome = shared.meeting.meet(
             self.place(),
             what,
             brought,
             shared.deadline,
             |all| act(shared, rank, all),
-            || warn!("rank {rank} has waited 5 s for {waits}"),
+            || warn!("rank {rank} has waited 5 s for {}", waits()),
         );
         outcome.map_err(|error| match error {
             NoResult::Closed => shared.ended(),
-            NoResult::Deadline => CommError::Deadline { rank, what: waits },
+            NoResult::Deadline => CommError::Deadline {
+                rank,
+                what: waits(),
+            },
             NoResult::Failed(error) => error,
         })
     }

@@ -33,6 +33,8 @@ pub struct Sockets {
     dirty: Vec<ConnectionId>,
     /// Connections that have begun to close since somebody asked.
     closing: Vec<ConnectionId>,
+    /// Something waits that is to go at once.
+    in_hurry: bool,
     /// Who sent what is being decided on.
     from: Option<ConnectionId>,
 }
@@ -106,6 +108,7 @@ impl Sockets {
             queues,
             dirty: Vec::new(),
             closing: Vec::new(),
+            in_hurry: false,
             from: None,
         }
     }
@@ -216,6 +219,7 @@ impl Sockets {
 
     /// Takes a connection for which something waits that is new, until there is none.
     pub fn take_dirty(&mut self) -> Option<ConnectionId> {
+        self.in_hurry = false;
         let id = self.dirty.pop()?;
         if let Some(socket) = self.socket(id) {
             socket.is_dirty = false;
@@ -233,9 +237,11 @@ impl Sockets {
         self.queues.trim();
     }
 
-    /// True if little waits for each of many.
+    /// True if little waits for each of many, and nobody is in a hurry.
     pub fn gathers(&self) -> bool {
-        self.dirty.len() >= GATHER_MIN && self.queues.total() < self.dirty.len() * GATHER_BYTES
+        !self.in_hurry
+            && self.dirty.len() >= GATHER_MIN
+            && self.queues.total() < self.dirty.len() * GATHER_BYTES
     }
 
     /// Writes what waits for a connection, as far as its socket takes it.
@@ -326,6 +332,10 @@ impl Egress for Sockets {
         // It is read on, so that it sees its end.
         self.queues.let_go(id);
         self.soil(id);
+    }
+
+    fn hurry(&mut self) {
+        self.in_hurry = true;
     }
 
     fn is_held(&self, id: ConnectionId) -> bool {

@@ -421,6 +421,9 @@ impl Job {
             ) => return Ok(Some(format!("{span}: {error}"))),
             Err(error) => return Err(refuse(error.to_string())),
         };
+        if !answers.is_empty() {
+            out.hurry();
+        }
         // Answers that are alike share one frame, but for its destination.
         let mut frame: Vec<u8> = Vec::new();
         let mut shared: Option<(*const u8, usize)> = None;

@@ -9,8 +9,10 @@
 //!   order of the operands nor a partial sum matters; [`fold_into`] has only two operands to judge.
 //! - One operand alone is its own result, byte for byte.
 
+use std::borrow::Cow;
 use std::fmt;
 use thiserror::Error;
+use zerocopy::IntoBytes;
 
 /// The type of a vector's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -244,11 +246,11 @@ pub trait Value: Copy {
     /// Which.
     const ELEMENT: Element;
 
-    /// The bytes of a vector.
-    fn to_bytes(values: &[Self]) -> Vec<u8>;
+    /// The bytes of a vector, where they lie on machines whose own order is that of the wire.
+    fn le_bytes(values: &[Self]) -> Cow<'_, [u8]>;
 
-    /// The vector of some bytes; `None` if they are not whole elements.
-    fn from_bytes(bytes: &[u8]) -> Option<Vec<Self>>;
+    /// Adds the elements of some bytes to a vector. False if they are not whole elements, and then nothing is added.
+    fn extend(values: &mut Vec<Self>, bytes: &[u8]) -> bool;
 }
 
 fn check_both(element: Element, expected: usize, found: usize) -> Result<(), FoldError> {
@@ -327,23 +329,24 @@ macro_rules! value {
         impl Value for $type {
             const ELEMENT: Element = $element;
 
-            fn to_bytes(values: &[$type]) -> Vec<u8> {
-                let mut bytes = vec![0; size_of_val(values)];
-                let (chunks, _) = bytes.as_chunks_mut();
-                for (chunk, value) in chunks.iter_mut().zip(values) {
-                    *chunk = value.to_le_bytes();
+            fn le_bytes(values: &[$type]) -> Cow<'_, [u8]> {
+                if cfg!(target_endian = "little") {
+                    return Cow::Borrowed(IntoBytes::as_bytes(values));
                 }
-                bytes
+                Cow::Owned(
+                    values
+                        .iter()
+                        .flat_map(|value| value.to_le_bytes())
+                        .collect(),
+                )
             }
 
-            fn from_bytes(bytes: &[u8]) -> Option<Vec<$type>> {
+            fn extend(values: &mut Vec<$type>, bytes: &[u8]) -> bool {
                 let (chunks, rest) = bytes.as_chunks();
-                rest.is_empty().then(|| {
-                    chunks
-                        .iter()
-                        .map(|chunk| $type::from_le_bytes(*chunk))
-                        .collect()
-                })
+                if rest.is_empty() {
+                    values.extend(chunks.iter().map(|chunk| $type::from_le_bytes(*chunk)));
+                }
+                rest.is_empty()
             }
         }
     };
@@ -471,14 +474,20 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn values<T: Value>(bytes: &[u8]) -> Vec<T> {
+        let mut values = Vec::new();
+        assert!(T::extend(&mut values, bytes), "whole elements");
+        values
+    }
+
     fn folded<T: Value>(fold: Fold, vectors: &[&[T]]) -> Result<Vec<T>, FoldError> {
         let (first, rest) = vectors.split_first().expect("some vector");
-        let mut accumulator = Accumulator::new(fold, T::ELEMENT, T::to_bytes(first))?;
+        let mut accumulator = Accumulator::new(fold, T::ELEMENT, T::le_bytes(first).into_owned())?;
         for vector in rest {
-            accumulator.add(&T::to_bytes(vector))?;
+            accumulator.add(&T::le_bytes(vector))?;
         }
         let bytes = accumulator.finish()?;
-        Ok(T::from_bytes(&bytes).expect("whole elements"))
+        Ok(values(&bytes))
     }
 
     #[test]
@@ -575,10 +584,11 @@ mod tests {
             "a vector of 8 bytes cannot be combined with one of 16; all ranks must give the same length"
         );
         assert_eq!(accumulator, [1; 16], "it is as it was");
-        let mut sum = i64::to_bytes(&[i64::MAX]);
-        let overflow = fold_into(Fold::Sum, Element::I64, &mut sum, &i64::to_bytes(&[1]));
+        let mut sum = i64::le_bytes(&[i64::MAX]).into_owned();
+        let overflow = fold_into(Fold::Sum, Element::I64, &mut sum, &i64::le_bytes(&[1]));
         assert_eq!(overflow, Err(FoldError::Overflow(Element::I64)));
-        assert_eq!(i64::from_bytes(&[0; 9]), None);
+        let mut none: Vec<i64> = Vec::new();
+        assert!(!i64::extend(&mut none, &[0; 9]) && none.is_empty());
     }
 
     #[test]
@@ -600,15 +610,15 @@ mod tests {
         right: &[T],
         combine: impl Fn(T, T) -> Option<T>,
     ) {
-        let unaligned = |values: &[T]| [vec![0], T::to_bytes(values)].concat();
+        let unaligned = |values: &[T]| [&[0], &*T::le_bytes(values)].concat();
         let (mut accumulator, part) = (unaligned(left), unaligned(right));
         let outcome = fold_into(fold, T::ELEMENT, &mut accumulator[1..], &part[1..]);
         let expected = left.iter().zip(right).map(|(a, b)| combine(*a, *b));
         match expected.collect::<Option<Vec<T>>>() {
-            Some(expected) => assert_eq!(T::to_bytes(&expected), accumulator[1..]),
+            Some(expected) => assert_eq!(*T::le_bytes(&expected), accumulator[1..]),
             None => assert_eq!(outcome, Err(FoldError::Overflow(T::ELEMENT))),
         }
-        assert_eq!(T::from_bytes(&T::to_bytes(left)).as_deref(), Some(left));
+        assert_eq!(values::<T>(&T::le_bytes(left)), left);
     }
 
     proptest! {

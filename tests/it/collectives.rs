@@ -91,7 +91,7 @@ fn folded<T: Copy>(
 
 /// Floats to the bit.
 fn bits<T: Value>(values: &[T]) -> Vec<u8> {
-    T::to_bytes(values)
+    T::le_bytes(values).into_owned()
 }
 
 /// The same, or where they differ: vectors are too long to print.

@@ -284,7 +284,7 @@ fn sum() -> u32 {
 
 /// The body of a contribution to a sum, or of its answer.
 fn encode(values: &[i128]) -> Bytes {
-    let data = &i128::to_bytes(values)[..];
+    let data = &*i128::le_bytes(values);
     let part = Part {
         operation: sum(),
         root: None,

@@ -22,9 +22,6 @@ use tracing::warn;
 /// The group of messages that collectives consist of.
 pub const GROUP: u16 = 0xffff;
 
-/// Bytes that are reserved at once for a result whose length the switch names.
-const RESERVED_MAX: usize = 16 << 20;
-
 /// Which call ranks of a pack meet for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Call {
@@ -110,10 +107,8 @@ impl Comm {
     /// # Errors
     /// As [`Comm::barrier`], and when vectors differ in length or a sum of integers does not fit its type.
     pub fn all_reduce<T: Value>(&mut self, fold: Fold, values: &[T]) -> Result<Vec<T>, CommError> {
-        let bytes = self
-            .fold(fold, None, values)?
-            .expect("every rank has the result");
-        Ok(typed(&bytes))
+        let result = self.fold(fold, None, values)?;
+        Ok(result.expect("every rank has the result"))
     }
 
     /// As [`Comm::all_reduce`], but only the root gets the result; the others get `None`.
@@ -127,8 +122,7 @@ impl Comm {
         values: &[T],
     ) -> Result<Option<Vec<T>>, CommError> {
         self.check_root(root)?;
-        let result = self.fold(fold, Some(root), values)?;
-        Ok(result.map(|bytes| typed(&bytes)))
+        self.fold(fold, Some(root), values)
     }
 
     /// The root gets every rank's bytes, by rank; the others get `None`. Lengths may differ.
@@ -263,16 +257,30 @@ impl Comm {
         Ok(results.swap_remove(0))
     }
 
-    /// A typed fold: the result's bytes for those who get it.
+    /// A typed fold: the result for those who get it.
     fn fold<T: Value>(
         &mut self,
         fold: Fold,
         root: Option<u32>,
         values: &[T],
-    ) -> Result<Option<Bytes>, CommError> {
+    ) -> Result<Option<Vec<T>>, CommError> {
         let element = T::ELEMENT;
+        let operation = Operation::Fold(fold, element);
+        let mut result = Vec::new();
+        if self.shared.span.ranks == 1 {
+            // Straight from where the values lie, and to where the result will.
+            result.reserve_exact(if root.is_none() { values.len() } else { 0 });
+            let mine = T::le_bytes(values);
+            let root = root.map(|root| self.shared.pack_of(root));
+            let take = &mut |segment: &[u8]| typed(&mut result, segment);
+            self.shared
+                .segments_in_switch(self.rank, operation, root, Some(&mine), take)?;
+            return Ok(root
+                .is_none_or(|root| root == self.shared.number)
+                .then_some(result));
+        }
         let what = Call::Fold(fold, element, values.len(), root);
-        let mine = vec![T::to_bytes(values).into()];
+        let mine = vec![T::le_bytes(values).into_owned().into()];
         let results = self.together(what, mine, |shared, rank, all| {
             let usage =
                 |error: FoldError| CommError::Usage(format!("rank {rank}, {fold}: {error}"));
@@ -285,7 +293,6 @@ impl Comm {
             }
             let mine = combined.finish().map_err(usage)?;
             let pack = root.map(|root| shared.pack_of(root));
-            let operation = Operation::Fold(fold, element);
             let result: Bytes = shared
                 .combine_in_switch(rank, operation, pack, Some(&mine))?
                 .into();
@@ -294,7 +301,10 @@ impl Comm {
                 None => vec![vec![result]; here],
             })
         })?;
-        Ok(results.into_iter().next())
+        Ok(results.into_iter().next().map(|bytes| {
+            typed(&mut result, &bytes);
+            result
+        }))
     }
 
     /// Meets the other ranks of the pack; the last of them acts for all.
@@ -412,8 +422,7 @@ impl Shared {
         Ok(given.unwrap_or_else(|| bytes.into()))
     }
 
-    /// One collective in the switch: uploads segment by segment, a window ahead of the answers. `None` is given by those
-    /// who only get a broadcast; they learn its length with the first answer.
+    /// One collective in the switch, and its whole result.
     fn combine_in_switch(
         &self,
         rank: u32,
@@ -421,10 +430,25 @@ impl Shared {
         root: Option<usize>,
         given: Option<&[u8]>,
     ) -> Result<Vec<u8>, CommError> {
+        let mut result = Vec::new();
+        let take = &mut |segment: &[u8]| result.extend_from_slice(segment);
+        self.segments_in_switch(rank, operation, root, given, take)?;
+        Ok(result)
+    }
+
+    /// One collective in the switch: uploads segment by segment, a window ahead of the answers, which `take` gets in
+    /// order. `None` is given by those who only get a broadcast; they learn its length with the first answer.
+    fn segments_in_switch(
+        &self,
+        rank: u32,
+        operation: Operation,
+        root: Option<usize>,
+        given: Option<&[u8]>,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), CommError> {
         let segments = |total: usize| total.div_ceil(self.segment).max(1);
         let what = || format!("all ranks to make the same collective call ({operation})");
         let mut count = given.map_or(1, |bytes| segments(bytes.len()));
-        let mut result = Vec::new();
         let mut due = VecDeque::new();
         let (mut sent, mut done) = (0, 0);
         while done < count {
@@ -463,16 +487,11 @@ impl Shared {
             )?;
             if given.is_none() && done == 0 {
                 count = segments(total as usize);
-                result.reserve((total as usize).min(RESERVED_MAX));
             }
-            if count == 1 {
-                result = bytes;
-            } else {
-                result.extend_from_slice(&bytes);
-            }
+            take(&bytes);
             done += 1;
         }
-        Ok(result)
+        Ok(())
     }
 
     /// Sends one message to each of some packs, and receives `count` from others in whatever order they come, by the number
@@ -502,8 +521,12 @@ fn range(span: Span) -> std::ops::Range<usize> {
     span.first_rank as usize..span.end() as usize
 }
 
-fn typed<T: Value>(bytes: &[u8]) -> Vec<T> {
-    T::from_bytes(bytes).expect("segments are whole elements, and so is the result")
+/// Adds the elements of a segment.
+fn typed<T: Value>(values: &mut Vec<T>, segment: &[u8]) {
+    assert!(
+        T::extend(values, segment),
+        "segments are whole elements, and so is the result"
+    );
 }
 
 /// Several pieces in one: each with its length ahead.

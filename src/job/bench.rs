@@ -239,25 +239,12 @@ fn all_to_all(comm: &mut Comm, size: usize, window: Window) -> Result<Figures, C
         let began = Instant::now();
         // Ranks of rank 0's own pack hear of the end from it too, inside the pack.
         let mut last = rank == 0 && times.is_over();
-        for other in &others {
-            comm.send(
-                *other,
-                ROUND + round % 2,
-                if last { stop.clone() } else { go.clone() },
-            )?;
-        }
-        if rank == 0 {
-            for other in own.first_rank + 1..own.end() {
-                comm.send(
-                    other,
-                    ROUND + round % 2,
-                    if last { stop.clone() } else { go.clone() },
-                )?;
-            }
-        }
+        let mates = if rank == 0 { 1..own.end() } else { 0..0 };
+        let payload = if last { &stop } else { &go };
+        let sends = others.iter().copied().chain(mates);
+        let sends = sends.map(|to| (to, payload.clone())).collect();
         let due = others.len() + usize::from(rank != 0 && own.contains(0));
-        for _ in 0..due {
-            let message = comm.receive(None, ROUND + round % 2)?;
+        for message in comm.exchange(ROUND + round % 2, sends, due)? {
             last |= message.source == 0 && message.payload[0] == 1;
         }
         if last {

@@ -18,7 +18,7 @@ use crate::net::mailbox::Awaited;
 use crate::net::message::Span;
 use crate::net::reassembly::Message;
 use crate::net::shared::{Shared, lock};
-use crate::net::wire::{Reading, Wire};
+use crate::net::wire::{Batch, Reading, Wire};
 use bytes::Bytes;
 use std::sync::Arc;
 use thiserror::Error;
@@ -218,7 +218,7 @@ impl Comm {
             &mut |state, _| {
                 let given = message.take().expect("it is put back below");
                 message = state.put_local(given, channel)?;
-                if message.is_none() && state.wants(rank, channel) && *state.sleeping() > 0 {
+                if message.is_none() && state.came(rank, channel) && *state.sleeping() > 0 {
                     mailbox.changed.notify_all();
                 }
                 Ok(message.is_none().then_some(()))
@@ -268,26 +268,7 @@ impl Shared {
         count: usize,
         what: &dyn Fn() -> String,
     ) -> Result<Vec<Message>, CommError> {
-        enum Step {
-            Granted(usize),
-            Received(Message),
-        }
-        let mut announced = Vec::new();
-        for (to, payload) in sends {
-            if self.span.contains(to) {
-                let place = (to - self.span.first_rank) as usize;
-                self.place_locally(place, rank, channel, payload)?;
-                continue;
-            }
-            let route = self.route(rank, to, channel);
-            let (wire, share) = self.way_to(to);
-            if wire.spend(to, cost(payload.len()), share) {
-                self.transmit(route, &payload)?;
-            } else {
-                self.announce(route, payload.len());
-                announced.push((route, payload));
-            }
-        }
+        let mut announced = self.send_all(rank, channel, sends)?;
         let wanted = Wanted {
             source: None,
             channel,
@@ -295,8 +276,7 @@ impl Shared {
         let mailbox = &self.mailboxes[(rank - self.span.first_rank) as usize];
         let mut received = Vec::with_capacity(count);
         while received.len() < count || !announced.is_empty() {
-            let receives = received.len() < count;
-            let step = self.wait(
+            let granted = self.wait(
                 (&mailbox.state, &mailbox.changed),
                 rank,
                 what,
@@ -305,24 +285,72 @@ impl Shared {
                         if state.take_grant(route.destination, route.sequence)? {
                             // While it sends it takes nothing, so nothing more is to be granted for it.
                             state.stop_waiting();
-                            return Ok(Some(Step::Granted(at)));
+                            return Ok(Some(Some(at)));
                         }
                     }
-                    if !receives {
-                        return Ok(None);
+                    while received.len() < count {
+                        let Some(message) = mailbox.take(state, wanted, signals)? else {
+                            // All of them are needed, so one wake-up will do.
+                            state.wait_for_all(count - received.len());
+                            return Ok(None);
+                        };
+                        received.push(message);
                     }
-                    Ok(mailbox.take(state, wanted, signals)?.map(Step::Received))
+                    Ok(announced.is_empty().then_some(None))
                 },
             )?;
-            match step {
-                Step::Granted(at) => {
-                    let (route, payload) = announced.swap_remove(at);
-                    self.transmit(route, &payload)?;
-                }
-                Step::Received(message) => received.push(message),
+            if let Some(at) = granted {
+                let (route, payload) = announced.swap_remove(at);
+                self.transmit(route, &payload)?;
             }
         }
         Ok(received)
+    }
+
+    /// Sends messages as far as there is credit, and gives those that were announced. Short ones go behind each other with
+    /// one lock taken.
+    fn send_all(
+        &self,
+        rank: u32,
+        channel: Channel,
+        sends: Vec<(u32, Bytes)>,
+    ) -> Result<Vec<(Header, Bytes)>, CommError> {
+        let (local, others): (Vec<_>, Vec<_>) = sends
+            .into_iter()
+            .partition(|(to, _)| self.span.contains(*to));
+        let mut rest = Vec::new();
+        let mut batch: Option<Batch<'_>> = None;
+        for (to, payload) in others {
+            let route = self.route(rank, to, channel);
+            let (wire, share) = self.way_to(to);
+            let batch = match &mut batch {
+                Some(batch) if batch.is_of(wire) => batch,
+                other => {
+                    // Not two locks at once.
+                    *other = None;
+                    other.insert(wire.batch())
+                }
+            };
+            if !batch.send(route, &payload, share) {
+                rest.push((route, payload));
+            }
+        }
+        drop(batch);
+        for (to, payload) in local {
+            let place = (to - self.span.first_rank) as usize;
+            self.place_locally(place, rank, channel, payload)?;
+        }
+        let mut announced = Vec::new();
+        for (route, payload) in rest {
+            let (wire, share) = self.way_to(route.destination);
+            if wire.spend(route.destination, cost(payload.len()), share) {
+                self.transmit(route, &payload)?;
+            } else {
+                self.announce(route, payload.len());
+                announced.push((route, payload));
+            }
+        }
+        Ok(announced)
     }
 
     /// Hands a message to a rank of this pack that is about to receive it, whether there is room or not: its bytes lie in
@@ -341,12 +369,12 @@ impl Shared {
             tag: channel.tag,
             payload,
         };
-        let wanted = state.wants(source, channel);
+        let wake = state.came(source, channel);
         if state.force_local(message, channel).is_err() {
             drop(state);
             return Err(self.ended());
         }
-        if wanted && *state.sleeping() > 0 {
+        if wake && *state.sleeping() > 0 {
             mailbox.changed.notify_all();
         }
         Ok(())

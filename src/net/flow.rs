@@ -228,6 +228,11 @@ impl Room {
         room || matches || self.closed
     }
 
+    /// True if somebody waits for a grant.
+    pub fn has_announced(&self) -> bool {
+        !self.announced.is_empty()
+    }
+
     /// The rank is done and receives no more: everybody who wants to send to it may.
     pub fn close(&mut self, signals: &mut Vec<Signal>) {
         self.closed = true;

@@ -19,8 +19,9 @@ pub struct Mailbox {
 pub struct State {
     by_channel: BTreeMap<Channel, VecDeque<(Message, Passage)>>,
     room: Room,
-    /// What the rank waits for.
+    /// What the rank waits for, and how many of them are still to come before it is woken.
     wanted: Option<Wanted>,
+    missing: usize,
     /// Grants for messages that this rank announced: destination and number.
     grants: Vec<(u32, u64)>,
     /// Replies of the switch to this rank's requests, by number.
@@ -56,6 +57,7 @@ impl Mailbox {
                 by_channel: BTreeMap::new(),
                 room,
                 wanted: None,
+                missing: 1,
                 grants: Vec::new(),
                 replies: Vec::new(),
                 sleeping: 0,
@@ -84,7 +86,7 @@ impl Mailbox {
                     .taken(passage, cost(message.payload.len()), signals);
                 continue;
             }
-            wake |= state.wants(message.source, channel);
+            wake |= state.came(message.source, channel);
             let queue = state.by_channel.entry(channel).or_default();
             if planted(Bug::MessagesReversed) {
                 queue.push_front((message, passage));
@@ -104,6 +106,13 @@ impl Mailbox {
         let mut state = self.lock();
         let wanted = state.wanted;
         state.room.announced(message, wanted, signals);
+        // Who sends has run out of credit: what is there must be taken, however much more the rank waits for.
+        let wake = state.missing > 1 && state.sleeping > 0;
+        state.missing = 1;
+        drop(state);
+        if wake {
+            self.changed.notify_all();
+        }
     }
 
     /// A message that the rank has announced may be sent.
@@ -227,7 +236,15 @@ impl State {
             self.wanted = Some(wanted);
             self.room.waits(wanted, signals);
         }
+        self.missing = 1;
         Ok(None)
+    }
+
+    /// The rank, which has just found nothing more, waits until so many have come, unless somebody waits for room.
+    pub fn wait_for_all(&mut self, missing: usize) {
+        if !self.room.has_announced() {
+            self.missing = missing;
+        }
     }
 
     /// Takes the grant of a message that this rank announced, if it has come.
@@ -315,6 +332,15 @@ impl State {
     /// True if just this is what the rank waits for.
     pub fn waits_for(&self, wanted: Wanted) -> bool {
         self.wanted == Some(wanted)
+    }
+
+    /// Such a message has come. True if the rank waits for it, and for no more.
+    pub fn came(&mut self, source: u32, channel: Channel) -> bool {
+        let wanted = self.wants(source, channel);
+        if wanted {
+            self.missing = self.missing.saturating_sub(1);
+        }
+        wanted && self.missing == 0
     }
 
     /// True if the rank waits for such a message.

@@ -4,8 +4,8 @@
 //! message does. Small frames are gathered until their rank waits for something, many have come together, or a tick has
 //! passed; see [`crate::net::keeper`]. Nothing here waits with a lock held that a reader needs: a pack always reads.
 
-use crate::net::flow::Credits;
-use crate::net::frame::{BODY_MAX, Cut, FRAME_MAX, Frame, FrameError, Header};
+use crate::net::flow::{Credits, cost};
+use crate::net::frame::{BODY_MAX, Cut, Cutter, FRAME_MAX, Frame, FrameError, Header};
 use crate::net::mailbox::Arrived;
 use crate::net::reassembly::Reassembly;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -89,6 +89,43 @@ pub struct Incoming {
     pub reassembly: Reassembly,
     /// Empty lists that are used again and again.
     pub batches: Vec<Vec<Arrived>>,
+}
+
+/// Short messages that are added with one lock taken.
+pub struct Batch<'a> {
+    outgoing: MutexGuard<'a, Outgoing>,
+    wire: &'a Wire,
+}
+
+impl Batch<'_> {
+    /// True if it goes over this connection.
+    pub fn is_of(&self, wire: &Wire) -> bool {
+        self.wire.number == wire.number
+    }
+
+    /// Adds a message if it is short, there is credit for it, and nothing stands in its way; otherwise nothing happens, and
+    /// it takes the common way.
+    pub fn send(&mut self, route: Header, payload: &[u8], share: u64) -> bool {
+        let outgoing = &mut *self.outgoing;
+        let fits = payload.len() <= COPY_MAX && outgoing.waiting() <= WAITING_MAX;
+        let free = fits && !outgoing.broken && !outgoing.over;
+        let to = route.destination;
+        if !free || !outgoing.credits.spend(to, cost(payload.len()), share) {
+            return false;
+        }
+        for cut in Cutter::new(route, payload) {
+            outgoing.add(&self.wire.stream, &cut);
+        }
+        true
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        if self.outgoing.waiting() > 0 {
+            self.wire.arm();
+        }
+    }
 }
 
 /// The connection failed; the reading side knows why.
@@ -187,6 +224,14 @@ impl Wire {
         }
         drop(outgoing);
         self.try_send(cut).map(|()| true)
+    }
+
+    /// Several short messages, behind each other.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch {
+            outgoing: self.outgoing(),
+            wire: self,
+        }
     }
 
     /// True if a rank need not wait to send.

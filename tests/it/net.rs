@@ -1244,3 +1244,37 @@ async fn ranks_that_all_send_before_they_receive_exchange_messages_longer_than_a
     job.end().await;
     net.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_that_waits_for_more_than_there_is_credit_for_takes_what_is_there() {
+    const COUNT: u32 = 200;
+    const LENGTH: usize = 64 * 1024;
+    // Of a pack of 64 ranks each has 512 KiB for what waits, half of which is one pack's.
+    assert!(COUNT as usize * LENGTH > 4 * MAILBOX_BYTES as usize / 64);
+    let net = Net::start().await;
+    let mut job = net.job(&[64, 64]).await;
+    let counts = job
+        .run(|comm| match comm.rank() {
+            0 => {
+                let mine = vec![(1, Bytes::from_static(b"beside"))];
+                let received = comm.exchange(5, mine, COUNT as usize).expect("it comes");
+                let numbers = received.iter().map(|message| u32::from(message.payload[0]));
+                assert!(numbers.eq((0..COUNT).map(|number| number & 0xff)));
+                received.len()
+            }
+            1 => comm.exchange(5, Vec::new(), 1).expect("it comes").len(),
+            64 => {
+                for number in 0..COUNT {
+                    let message = vec![number as u8; LENGTH];
+                    comm.send(0, 5, message.into())
+                        .expect("there is room in the end");
+                }
+                0
+            }
+            _ => 0,
+        })
+        .await;
+    assert_eq!((counts[0], counts[1]), (COUNT as usize, 1));
+    job.end().await;
+    net.stop().await;
+}

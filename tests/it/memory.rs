@@ -227,7 +227,7 @@ async fn a_rank_that_does_not_receive_holds_up_nobody_but_its_sender() {
     let joining: Vec<_> = (0..size)
         .map(|rank| {
             let mut options = net.options(job, one(rank), size);
-            options.deadline = Instant::now() + Duration::from_secs_f64(60.0 + 10.0 * seconds);
+            options.deadline = Instant::now() + Duration::from_secs_f64(60.0 + 30.0 * seconds);
             tokio::spawn(Pack::join(options))
         })
         .collect();
@@ -245,49 +245,55 @@ async fn a_rank_that_does_not_receive_holds_up_nobody_but_its_sender() {
     let mut sender = comms.pop().expect("the one before");
     let others = comms.split_off(PAIRS as usize);
     let pairs: Vec<(Comm, Comm)> = comms.into_iter().zip(others).collect();
-    let (alone, with, taken) = tokio::task::spawn_blocking(move || {
-        // A first round warms up.
-        let (_, _, pairs) = talk(pairs, seconds / 4.0);
-        let (alone_rate, alone_p99, pairs) = talk(pairs, seconds);
-        let sending = std::thread::spawn(move || {
+    // The machine has its moods, so alone is before and after, and in the long form the middle one of five is judged.
+    let rounds = if asked.is_some() { 5 } else { 1 };
+    let ratios = tokio::task::spawn_blocking(move || {
+        let (_, _, mut pairs) = talk(pairs, seconds / 4.0);
+        let mut ratios = Vec::new();
+        for _ in 0..rounds {
+            let (rate_before, p99_before, before) = talk(pairs, seconds / 2.0);
+            let sending = std::thread::spawn(move || {
+                for number in 0..offered {
+                    let message = vec![number as u8; OFFERED];
+                    sender.send(stalled_rank(), 0, message.into())?;
+                }
+                Ok::<Comm, CommError>(sender)
+            });
+            let (rate, p99, meanwhile) = talk(before, seconds);
+            assert!(!sending.is_finished(), "nobody has received all of it");
+            // Nothing was lost.
             for number in 0..offered {
-                let message = vec![number as u8; OFFERED];
-                sender.send(stalled_rank(), 0, message.into())?;
+                let message = stalled.receive(Some(stalled_rank() - 1), 0);
+                let payload = message.expect("it comes").payload;
+                assert_eq!(payload.len(), OFFERED);
+                assert!(payload.iter().all(|byte| *byte == number as u8));
             }
-            Ok::<Comm, CommError>(sender)
-        });
-        let (with_rate, with_p99, _) = talk(pairs, seconds);
-        assert!(
-            !sending.is_finished(),
-            "all was sent although nobody received"
-        );
-        // Nothing was lost.
-        for number in 0..offered {
-            let message = stalled
-                .receive(Some(stalled_rank() - 1), 0)
-                .expect("it comes");
-            assert_eq!(message.payload.len(), OFFERED);
-            assert!(message.payload.iter().all(|byte| *byte == number as u8));
+            sender = sending.join().expect("no panic").expect("all was sent");
+            let (rate_after, p99_after, after) = talk(meanwhile, seconds / 2.0);
+            pairs = after;
+            let rate_ratio = 2.0 * rate / (rate_before + rate_after);
+            let p99_ratio = 2.0 * p99 / (p99_before + p99_after);
+            println!(
+                "{offered} messages of 1 MiB offered to a rank that received nothing for {seconds} s: {PAIRS} pairs kept \
+                 {rate_ratio:.2}x of their round trips, {rate:.0} a second, and their p99 of {p99:.0} us is {p99_ratio:.2}x"
+            );
+            ratios.push((rate_ratio, p99_ratio));
         }
-        sending.join().expect("no panic").expect("all was sent");
-        ((alone_rate, alone_p99), (with_rate, with_p99), offered)
+        ratios
     })
     .await
     .expect("no panic");
     let most = switch.memory("VmHWM");
-    println!(
-        "{taken} messages of 1 MiB offered to a rank that received nothing for {seconds} s: {PAIRS} pairs kept {:.2}x of \
-         {:.0} round trips/s, and their p99 is {:.2}x of {:.0} us; the switch took {} MiB at most",
-        with.0 / alone.0,
-        alone.0,
-        with.1 / alone.1,
-        alone.1,
-        most / MIB
-    );
+    println!("the switch took {} MiB at most", most / MIB);
     assert!(most <= 256 * MIB * 11 / 10);
     if asked.is_some() {
-        assert!(with.0 >= 0.9 * alone.0, "the others were slowed");
-        assert!(with.1 <= 1.5 * alone.1, "the others waited longer");
+        let middle = |of: fn(&(f64, f64)) -> f64| {
+            let mut all: Vec<f64> = ratios.iter().map(of).collect();
+            all.sort_by(f64::total_cmp);
+            all[all.len() / 2]
+        };
+        assert!(middle(|ratios| ratios.0) >= 0.9, "the others were slowed");
+        assert!(middle(|ratios| ratios.1) <= 1.5, "the others waited longer");
     }
 }
 

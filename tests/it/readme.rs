@@ -1,5 +1,6 @@
 //! The README's commands, run as they stand.
 
+use crate::support::Place;
 use std::path::Path;
 use std::process::Command;
 
@@ -12,6 +13,24 @@ fn commands(readme: &str, mark: &str) -> Vec<String> {
     let block = after.split("```").nth(1).expect("a block follows the mark");
     let lines = block.strip_prefix("sh\n").expect("it is a shell block");
     lines.lines().map(str::to_string).collect()
+}
+
+#[test]
+fn the_benches_of_the_readme_run_when_pasted() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("there is a README");
+    let commands = commands(&readme, "How fast is it?");
+    assert_eq!(commands.len(), 3, "{commands:?}");
+    let place = Place::new();
+    for command in commands {
+        let arguments = command.strip_prefix("lswitch ").expect("it is ours");
+        let short = format!("{arguments} --seconds 0.1 --warm-up 0");
+        let table = place.lswitch(&short).ok().stdout;
+        assert!(
+            table.contains("p50 us") && table.lines().count() > 1,
+            "{table}"
+        );
+    }
 }
 
 #[test]

@@ -1184,6 +1184,25 @@ fn a_second_announcement_to_a_rank_before_the_first_is_granted_is_refused() {
 }
 
 #[test]
+fn a_grant_that_nobody_asked_for_is_refused() {
+    for sequence in [0, 1] {
+        let mut bench = Bench::new();
+        let (_, packs) = bench.begun(RED, 2);
+        if sequence > 0 {
+            // The number is another.
+            bench.send(packs[0], announcement(0, 1, 0));
+        }
+        let said = bench.send(packs[1], grant(1, 0, sequence));
+        let (code, reason) = refusal_of(packs[1], said);
+        assert_eq!(code, Refusal::Protocol);
+        assert_eq!(
+            reason,
+            "rank 1 granted a message that rank 0 has not announced"
+        );
+    }
+}
+
+#[test]
 fn who_waits_to_send_to_ranks_that_are_gone_may_and_what_it_sends_is_dropped() {
     type Go = fn(&mut Bench, ConnectionId) -> Vec<(ConnectionId, Said)>;
     let ways: [(&str, Go); 3] = [

@@ -4,6 +4,7 @@
 //! of them, by a hash.
 
 use super::{Comm, CommError};
+use crate::net::element::Value;
 use crate::net::frame::{Cut, Header, SWITCH, kind};
 use crate::net::shared::switch_of;
 use crate::net::state::{
@@ -58,34 +59,22 @@ pub enum Popped {
     Closed,
 }
 
-/// An element of a shared vector.
-pub trait Number: Copy {
+/// What a shared vector may consist of.
+pub trait Number: Value {
     /// Its type on the wire.
-    const ELEMENT: Element;
-    /// Its bytes, little-endian.
-    fn put(self, to: &mut Vec<u8>);
-    /// From bytes of its width.
-    fn take(bytes: &[u8]) -> Self;
+    const SHARED: Element;
 }
 
-macro_rules! number {
-    ($($type:ident = $element:ident;)*) => {$(
-        impl Number for $type {
-            const ELEMENT: Element = Element::$element;
-            fn put(self, to: &mut Vec<u8>) {
-                to.extend_from_slice(&self.to_le_bytes());
-            }
-            fn take(bytes: &[u8]) -> Self {
-                $type::from_le_bytes(bytes.try_into().expect("a slice of its width"))
-            }
-        }
-    )*};
+impl Number for f32 {
+    const SHARED: Element = Element::F32;
 }
 
-number! {
-    f32 = F32;
-    f64 = F64;
-    i64 = I64;
+impl Number for f64 {
+    const SHARED: Element = Element::F64;
+}
+
+impl Number for i64 {
+    const SHARED: Element = Element::I64;
 }
 
 impl Comm {
@@ -283,7 +272,7 @@ impl Vector<'_> {
     /// # Errors
     /// When it is there with another type or length, the switch is full, or the wire fails.
     pub fn create<T: Number>(&mut self, length: u32) -> Result<u64, StateError> {
-        let element = T::ELEMENT;
+        let element = T::SHARED;
         self.version(VectorVerb::Create { element, length })
     }
 
@@ -319,16 +308,17 @@ impl Vector<'_> {
     /// # Errors
     /// As [`Vector::add`].
     pub fn add_sparse<T: Number>(&mut self, entries: &[(u32, T)]) -> Result<u64, StateError> {
-        let most = VALUES_MAX / (4 + T::ELEMENT.width());
+        let most = VALUES_MAX / (4 + T::SHARED.width());
         let mut version = 0;
         for entries in entries.chunks(most) {
-            let (mut indices, mut values) = (Vec::new(), Vec::new());
-            for (index, value) in entries {
-                indices.extend_from_slice(&index.to_le_bytes());
-                value.put(&mut values);
-            }
+            let indices: Vec<u8> = entries
+                .iter()
+                .flat_map(|(index, _)| index.to_le_bytes())
+                .collect();
+            let values: Vec<T> = entries.iter().map(|(_, value)| *value).collect();
+            let values = T::le_bytes(&values).into_owned();
             version = self.version(VectorVerb::AddSparse {
-                element: T::ELEMENT,
+                element: T::SHARED,
                 indices: indices.into(),
                 values: values.into(),
                 length: None,
@@ -348,7 +338,7 @@ impl Vector<'_> {
         count: u32,
         newer_than: u64,
     ) -> Result<Option<(u64, Vec<T>)>, StateError> {
-        let most = (VALUES_MAX / T::ELEMENT.width()) as u32;
+        let most = (VALUES_MAX / T::SHARED.width()) as u32;
         'again: loop {
             let mut version = None;
             let mut found = Vec::new();
@@ -357,7 +347,7 @@ impl Vector<'_> {
                 let verb = VectorVerb::Pull {
                     offset: offset.saturating_add(at),
                     count: most.min(count - at),
-                    element: T::ELEMENT,
+                    element: T::SHARED,
                     newer_than: if version.is_none() { newer_than } else { 0 },
                 };
                 match self.ask(verb)? {
@@ -369,7 +359,9 @@ impl Vector<'_> {
                         if *version.get_or_insert(is) != is {
                             continue 'again;
                         }
-                        found.extend(values.chunks_exact(T::ELEMENT.width()).map(T::take));
+                        if !T::extend(&mut found, &values) {
+                            return Err(strange("a vector without whole elements"));
+                        }
                     }
                     other => return Err(strange(&format!("{other:?}"))),
                 }
@@ -393,13 +385,12 @@ impl Vector<'_> {
         values: &[T],
         verb: impl Fn(u32, Element, Vec<u8>) -> VectorVerb,
     ) -> Result<u64, StateError> {
-        let most = VALUES_MAX / T::ELEMENT.width();
+        let most = VALUES_MAX / T::SHARED.width();
         let mut version = 0;
         for (number, values) in values.chunks(most).enumerate() {
-            let mut bytes = Vec::with_capacity(values.len() * T::ELEMENT.width());
-            values.iter().for_each(|value| value.put(&mut bytes));
+            let bytes = T::le_bytes(values).into_owned();
             let offset = offset.saturating_add((number * most) as u32);
-            version = self.version(verb(offset, T::ELEMENT, bytes))?;
+            version = self.version(verb(offset, T::SHARED, bytes))?;
         }
         Ok(version)
     }

@@ -13,6 +13,7 @@ use crate::net::shared::Shared;
 use crate::net::token::{JobId, Token};
 use crate::net::wire::Wire;
 use crate::net::{HEARTBEAT_MS, LOST_AFTER_MS};
+use std::collections::BTreeMap;
 use std::io::PipeReader;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +22,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 const LOST_AFTER: Duration = Duration::from_millis(LOST_AFTER_MS);
@@ -73,21 +75,33 @@ impl Pack {
     /// When a switch cannot be reached, refuses, or ends the job, or when not all ranks came in time.
     pub async fn join(options: JoinOptions) -> Result<Pack, LinkError> {
         let deadline = Instant::now() + options.join_within;
-        let mut joining = Vec::new();
-        for switch in &options.switches {
-            joining.push(tokio::spawn(connect(
-                switch.clone(),
-                options.clone(),
-                deadline,
-            )));
+        let mut joining = JoinSet::new();
+        for (index, switch) in options.switches.iter().enumerate() {
+            let connecting = connect(switch.clone(), options.clone(), deadline);
+            joining.spawn(async move { (index, connecting.await) });
         }
-        let mut wires = Vec::new();
-        let mut bells = Vec::new();
+        let mut ends = BTreeMap::new();
         let mut start: Option<Start> = None;
-        // They end with this future.
-        let mut joining = Abort(joining);
-        for connecting in &mut joining.0 {
-            let (mut wire, bell, mut told) = connecting.await.expect("joining does not panic")?;
+        let mut beats = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS));
+        let mut beat = Vec::new();
+        bare_frame(kind::HEARTBEAT, false).put(&mut beat);
+        while ends.len() < options.switches.len() {
+            let (index, connected) = tokio::select! {
+                joined = joining.join_next() => joined
+                    .expect("some are missing")
+                    .expect("joining does not panic"),
+                // Where the job has begun, this pack must not seem silent while it waits for the other switches.
+                _ = beats.tick() => {
+                    for (_, write) in ends.values_mut() {
+                        let write: &mut OwnedWriteHalf = write;
+                        // A failure shows when it is read.
+                        let _ = timeout_at(deadline, write.write_all(&beat)).await;
+                    }
+                    continue;
+                }
+            };
+            // The first refusal is the reason; the others end with this future.
+            let (reader, write, mut told) = connected?;
             if let Some(start) = &start {
                 if start.packs != told.packs {
                     return Err(LinkError::NotASwitch(options.switches.join(", ")));
@@ -96,7 +110,20 @@ impl Pack {
                 told.segment = told.segment.min(start.segment);
             }
             start = Some(told);
-            wire.number = wires.len();
+            ends.insert(index, (reader, write));
+        }
+        let mut wires = Vec::new();
+        let mut bells = Vec::new();
+        for (index, (reader, write)) in ends {
+            let address: Arc<str> = options.switches[index].as_str().into();
+            let io = |source| LinkError::Io {
+                address: address.clone(),
+                source,
+            };
+            let (stream, already) = reader.into_stream(write);
+            let stream = stream.into_std().map_err(io)?;
+            let (mut wire, bell) = Wire::new(stream, &already, address.clone()).map_err(io)?;
+            wire.number = index;
             wires.push(wire);
             bells.push(bell);
         }
@@ -155,12 +182,9 @@ impl Pack {
     /// When the socket cannot be watched.
     ///
     /// # Panics
-    /// When the pack has several ranks or switches, or the rank has its comm already.
+    /// When the pack has several ranks, or the rank has its comm already.
     pub fn task_comm(&self) -> std::io::Result<TaskComm> {
-        assert!(
-            self.shared.leads(),
-            "only a lone rank with one switch is a task"
-        );
+        assert!(self.shared.leads(), "only a lone rank is a task");
         let taken = self.taken[0].swap(true, Ordering::Relaxed);
         assert!(!taken, "a rank has one comm");
         TaskComm::new(self.shared.clone(), self.shared.span.first_rank)
@@ -237,21 +261,12 @@ impl Drop for Pack {
     }
 }
 
-/// Tasks that end with their owner.
-struct Abort<T>(Vec<tokio::task::JoinHandle<T>>);
-
-impl<T> Drop for Abort<T> {
-    fn drop(&mut self) {
-        self.0.iter().for_each(tokio::task::JoinHandle::abort);
-    }
-}
-
 /// Joins at one switch.
 async fn connect(
     switch: String,
     options: JoinOptions,
     deadline: Instant,
-) -> Result<(Wire, PipeReader, Start), LinkError> {
+) -> Result<(FrameReader, OwnedWriteHalf, Start), LinkError> {
     let role = Role::Pack {
         span: options.span,
         incarnation: options.incarnation,
@@ -268,15 +283,7 @@ async fn connect(
             });
         }
     };
-    let address: Arc<str> = switch.into();
-    let io = |source| LinkError::Io {
-        address: address.clone(),
-        source,
-    };
-    let (stream, already) = reader.into_stream(write);
-    let stream = stream.into_std().map_err(io)?;
-    let (wire, bell) = Wire::new(stream, &already, address.clone()).map_err(io)?;
-    Ok((wire, bell, start))
+    Ok((reader, write, start))
 }
 
 async fn wait_for_start(

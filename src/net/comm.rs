@@ -156,6 +156,14 @@ impl Comm {
         sends: Vec<(u32, Bytes)>,
         count: usize,
     ) -> Result<Vec<Message>, CommError> {
+        let mut destinations: Vec<u32> = sends.iter().map(|(to, _)| *to).collect();
+        destinations.sort_unstable();
+        if let Some(twice) = destinations.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(CommError::Usage(format!(
+                "rank {} gave an exchange two messages for rank {}; it takes one for each",
+                self.rank, twice[0]
+            )));
+        }
         for (to, payload) in &sends {
             self.check(*to, payload.len())?;
             if !self.shared.span.contains(*to) {
@@ -218,6 +226,9 @@ impl Comm {
             &mut |state, _| {
                 let given = message.take().expect("it is put back below");
                 message = state.put_local(given, channel)?;
+                if message.is_some() && state.hurry() && *state.sleeping() > 0 {
+                    mailbox.changed.notify_all();
+                }
                 if message.is_none() && state.came(rank, channel) && *state.sleeping() > 0 {
                     mailbox.changed.notify_all();
                 }

@@ -90,7 +90,9 @@ impl JobLink {
         loop {
             let news = match &self.lost {
                 None => self.any().await,
-                Some(lost) if lost.switches == self.links.len() => return Ok(self.give_up_on()),
+                Some(lost) if lost.switches == self.links.len() || Instant::now() >= lost.until => {
+                    return Ok(self.give_up_on());
+                }
                 Some(lost) => match timeout_at(lost.until, self.any()).await {
                     Ok(news) => news,
                     Err(_) => return Ok(self.give_up_on()),

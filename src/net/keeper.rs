@@ -64,6 +64,8 @@ pub(crate) fn keep(shared: Arc<Shared>, index: usize, mut bell: PipeReader) {
         let blocked = !woken.rung && !wire.flush();
         let until_beat = beat.saturating_duration_since(Instant::now());
         let led_before = std::mem::replace(&mut led, wire.led());
+        // Before it is looked at who reads: a rank that goes to sleep meanwhile rings.
+        wire.leave_alone(true);
         let leading = wire.is_led();
         let stands_by = leading || led != led_before && !shared.has_sleepers();
         let busy = woken.readable || woken.rung || blocked || led != led_before;
@@ -76,6 +78,7 @@ pub(crate) fn keep(shared: Arc<Shared>, index: usize, mut bell: PipeReader) {
             (false, true) => LONG_TICK,
             (false, false) => LOST_AFTER,
         };
+        wire.leave_alone(stands_by);
         woken = wire.wait_or_bell(&mut bell, most.min(until_beat), !stands_by);
     }
 }

@@ -22,6 +22,8 @@ pub struct State {
     /// What the rank waits for, and how many of them are still to come before it is woken.
     wanted: Option<Wanted>,
     missing: usize,
+    /// It may sleep although something is there for it.
+    patient: bool,
     /// Grants for messages that this rank announced: destination and number.
     grants: Vec<(u32, u64)>,
     /// Replies of the switch to this rank's requests, by number.
@@ -37,8 +39,8 @@ pub struct State {
 
 /// What threads wait for a change of.
 pub trait Awaited {
-    /// It changes by what comes from the switch alone, and one rank of a pack at a time waits for that: so this rank may read
-    /// the socket itself, and need not be woken otherwise.
+    /// It changes by what comes from the switch alone, and while a rank waits for that no other of its pack waits for
+    /// anything to come, since all are in the same collective: so this rank may read the socket itself.
     const BY_SWITCH: bool = false;
 
     /// How many sleep until it changes.
@@ -58,6 +60,7 @@ impl Mailbox {
                 room,
                 wanted: None,
                 missing: 1,
+                patient: false,
                 grants: Vec::new(),
                 replies: Vec::new(),
                 sleeping: 0,
@@ -107,8 +110,7 @@ impl Mailbox {
         let wanted = state.wanted;
         state.room.announced(message, wanted, signals);
         // Who sends has run out of credit: what is there must be taken, however much more the rank waits for.
-        let wake = state.missing > 1 && state.sleeping > 0;
-        state.missing = 1;
+        let wake = state.hurry() && state.sleeping > 0;
         drop(state);
         if wake {
             self.changed.notify_all();
@@ -236,7 +238,7 @@ impl State {
             self.wanted = Some(wanted);
             self.room.waits(wanted, signals);
         }
-        self.missing = 1;
+        self.hurry();
         Ok(None)
     }
 
@@ -244,7 +246,14 @@ impl State {
     pub fn wait_for_all(&mut self, missing: usize) {
         if !self.room.has_announced() {
             self.missing = missing;
+            self.patient = true;
         }
+    }
+
+    /// The rank is to take what is there, since somebody waits for room. True if it must be woken for that.
+    pub fn hurry(&mut self) -> bool {
+        self.missing = 1;
+        std::mem::take(&mut self.patient)
     }
 
     /// Takes the grant of a message that this rank announced, if it has come.

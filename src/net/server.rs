@@ -9,7 +9,7 @@ mod partials;
 mod sockets;
 
 use crate::net::egress::{ConnectionId, Egress};
-use crate::net::frame::{FRAME_MAX, PREAMBLE};
+use crate::net::frame::{FRAME_MAX, HEADER_LEN, PREAMBLE};
 use crate::net::queues::Queues;
 use crate::net::socket;
 use crate::net::switch::{Now, Switch};
@@ -311,19 +311,22 @@ impl Server {
             // It is looked at again when it is released.
             return;
         }
-        let begun = !socket.partial.is_empty();
-        let scarce = self.partials.are_many() && !closing;
+        let called = socket.turn == Turn::Called;
         match socket.turn {
-            Turn::Waits if !closing => return,
+            Turn::Waits => return,
             Turn::Called => self.partials.answered(),
-            Turn::Waits | Turn::Free => {}
+            Turn::Free => {}
         }
+        socket.turn = Turn::Free;
+        let is_whole = !socket.partial.is_empty() && socket.filled == socket.partial.len();
+        // A part of a header says nothing of what is still to come.
+        let begun = is_whole || socket.partial.len() > HEADER_LEN;
+        // Hellos are short, and do not wait.
+        let scarce =
+            self.partials.are_many() && !called && !closing && self.switch.has_proved_itself(id);
         if scarce && !begun {
             socket.turn = Turn::Waits;
             return self.partials.wait(id);
-        }
-        if socket.turn == Turn::Called {
-            socket.turn = Turn::Free;
         }
         // When partial frames take too much memory, no new one is begun.
         let room = if scarce {
@@ -333,7 +336,7 @@ impl Server {
         };
         let most = room.len();
         let needed = socket.partial.len() - socket.filled;
-        let outcome = if begun && needed == 0 {
+        let outcome = if is_whole {
             // It was held while whole frames were left.
             Ok(0)
         } else {
@@ -446,6 +449,14 @@ impl Server {
         }
         while let Some(id) = self.out.take_closing() {
             self.drop_partial(id);
+            if let Some(socket) = self.out.socket(id)
+                && socket.turn == Turn::Waits
+            {
+                socket.turn = Turn::Free;
+                self.partials.forget(id);
+            }
+            // It is read to its end.
+            self.is_ready(id);
         }
         while let Some(id) = self.out.take_released() {
             self.is_ready(id);
@@ -477,6 +488,7 @@ impl Server {
                 self.ticked.elapsed().as_secs()
             );
             self.switch.stood_still(now);
+            self.out.stood_still();
         }
         self.ticked = Instant::now();
         let held: Vec<ConnectionId> = self.out.held().chain(self.partials.waiting()).collect();

@@ -147,8 +147,7 @@ impl Shared {
         self.sleeping.load(Ordering::SeqCst) > 0
     }
 
-    /// A rank sleeps until something is delivered, or stops reading the sockets while others sleep: a keeper that has left
-    /// its socket to a rank looks after it again.
+    /// A rank sleeps until something is delivered: a keeper that has left its socket to a rank looks after it again.
     fn wake_keepers(&self) {
         for wire in &self.wires {
             if wire.is_left_alone() {
@@ -227,13 +226,7 @@ impl Shared {
                 }
             }
             match found {
-                Ok(Some(found)) => {
-                    drop(state);
-                    if leads && patience.is_some() && self.has_sleepers() {
-                        self.wake_keepers();
-                    }
-                    return Ok(found);
-                }
+                Ok(Some(found)) => return Ok(found),
                 Ok(None) => {}
                 Err(Closed) => return Err(self.ended()),
             }

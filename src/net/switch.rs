@@ -115,6 +115,12 @@ impl Switch {
         }
     }
 
+    /// True if a connection has said a valid hello.
+    pub fn has_proved_itself(&self, id: ConnectionId) -> bool {
+        let connection = self.connections.get(&id);
+        connection.is_some_and(|connection| connection.who.is_some())
+    }
+
     /// The switch itself was stopped: what came meanwhile has not been read yet, so nobody was silent.
     pub fn stood_still(&mut self, now: Now) {
         for connection in self.connections.values_mut() {

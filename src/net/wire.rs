@@ -339,6 +339,11 @@ impl Wire {
         self.left_alone.load(Ordering::SeqCst)
     }
 
+    /// The keeper is about to leave the socket to a rank, or not to.
+    pub fn leave_alone(&self, alone: bool) {
+        self.left_alone.store(alone, Ordering::SeqCst);
+    }
+
     /// How often a rank began to.
     pub fn led(&self) -> u64 {
         self.led.load(Ordering::Relaxed)
@@ -423,7 +428,6 @@ impl Wire {
                 PollFd::new(&self.stream, flags),
             ];
             let count = if watch { 2 } else { 1 };
-            self.left_alone.store(!watch, Ordering::SeqCst);
             // An interruption is a change like any other.
             let _ = poll(&mut both[..count], Some(&timespec(most)));
             Woken {

@@ -135,6 +135,11 @@ async fn frames_that_are_begun_by_many_at_once_wait_for_their_turn() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     let grown = switch.memory("VmHWM") - before;
     assert!(grown < 8 * MIB, "{} MiB of frames wait", grown / MIB);
+    // Who comes meanwhile is let in.
+    let other = JobId::random();
+    let _other_driver = within(5, "another job", net.driver(other, 1)).await;
+    let (mut reader, _write) = within(5, "joining it", net.by_hand(other, 0, 1 << 20)).await;
+    next_of(&mut reader, kind::START).await;
     for (rank, (_, write)) in (0..).zip(&mut ends) {
         let frame = frame(rank);
         let rest = write.write_all(&frame[CHUNK_MAX / 2..]);

@@ -1278,3 +1278,60 @@ async fn an_exchange_that_waits_for_more_than_there_is_credit_for_takes_what_is_
     job.end().await;
     net.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_makes_room_for_who_waits_to_send_something_else() {
+    // More than a rank of three has room for.
+    const LENGTH: usize = MAILBOX_BYTES as usize / 3 + 1;
+    let net = Net::start().await;
+    let mut job = net.job(&[3, 1]).await;
+    let counts = job
+        .run(|comm| match comm.rank() {
+            0 => {
+                let both = comm.exchange(5, Vec::new(), 2).expect("both come");
+                comm.receive(Some(2), 6).expect("it has come already");
+                both.len()
+            }
+            1 => {
+                let large = vec![(0, Bytes::from(vec![1; LENGTH]))];
+                comm.exchange(5, large, 0).expect("it goes");
+                comm.send(2, 7, Bytes::new()).expect("it goes");
+                0
+            }
+            2 => {
+                comm.receive(Some(1), 7).expect("the large one is there");
+                comm.send(0, 6, vec![2; 1000].into())
+                    .expect("there will be room");
+                let last = vec![(0, Bytes::from_static(b"last"))];
+                comm.exchange(5, last, 0).expect("it goes").len()
+            }
+            _ => 0,
+        })
+        .await;
+    assert_eq!(counts[0], 2);
+    job.end().await;
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_of_two_messages_for_one_rank_is_refused() {
+    let net = Net::start().await;
+    let mut job = net.job(&[1, 1]).await;
+    let errors = job
+        .run(|comm| {
+            let twice = vec![(1, Bytes::new()), (1, Bytes::new())];
+            (comm.rank() == 0).then(|| {
+                comm.exchange(5, twice, 0)
+                    .expect_err("one each")
+                    .to_string()
+            })
+        })
+        .await;
+    let error = errors[0].as_deref().expect("rank 0 has it");
+    assert_eq!(
+        error,
+        "rank 0 gave an exchange two messages for rank 1; it takes one for each"
+    );
+    job.end().await;
+    net.stop().await;
+}

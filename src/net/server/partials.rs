@@ -17,12 +17,10 @@ const SPARE_MIN: usize = 8 * 1024;
 /// See the module.
 pub struct Partials {
     limit: usize,
-    /// Bytes that partial frames take when they are whole.
+    /// Bytes that partial frames take when they are whole, and those may take that connections will begin which were called.
     bytes: usize,
     spare: Vec<Vec<u8>>,
     waiting: VecDeque<ConnectionId>,
-    /// Connections that were called and have not been read since.
-    called: usize,
 }
 
 impl Partials {
@@ -33,13 +31,12 @@ impl Partials {
             bytes: 0,
             spare: Vec::new(),
             waiting: VecDeque::new(),
-            called: 0,
         }
     }
 
-    /// True if no other frame may be begun for now.
+    /// True if no other frame may be begun for now, but by those who are called.
     pub fn are_many(&self) -> bool {
-        self.bytes >= self.limit
+        self.bytes >= self.limit || !self.waiting.is_empty()
     }
 
     /// Keeps the beginning of something that will have `whole` bytes.
@@ -66,7 +63,9 @@ impl Partials {
 
     /// Keeps a buffer to be used again.
     pub fn recycle(&mut self, partial: Vec<u8>) {
-        if partial.capacity() >= SPARE_MIN && self.spare.len() < SPARE_MAX {
+        let most = SPARE_MAX.min(self.limit / 4 / FRAME_MAX);
+        let fits = (SPARE_MIN..=2 * FRAME_MAX).contains(&partial.capacity());
+        if fits && self.spare.len() < most {
             self.spare.push(partial);
         }
     }
@@ -88,17 +87,17 @@ impl Partials {
 
     /// Calls who has waited longest, if there is room for it and for those who were called before.
     pub fn call(&mut self) -> Option<ConnectionId> {
-        if self.bytes + self.called * FRAME_MAX >= self.limit {
+        if self.bytes >= self.limit {
             return None;
         }
         let next = self.waiting.pop_front()?;
-        self.called += 1;
+        self.bytes += FRAME_MAX;
         Some(next)
     }
 
     /// One that was called is read, or gone.
     pub fn answered(&mut self) {
-        self.called -= 1;
+        self.bytes -= FRAME_MAX;
     }
 }
 
@@ -124,7 +123,11 @@ mod tests {
         assert_eq!(partials.call(), None);
         partials.answered();
         partials.forget(8);
+        // Whoever comes now goes to the end of the line.
+        assert!(partials.are_many());
         assert_eq!(partials.call(), Some(9));
+        partials.answered();
+        assert!(!partials.are_many());
         partials.end(&second);
         assert_eq!(partials.call(), None);
     }

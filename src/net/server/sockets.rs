@@ -232,6 +232,17 @@ impl Sockets {
         self.closing.pop()
     }
 
+    /// The switch itself was stopped: nobody else was late.
+    pub fn stood_still(&mut self) {
+        let now = Instant::now();
+        for socket in self.sockets.iter_mut().flatten() {
+            socket.partial_since = now;
+            for since in [&mut socket.blocked, &mut socket.closing] {
+                *since = since.map(|_| now);
+            }
+        }
+    }
+
     /// Gives memory back that is not used.
     pub fn trim(&mut self) {
         self.queues.trim();

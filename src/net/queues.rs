@@ -25,7 +25,6 @@ pub struct Queues {
     budget: usize,
     queue_max: usize,
     total: usize,
-    peak: usize,
     /// Senders that wait for the total to fall.
     held_by_total: BTreeSet<ConnectionId>,
     /// How many queues each held sender waits for.
@@ -55,7 +54,6 @@ impl Queues {
             budget,
             queue_max,
             total: 0,
-            peak: 0,
             held_by_total: BTreeSet::new(),
             held: FxHashMap::default(),
             released: Vec::new(),
@@ -73,7 +71,6 @@ impl Queues {
         }
         queue.used = true;
         self.total += bytes.len();
-        self.peak = self.peak.max(self.total);
         let Some(from) = from else { return };
         if queue.bytes.len() - queue.head > self.queue_max && queue.holds.insert(from) {
             *self.held.entry(from).or_default() += 1;
@@ -183,11 +180,6 @@ impl Queues {
     /// Bytes that wait for all connections.
     pub fn total(&self) -> usize {
         self.total
-    }
-
-    /// The most bytes that ever waited.
-    pub fn peak(&self) -> usize {
-        self.peak
     }
 
     fn look_at_total(&mut self) {

@@ -194,12 +194,12 @@ impl Comm {
     }
 
     fn place(&self) -> usize {
-        (self.rank - self.shared.span.first_rank) as usize
+        self.shared.span.place(self.rank)
     }
 
     fn send_locally(&mut self, to: u32, channel: Channel, payload: Bytes) -> Result<(), CommError> {
         let shared = &self.shared;
-        let place = (to - shared.span.first_rank) as usize;
+        let place = shared.span.place(to);
         let mailbox = &shared.mailboxes[place];
         let mut message = Some(Message {
             source: self.rank,
@@ -251,7 +251,7 @@ impl Shared {
         let (wire, share) = self.way_to(to);
         if !wire.spend(to, cost(payload.len()), share) {
             self.announce(route, payload.len());
-            let mailbox = &self.mailboxes[(rank - self.span.first_rank) as usize];
+            let mailbox = &self.mailboxes[self.span.place(rank)];
             let what = || {
                 format!(
                     "rank {to} to receive a message of {} bytes with tag {}",
@@ -284,7 +284,7 @@ impl Shared {
             source: None,
             channel,
         };
-        let mailbox = &self.mailboxes[(rank - self.span.first_rank) as usize];
+        let mailbox = &self.mailboxes[self.span.place(rank)];
         let mut received = Vec::with_capacity(count);
         while received.len() < count || !announced.is_empty() {
             let granted = self.wait(
@@ -348,7 +348,7 @@ impl Shared {
         }
         drop(batch);
         for (to, payload) in local {
-            let place = (to - self.span.first_rank) as usize;
+            let place = self.span.place(to);
             self.place_locally(place, rank, channel, payload)?;
         }
         let mut announced = Vec::new();
@@ -393,7 +393,7 @@ impl Shared {
 
     /// The header of the next message.
     pub(crate) fn route(&self, rank: u32, to: u32, channel: Channel) -> Header {
-        let mut numbers = lock(&self.numbers[(rank - self.span.first_rank) as usize]);
+        let mut numbers = lock(&self.numbers[self.span.place(rank)]);
         let number = numbers.entry(to).or_default();
         let sequence = *number;
         *number += 1;
@@ -458,7 +458,7 @@ impl Shared {
         wanted: Wanted,
         what: &dyn Fn() -> String,
     ) -> Result<Message, CommError> {
-        let mailbox = &self.mailboxes[(rank - self.span.first_rank) as usize];
+        let mailbox = &self.mailboxes[self.span.place(rank)];
         self.wait(
             (&mailbox.state, &mailbox.changed),
             rank,

@@ -28,6 +28,11 @@ impl Span {
         self.first_rank.saturating_add(self.ranks)
     }
 
+    /// The place of one of these ranks among them.
+    pub fn place(&self, rank: u32) -> usize {
+        (rank - self.first_rank) as usize
+    }
+
     /// True if the rank is in it.
     pub fn contains(&self, rank: u32) -> bool {
         (self.first_rank..self.end()).contains(&rank)

@@ -262,7 +262,7 @@ impl Shared {
     /// The place of a rank in this pack.
     pub(crate) fn place(&self, rank: u32) -> Result<usize, LinkError> {
         if self.span.contains(rank) {
-            return Ok((rank - self.span.first_rank) as usize);
+            return Ok(self.span.place(rank));
         }
         Err(LinkError::Misrouted {
             destination: rank,

@@ -91,7 +91,7 @@ impl Comm {
             |shared, rank, mut all| {
                 let pack = shared.pack_of(root);
                 let given = (pack == shared.number).then(|| {
-                    let place = (root - shared.span.first_rank) as usize;
+                    let place = shared.span.place(root);
                     all[place].swap_remove(0)
                 });
                 let bytes = shared.broadcast(rank, pack, given)?;
@@ -373,7 +373,7 @@ impl Shared {
     fn only_for(&self, root: u32, pieces: Vec<Bytes>) -> Vec<Brought> {
         let mut results = vec![Vec::new(); self.span.ranks as usize];
         if self.span.contains(root) {
-            results[(root - self.span.first_rank) as usize] = pieces;
+            results[self.span.place(root)] = pieces;
         }
         results
     }

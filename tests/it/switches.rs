@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 
 use crate::faults::ENDLESS;
-use crate::support::{Place, Run, Running, assert_gone, assert_says};
+use crate::support::{Place, Run, Running, Worker, assert_gone, assert_says};
 
 /// A place with a small graph and two switches that share its secret.
 fn two() -> (Place, [(Running, String); 2]) {
@@ -11,6 +11,14 @@ fn two() -> (Place, [(Running, String); 2]) {
     place.small_graph();
     let switches = [place.switch(), place.switch()];
     (place, switches)
+}
+
+/// An endless job of four workers over these switches.
+fn endless(place: &Place, addresses: &[&str]) -> (Running, Vec<Worker>) {
+    let job = with(place.lswitch(ENDLESS), addresses).arg("--workers=4");
+    let job = job.start();
+    let workers = job.workers(4);
+    (job, workers)
 }
 
 fn with(run: Run, addresses: &[&str]) -> Run {
@@ -39,10 +47,7 @@ fn a_switch_that_is_killed_is_named_whichever_it_is() {
     for index in [0, 1] {
         let (place, switches) = two();
         let addresses = [switches[0].1.as_str(), switches[1].1.as_str()];
-        let job = with(place.lswitch(ENDLESS), &addresses)
-            .arg("--workers=4")
-            .start();
-        let workers = job.workers(4);
+        let (job, workers) = endless(&place, &addresses);
         switches[index].0.signal(Signal::KILL);
         let ended = job.within_s(15).wait();
         let names = format!("the connection to the switch at {}", addresses[index]);
@@ -55,10 +60,7 @@ fn a_switch_that_is_killed_is_named_whichever_it_is() {
 fn a_worker_that_is_killed_is_blamed_and_not_a_switch() {
     let (place, switches) = two();
     let addresses = [switches[0].1.as_str(), switches[1].1.as_str()];
-    let job = with(place.lswitch(ENDLESS), &addresses)
-        .arg("--workers=4")
-        .start();
-    let workers = job.workers(4);
+    let (job, workers) = endless(&place, &addresses);
     workers[2].process.signal(Signal::KILL);
     let ended = job.within_s(10).wait();
     assert_says(ended.fails_with(1), &["worker 2 (rank 2) failed"]);

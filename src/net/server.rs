@@ -5,6 +5,7 @@
 //! used by several switches. The caller owns the listener and the stop signal, so that `serve`, `invoke` and tests
 //! run the same code.
 
+mod gather;
 mod partials;
 mod sockets;
 
@@ -14,6 +15,7 @@ use crate::net::queues::Queues;
 use crate::net::socket;
 use crate::net::switch::{Now, Switch};
 use crate::net::token::Secret;
+use gather::Gather;
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -46,9 +48,6 @@ const READ_LEN: usize = 4 * FRAME_MAX;
 
 /// Turns of the loop are not longer than this many connections, so that what was read is soon written.
 const TURN: usize = 64;
-
-/// The thread yields up to so often before it writes little to many.
-const GATHER: u32 = 4;
 
 /// Of the memory, one part in so many is for what waits to be sent, and one for frames that have come in part. The rest is
 /// for collectives and the shared state.
@@ -133,6 +132,9 @@ struct Server {
     partials: Partials,
     /// Connections that may have something to read, in turn.
     ready: VecDeque<ConnectionId>,
+    gather: Gather,
+    /// Something was read since the last look.
+    came: bool,
     buffer: Vec<u8>,
     /// Accepting failed, for want of descriptors most likely, and is tried again then.
     accept_again: Option<Instant>,
@@ -161,6 +163,8 @@ impl Server {
             out: Sockets::new(Queues::new(memory / QUEUES_SHARE)),
             partials: Partials::new(memory / PARTIALS_SHARE),
             ready: VecDeque::new(),
+            gather: Gather::new(Instant::now()),
+            came: false,
             buffer: vec![0; READ_LEN],
             accept_again: None,
             stopping: None,
@@ -172,13 +176,12 @@ impl Server {
 
     fn run(&mut self) {
         let mut events = Events::with_capacity(1024);
-        let mut gathered = 0;
         loop {
             let mut timeout = TICK.saturating_sub(self.ticked.elapsed());
             if let Some(at) = self.switch.next_wake_ms() {
                 timeout = timeout.min(Duration::from_millis(at.saturating_sub(self.now().ms)));
             }
-            if !self.ready.is_empty() || gathered > 0 {
+            if !self.ready.is_empty() || self.gather.waits() {
                 timeout = Duration::ZERO;
             }
             match self.poll.poll(&mut events, Some(timeout)) {
@@ -196,13 +199,11 @@ impl Server {
                 }
             }
             self.switch.wake(now, &mut self.out);
-            if self.out.gathers() && gathered < GATHER {
-                // Who else is about to send may do so first: what goes to each receiver goes in fewer writes then.
-                gathered += 1;
+            let came = std::mem::take(&mut self.came);
+            if self.gather.goes_on(self.out.gathers(), came, Instant::now()) {
                 thread::yield_now();
                 continue;
             }
-            gathered = 0;
             self.flush();
             if self.ticked.elapsed() >= TICK {
                 self.tick();
@@ -370,6 +371,8 @@ impl Server {
         let partial = std::mem::take(&mut socket.partial);
         socket.filled = 0;
         self.partials.end(&partial);
+        self.came = true;
+        self.out.spoke(id);
         self.out.begin_from(id);
         self.decide(id, partial, count - needed, now);
         self.out.end_from();

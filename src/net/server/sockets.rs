@@ -31,6 +31,8 @@ pub struct Sockets {
     queues: Queues,
     /// Connections whose queues have grown since they were last written.
     dirty: Vec<ConnectionId>,
+    /// How many of them have sent nothing since they were last written to.
+    silent: usize,
     /// Connections that have begun to close since somebody asked.
     closing: Vec<ConnectionId>,
     /// Something waits that is to go at once.
@@ -53,6 +55,8 @@ pub struct Socket {
     /// It stands in the line of those who may have something to read.
     pub is_ready: bool,
     is_dirty: bool,
+    /// It has sent something since it was last written to.
+    spoke: bool,
     /// The peer has closed its sending side: it is read until its end, of which nothing more is told.
     pub read_closed: bool,
     /// It takes no bytes for now, since then.
@@ -107,6 +111,7 @@ impl Sockets {
             open: 0,
             queues,
             dirty: Vec::new(),
+            silent: 0,
             closing: Vec::new(),
             in_hurry: false,
             from: None,
@@ -138,6 +143,7 @@ impl Sockets {
             turn: Turn::Free,
             is_ready: false,
             is_dirty: false,
+            spoke: false,
             read_closed: false,
             blocked: None,
             closing: None,
@@ -154,7 +160,8 @@ impl Sockets {
 
     /// Drops a socket, with what waits for it.
     pub fn remove(&mut self, id: ConnectionId) {
-        if self.socket(id).is_some() {
+        if let Some(socket) = find(&mut self.sockets, id) {
+            self.silent -= usize::from(socket.is_dirty && !socket.spoke);
             let slot = id as u32;
             self.sockets[slot as usize] = None;
             self.free.push(slot);
@@ -221,8 +228,9 @@ impl Sockets {
     pub fn take_dirty(&mut self) -> Option<ConnectionId> {
         self.in_hurry = false;
         let id = self.dirty.pop()?;
-        if let Some(socket) = self.socket(id) {
+        if let Some(socket) = find(&mut self.sockets, id) {
             socket.is_dirty = false;
+            self.silent -= usize::from(!std::mem::take(&mut socket.spoke));
         }
         Some(id)
     }
@@ -248,9 +256,20 @@ impl Sockets {
         self.queues.trim();
     }
 
-    /// True if little waits for each of many, and nobody is in a hurry.
+    /// It has sent something.
+    pub fn spoke(&mut self, id: ConnectionId) {
+        if let Some(socket) = find(&mut self.sockets, id)
+            && !std::mem::replace(&mut socket.spoke, true)
+            && socket.is_dirty
+        {
+            self.silent -= 1;
+        }
+    }
+
+    /// True if little waits for each of many, nobody is in a hurry, and some of them may be about to send.
     pub fn gathers(&self) -> bool {
         !self.in_hurry
+            && self.silent > 0
             && self.dirty.len() >= GATHER_MIN
             && self.queues.total() < self.dirty.len() * GATHER_BYTES
     }
@@ -283,10 +302,11 @@ impl Sockets {
     }
 
     fn soil(&mut self, id: ConnectionId) {
-        if let Some(socket) = self.socket(id)
+        if let Some(socket) = find(&mut self.sockets, id)
             && !socket.is_dirty
         {
             socket.is_dirty = true;
+            self.silent += usize::from(!socket.spoke);
             self.dirty.push(id);
         }
     }

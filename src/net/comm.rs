@@ -245,7 +245,7 @@ impl Shared {
         rank: u32,
         to: u32,
         channel: Channel,
-        payload: &[u8],
+        payload: &Bytes,
     ) -> Result<(), CommError> {
         let route = self.route(rank, to, channel);
         let (wire, share) = self.way_to(to);
@@ -421,10 +421,10 @@ impl Shared {
     }
 
     /// Sends a message that may be sent.
-    fn transmit(&self, route: Header, payload: &[u8]) -> Result<(), CommError> {
+    fn transmit(&self, route: Header, payload: &Bytes) -> Result<(), CommError> {
         let (wire, _) = self.way_to(route.destination);
         for cut in Cutter::new(route, payload) {
-            self.send_cut(wire, &cut, route.source, &|| {
+            self.send_cut(wire, &cut, Some(payload), route.source, &|| {
                 format!("room to send to rank {}", route.destination)
             })?;
         }
@@ -436,10 +436,11 @@ impl Shared {
         &self,
         wire: &Wire,
         cut: &Cut<'_>,
+        owner: Option<&Bytes>,
         rank: u32,
         what: &dyn Fn() -> String,
     ) -> Result<(), CommError> {
-        let sent = wire.send(cut, self.deadline, || {
+        let sent = wire.send(cut, owner, self.deadline, || {
             if let Some(mut incoming) = wire.try_incoming() {
                 self.pump(wire.number, &mut incoming, Reading::AtOnce);
             }

@@ -371,6 +371,11 @@ impl<'a> Cut<'a> {
     pub fn tail(&self) -> &[u8] {
         &self.tail[..self.tail_len]
     }
+
+    /// All of it, in order.
+    pub fn pieces(&self) -> [&[u8]; 3] {
+        [self.head(), self.payload, self.tail()]
+    }
 }
 
 impl<'a> Cutter<'a> {

@@ -22,6 +22,7 @@ pub mod link;
 pub mod mailbox;
 pub mod meeting;
 pub mod message;
+pub mod outgoing;
 pub mod patience;
 pub mod planted;
 pub mod queues;

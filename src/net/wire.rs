@@ -4,13 +4,15 @@
 //! message does. Small frames are gathered until their rank waits for something, many have come together, or a tick has
 //! passed; see [`crate::net::keeper`]. Nothing here waits with a lock held that a reader needs: a pack always reads.
 
-use crate::net::flow::{Credits, cost};
+use crate::net::flow::cost;
 use crate::net::frame::{BODY_MAX, Cut, Cutter, FRAME_MAX, Frame, FrameError, Header};
 use crate::net::mailbox::Arrived;
+use crate::net::outgoing::{COPY_MAX, Outgoing};
 use crate::net::reassembly::Reassembly;
+use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, send, sendmsg};
-use std::io::{self, ErrorKind, IoSlice, PipeReader, PipeWriter, Read, Write};
+use rustix::net::{RecvFlags, recv};
+use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,12 +20,6 @@ use std::time::{Duration, Instant};
 
 /// Bytes that wait to be sent above which ranks wait to send more.
 const WAITING_MAX: usize = 256 * 1024;
-
-/// Bytes that wait to be sent from which on they are sent whoever may add to them.
-const FLUSH_AT: usize = 32 * 1024;
-
-/// Payloads up to this are copied behind what waits; longer ones are sent from where they lie.
-const COPY_MAX: usize = 8 * 1024;
 
 /// Bytes that one read asks for.
 const READ_LEN: usize = 4 * FRAME_MAX;
@@ -65,21 +61,6 @@ impl Drop for Leading<'_> {
     }
 }
 
-/// What waits to be sent.
-#[derive(Default)]
-struct Outgoing {
-    bytes: Vec<u8>,
-    head: usize,
-    /// What this pack may send on credit.
-    credits: Credits,
-    /// The socket takes no more for now; the keeper, or who waits, sends the rest.
-    blocked: bool,
-    /// The connection failed, or was given up.
-    broken: bool,
-    /// The last frame was added.
-    over: bool,
-}
-
 /// What has been read.
 pub struct Incoming {
     buffer: Vec<u8>,
@@ -108,13 +89,13 @@ impl Batch<'_> {
     pub fn send(&mut self, route: Header, payload: &[u8], share: u64) -> bool {
         let outgoing = &mut *self.outgoing;
         let fits = payload.len() <= COPY_MAX && outgoing.waiting() <= WAITING_MAX;
-        let free = fits && !outgoing.broken && !outgoing.over;
+        let free = fits && !outgoing.is_closed();
         let to = route.destination;
         if !free || !outgoing.credits.spend(to, cost(payload.len()), share) {
             return false;
         }
         for cut in Cutter::new(route, payload) {
-            outgoing.add(&self.wire.stream, &cut);
+            outgoing.add(&self.wire.stream, &cut, None);
         }
         true
     }
@@ -199,7 +180,7 @@ impl Wire {
         self.outgoing().credits.returned(by, bytes)
     }
 
-    /// Adds a data frame. Waits until `deadline` while too much waits to be sent, and calls `meanwhile` when something can be
+    /// Adds a data frame; its payload may be kept if it is a part of `owner`. Waits until `deadline` while too much waits to be sent, and calls `meanwhile` when something can be
     /// read. False if the deadline passed.
     ///
     /// # Errors
@@ -207,11 +188,12 @@ impl Wire {
     pub fn send(
         &self,
         cut: &Cut<'_>,
+        owner: Option<&Bytes>,
         deadline: Instant,
         mut meanwhile: impl FnMut(),
     ) -> Result<bool, Broken> {
         let mut outgoing = self.outgoing();
-        while outgoing.waiting() > WAITING_MAX && !outgoing.broken && !outgoing.over {
+        while outgoing.waiting() > WAITING_MAX && !outgoing.is_closed() {
             drop(outgoing);
             if Instant::now() >= deadline {
                 return Ok(false);
@@ -223,7 +205,7 @@ impl Wire {
             outgoing = self.outgoing();
         }
         drop(outgoing);
-        self.try_send(cut).map(|()| true)
+        self.try_send(cut, owner).map(|()| true)
     }
 
     /// Several short messages, behind each other.
@@ -237,19 +219,19 @@ impl Wire {
     /// True if a rank need not wait to send.
     pub fn has_room(&self) -> bool {
         let outgoing = self.outgoing();
-        outgoing.waiting() <= WAITING_MAX || outgoing.broken || outgoing.over
+        outgoing.waiting() <= WAITING_MAX || outgoing.is_closed()
     }
 
-    /// Adds a data frame, for who has looked for room.
+    /// The same, for who has looked for room.
     ///
     /// # Errors
     /// When the connection failed.
-    pub fn try_send(&self, cut: &Cut<'_>) -> Result<(), Broken> {
+    pub fn try_send(&self, cut: &Cut<'_>, owner: Option<&Bytes>) -> Result<(), Broken> {
         let mut outgoing = self.outgoing();
-        if outgoing.broken || outgoing.over {
+        if outgoing.is_closed() {
             return Err(Broken);
         }
-        outgoing.add(&self.stream, cut);
+        outgoing.add(&self.stream, cut, owner);
         let left = outgoing.waiting() > 0;
         drop(outgoing);
         if left {
@@ -271,8 +253,8 @@ impl Wire {
     /// Adds a frame that may not wait: those are short, and bounded by what they answer.
     pub fn push(&self, frame: &Frame) {
         let mut outgoing = self.outgoing();
-        if !outgoing.broken && !outgoing.over {
-            frame.put(&mut outgoing.bytes);
+        if !outgoing.is_closed() {
+            outgoing.push(frame);
             drop(outgoing);
             self.arm();
         }
@@ -281,8 +263,8 @@ impl Wire {
     /// Adds the last frame that is sent on the connection.
     pub fn push_last(&self, frame: &Frame) {
         let mut outgoing = self.outgoing();
-        if !outgoing.broken && !outgoing.over {
-            frame.put(&mut outgoing.bytes);
+        if !outgoing.is_closed() {
+            outgoing.push(frame);
             outgoing.over = true;
         }
     }
@@ -484,90 +466,6 @@ fn timespec(duration: Duration) -> Timespec {
     Timespec {
         tv_sec: duration.as_secs() as i64,
         tv_nsec: duration.subsec_nanos().into(),
-    }
-}
-
-impl Outgoing {
-    fn waiting(&self) -> usize {
-        self.bytes.len() - self.head
-    }
-
-    fn fail(&mut self) {
-        self.broken = true;
-        self.blocked = false;
-        self.bytes = Vec::new();
-        self.head = 0;
-    }
-
-    /// Sends what waits, as far as the socket takes it.
-    fn write(&mut self, stream: &TcpStream) {
-        while self.waiting() > 0 {
-            match send(
-                stream,
-                &self.bytes[self.head..],
-                SendFlags::DONTWAIT | SendFlags::NOSIGNAL,
-            ) {
-                Ok(count) => self.head += count,
-                Err(error) => {
-                    self.refused(error.into());
-                    if self.broken || self.blocked {
-                        break;
-                    }
-                }
-            }
-        }
-        if self.head == self.bytes.len() {
-            self.blocked = false;
-            self.bytes.clear();
-            self.head = 0;
-        } else if self.head > self.bytes.len() / 2 {
-            self.bytes.drain(..self.head);
-            self.head = 0;
-        }
-    }
-
-    /// Adds a frame, and sends it if it is long or much waits.
-    fn add(&mut self, stream: &TcpStream, cut: &Cut<'_>) {
-        if cut.payload.len() > COPY_MAX {
-            self.write(stream);
-            self.write_cut(stream, cut);
-            return;
-        }
-        self.bytes.extend_from_slice(cut.head());
-        self.bytes.extend_from_slice(cut.payload);
-        self.bytes.extend_from_slice(cut.tail());
-        if self.waiting() >= FLUSH_AT {
-            self.write(stream);
-        }
-    }
-
-    /// Sends a frame from where it lies, if nothing waits before it; what the socket does not take is copied.
-    fn write_cut(&mut self, stream: &TcpStream, cut: &Cut<'_>) {
-        let mut sent = 0;
-        if self.waiting() == 0 && !self.broken {
-            let pieces = [cut.head(), cut.payload, cut.tail()].map(IoSlice::new);
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            match sendmsg(stream, &pieces, &mut SendAncillaryBuffer::default(), flags) {
-                Ok(count) => sent = count,
-                Err(error) => self.refused(error.into()),
-            }
-        }
-        if self.broken {
-            return;
-        }
-        for piece in [cut.head(), cut.payload, cut.tail()] {
-            let skipped = sent.min(piece.len());
-            sent -= skipped;
-            self.bytes.extend_from_slice(&piece[skipped..]);
-        }
-    }
-
-    fn refused(&mut self, error: io::Error) {
-        match error.kind() {
-            ErrorKind::WouldBlock => self.blocked = true,
-            ErrorKind::Interrupted => {}
-            _ => self.fail(),
-        }
     }
 }
 

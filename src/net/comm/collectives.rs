@@ -474,7 +474,7 @@ impl Shared {
                     ..Header::default()
                 };
                 let cut = Cut::new(header, &part.prefix(), data);
-                self.send_cut(&self.wires[switch], &cut, rank, &what)?;
+                self.send_cut(&self.wires[switch], &cut, None, rank, &what)?;
                 due.push_back((switch, sequence));
                 sent += 1;
             }

@@ -121,7 +121,7 @@ impl Comm {
             ..Header::default()
         };
         let what = || format!("the switch to answer a request for {name:?}");
-        shared.send_cut(wire, &Cut::new(header, &[], &body), self.rank, &what)?;
+        shared.send_cut(wire, &Cut::new(header, &[], &body), None, self.rank, &what)?;
         let mailbox = &shared.mailboxes[self.place()];
         let body = shared.wait(
             (&mailbox.state, &mailbox.changed),

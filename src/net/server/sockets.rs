@@ -2,6 +2,7 @@
 
 use crate::net::LOST_AFTER_MS;
 use crate::net::egress::{ConnectionId, Egress};
+use crate::net::frame::{HEADER_LEN, Header};
 use crate::net::queues::Queues;
 use mio::net::TcpStream;
 use rustix::time::{ClockId, clock_gettime};
@@ -301,6 +302,34 @@ impl Sockets {
         Ok(())
     }
 
+    /// Writes bytes at once if `directly` and their way is free; what is left, or all of it, is queued.
+    fn give_or_queue(&mut self, to: ConnectionId, bytes: &[u8], directly: bool) {
+        let Some(socket) = find(&mut self.sockets, to) else {
+            return;
+        };
+        let mut rest = bytes;
+        if directly && socket.blocked.is_none() {
+            if !self.queues.waiting(to).is_empty() {
+                // An error shows again when the queue is written next.
+                let _ = self.write(to);
+            }
+            let Some(socket) = find(&mut self.sockets, to) else {
+                return;
+            };
+            while self.queues.waiting(to).is_empty() && socket.blocked.is_none() && !rest.is_empty()
+            {
+                match socket.give(rest) {
+                    Ok(count) => rest = &rest[count..],
+                    Err(_) => break,
+                }
+            }
+        }
+        if !rest.is_empty() {
+            self.queues.push(to, rest, self.from);
+            self.soil(to);
+        }
+    }
+
     fn soil(&mut self, id: ConnectionId) {
         if let Some(socket) = find(&mut self.sockets, id)
             && !socket.is_dirty
@@ -329,30 +358,15 @@ impl Socket {
 
 impl Egress for Sockets {
     fn forward(&mut self, to: ConnectionId, frame: &[u8]) {
-        let Some(socket) = find(&mut self.sockets, to) else {
-            return;
-        };
-        let mut rest = frame;
-        if frame.len() >= DIRECT_MIN && socket.blocked.is_none() {
-            if !self.queues.waiting(to).is_empty() {
-                // An error shows again when the queue is written next.
-                let _ = self.write(to);
-            }
-            let Some(socket) = find(&mut self.sockets, to) else {
-                return;
-            };
-            while self.queues.waiting(to).is_empty() && socket.blocked.is_none() && !rest.is_empty()
-            {
-                match socket.give(rest) {
-                    Ok(count) => rest = &rest[count..],
-                    Err(_) => break,
-                }
-            }
-        }
-        if !rest.is_empty() {
-            self.queues.push(to, rest, self.from);
-            self.soil(to);
-        }
+        let is_long = frame.len() >= DIRECT_MIN;
+        self.give_or_queue(to, frame, is_long);
+    }
+
+    fn forward_all(&mut self, to: ConnectionId, frames: &[u8]) {
+        // What begins with a short frame is short, or mixed.
+        let first = frames.first_chunk::<HEADER_LEN>();
+        let first = first.map_or(0, |header| Header::from_bytes(header).wire_len());
+        self.give_or_queue(to, frames, first >= DIRECT_MIN);
     }
 
     fn close(&mut self, id: ConnectionId) {

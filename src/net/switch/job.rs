@@ -166,6 +166,8 @@ impl Job {
             return 0;
         }
         let mut at = 0;
+        // Frames behind each other that go to the same connection, from `begun` on, go together.
+        let (mut begun, mut to) = (0, None);
         while let Some(header) = bytes[at..].first_chunk::<HEADER_LEN>() {
             let header = Header::from_bytes(header);
             let own = match span {
@@ -185,8 +187,16 @@ impl Job {
                 break;
             }
             self.count(header);
-            out.forward(connection, &bytes[at..at + length]);
+            if to != Some(connection) {
+                if let Some(to) = to.replace(connection) {
+                    out.forward_all(to, &bytes[begun..at]);
+                }
+                begun = at;
+            }
             at += length;
+        }
+        if let Some(to) = to {
+            out.forward_all(to, &bytes[begun..at]);
         }
         at
     }

@@ -144,7 +144,8 @@ impl Outgoing {
                 Err(error) => self.refused(&error),
             }
         }
-        if self.broken {
+        let length: usize = cut.pieces().iter().map(|piece| piece.len()).sum();
+        if self.broken || sent == length {
             return;
         }
         self.append(|bytes| {

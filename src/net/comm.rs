@@ -299,13 +299,11 @@ impl Shared {
                             return Ok(Some(Some(at)));
                         }
                     }
-                    while received.len() < count {
-                        let Some(message) = mailbox.take(state, wanted, signals)? else {
-                            // All of them are needed, so one wake-up will do.
-                            state.wait_for_all(count - received.len());
-                            return Ok(None);
-                        };
-                        received.push(message);
+                    mailbox.take_all(state, wanted, count, &mut received, signals)?;
+                    if received.len() < count {
+                        // All of them are needed, so one wake-up will do.
+                        state.wait_for_all(count - received.len());
+                        return Ok(None);
                     }
                     Ok(announced.is_empty().then_some(None))
                 },
@@ -331,8 +329,10 @@ impl Shared {
             .partition(|(to, _)| self.span.contains(*to));
         let mut rest = Vec::new();
         let mut batch: Option<Batch<'_>> = None;
+        // Of this rank alone, so nobody waits for it.
+        let mut numbers = lock(&self.numbers[self.span.place(rank)]);
         for (to, payload) in others {
-            let route = self.route(rank, to, channel);
+            let route = self.numbered(numbers.of(to), rank, to, channel);
             let (wire, share) = self.way_to(to);
             let batch = match &mut batch {
                 Some(batch) if batch.is_of(wire) => batch,
@@ -346,7 +346,7 @@ impl Shared {
                 rest.push((route, payload));
             }
         }
-        drop(batch);
+        drop((batch, numbers));
         for (to, payload) in local {
             let place = self.span.place(to);
             self.place_locally(place, rank, channel, payload)?;
@@ -394,7 +394,10 @@ impl Shared {
     /// The header of the next message.
     pub(crate) fn route(&self, rank: u32, to: u32, channel: Channel) -> Header {
         let mut numbers = lock(&self.numbers[self.span.place(rank)]);
-        let number = numbers.entry(to).or_default();
+        self.numbered(numbers.of(to), rank, to, channel)
+    }
+
+    fn numbered(&self, number: &mut u64, rank: u32, to: u32, channel: Channel) -> Header {
         let sequence = *number;
         *number += 1;
         Header {

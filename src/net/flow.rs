@@ -9,6 +9,7 @@
 //! never waits in the switch. A program that would complete if every send waited for its receive completes, since an
 //! announcement always arrives, and the receive that matches it grants it.
 
+use crate::net::by_rank::ByRank;
 use crate::net::planted::{Bug, planted};
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
@@ -30,13 +31,13 @@ pub fn share(mailbox: u32, packs: usize) -> u64 {
 #[derive(Debug, Default)]
 pub struct Credits {
     /// What was used of each rank's share.
-    used: FxHashMap<u32, u64>,
+    used: ByRank<u64>,
 }
 
 impl Credits {
     /// Spends credit on a message to a rank, at which the pack has `share` bytes. False if there is not enough.
     pub fn spend(&mut self, to: u32, cost: u64, share: u64) -> bool {
-        let used = self.used.entry(to).or_default();
+        let used = self.used.of(to);
         let enough = *used + cost <= share;
         if enough {
             *used += cost;
@@ -46,13 +47,12 @@ impl Credits {
 
     /// A rank gave credit back. False if it gives more than was used.
     pub fn returned(&mut self, by: u32, bytes: u64) -> bool {
-        match self.used.get_mut(&by) {
-            Some(used) if *used >= bytes => {
-                *used -= bytes;
-                true
-            }
-            _ => false,
+        let used = self.used.of(by);
+        let enough = *used >= bytes;
+        if enough {
+            *used -= bytes;
         }
+        enough
     }
 }
 
@@ -133,7 +133,7 @@ pub struct Room {
     mailbox: u64,
     share: u64,
     /// Credit that was used by messages which have been taken, by pack, and not yet given back.
-    owed: FxHashMap<u32, u64>,
+    owed: ByRank<u64>,
     /// Bytes of granted messages that have not been taken.
     granted: u64,
     /// Bytes of local messages that have not been taken.
@@ -151,7 +151,7 @@ impl Room {
         Room {
             mailbox: mailbox.into(),
             share: share(mailbox, packs),
-            owed: FxHashMap::default(),
+            owed: ByRank::default(),
             granted: 0,
             local: 0,
             announced: VecDeque::new(),
@@ -203,7 +203,7 @@ impl Room {
                 self.look(None, signals);
             }
             Passage::Credit(pack) => {
-                let owed = self.owed.entry(pack).or_default();
+                let owed = self.owed.of(pack);
                 *owed += if planted(Bug::CreditLost) { 0 } else { cost };
                 // Half a share at a time: seldom for small messages, soon enough for a sender not to run dry.
                 if *owed * 2 >= self.share && !planted(Bug::CreditKeptBack) {

@@ -7,6 +7,9 @@ use crate::net::reassembly::Message;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard};
 
+/// Messages that a queue which is kept for the next channel has room for.
+const SPARE_MAX: usize = 256;
+
 /// See the module.
 pub struct Mailbox {
     /// What it holds.
@@ -18,6 +21,8 @@ pub struct Mailbox {
 /// What the lock of a mailbox guards.
 pub struct State {
     by_channel: BTreeMap<Channel, VecDeque<(Message, Passage)>>,
+    /// An empty queue with room, for the next channel.
+    spare: VecDeque<(Message, Passage)>,
     room: Room,
     /// What the rank waits for, and how many of them are still to come before it is woken.
     wanted: Option<Wanted>,
@@ -57,6 +62,7 @@ impl Mailbox {
         Mailbox {
             state: Mutex::new(State {
                 by_channel: BTreeMap::new(),
+                spare: VecDeque::new(),
                 room,
                 wanted: None,
                 missing: 1,
@@ -90,7 +96,7 @@ impl Mailbox {
                 continue;
             }
             wake |= state.came(message.source, channel);
-            let queue = state.by_channel.entry(channel).or_default();
+            let queue = state.queue(channel);
             if planted(Bug::MessagesReversed) {
                 queue.push_front((message, passage));
             } else {
@@ -158,6 +164,27 @@ impl Mailbox {
         Ok(message)
     }
 
+    /// Takes messages as [`Mailbox::take`] does until `taken` holds `count`, or no more are there.
+    ///
+    /// # Errors
+    /// When not so many are there, nor will be.
+    pub fn take_all(
+        &self,
+        state: &mut State,
+        wanted: Wanted,
+        count: usize,
+        taken: &mut Vec<Message>,
+        signals: &mut Vec<Signal>,
+    ) -> Result<(), Closed> {
+        // Who is told of the last is told of all.
+        let before_last = count.saturating_sub(taken.len() + 1);
+        state.take_there(wanted, before_last, taken, signals);
+        if taken.len() < count {
+            taken.extend(self.take(state, wanted, signals)?);
+        }
+        Ok(())
+    }
+
     /// Nothing will arrive any more: whoever waits is woken.
     pub fn close(&self) {
         let mut state = self.lock();
@@ -223,7 +250,7 @@ impl State {
             };
             if let Some((message, passage)) = at.and_then(|at| queue.remove(at)) {
                 if queue.is_empty() {
-                    self.by_channel.remove(&wanted.channel);
+                    self.drop_queue(wanted.channel);
                 }
                 self.wanted = self.wanted.filter(|_| planted(Bug::WantedKept));
                 self.room
@@ -240,6 +267,46 @@ impl State {
         }
         self.hurry();
         Ok(None)
+    }
+
+    /// Takes messages from any rank that are wanted and there, at most `most`; none if they are wanted from one rank alone.
+    fn take_there(
+        &mut self,
+        wanted: Wanted,
+        most: usize,
+        taken: &mut Vec<Message>,
+        signals: &mut Vec<Signal>,
+    ) {
+        let queue = self.by_channel.get_mut(&wanted.channel);
+        let Some(queue) = queue.filter(|_| wanted.source.is_none()) else {
+            return;
+        };
+        for (message, passage) in queue.drain(..most.min(queue.len())) {
+            self.wanted = self.wanted.filter(|_| planted(Bug::WantedKept));
+            self.room
+                .taken(passage, cost(message.payload.len()), signals);
+            taken.push(message);
+        }
+        if queue.is_empty() {
+            self.drop_queue(wanted.channel);
+        }
+    }
+
+    /// The queue of a channel, which may be a new one.
+    fn queue(&mut self, channel: Channel) -> &mut VecDeque<(Message, Passage)> {
+        let spare = &mut self.spare;
+        self.by_channel
+            .entry(channel)
+            .or_insert_with(|| std::mem::take(spare))
+    }
+
+    /// An empty queue is dropped; its room is kept for the next, if it is not large.
+    fn drop_queue(&mut self, channel: Channel) {
+        self.spare = self
+            .by_channel
+            .remove(&channel)
+            .filter(|queue| queue.capacity() <= SPARE_MAX)
+            .unwrap_or_default();
     }
 
     /// The rank, which has just found nothing more, waits until so many have come, unless somebody waits for room.
@@ -310,10 +377,7 @@ impl State {
         if !self.room.admit_local(cost(message.payload.len()), matches) {
             return Ok(Some(message));
         }
-        self.by_channel
-            .entry(channel)
-            .or_default()
-            .push_back((message, Passage::Local));
+        self.queue(channel).push_back((message, Passage::Local));
         Ok(None)
     }
 
@@ -327,8 +391,7 @@ impl State {
         }
         if !self.finished {
             self.room.admit_local(cost(message.payload.len()), true);
-            let queue = self.by_channel.entry(channel).or_default();
-            queue.push_back((message, Passage::Local));
+            self.queue(channel).push_back((message, Passage::Local));
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 //! `docs/PROTOCOL.md`. [`planted`] is for the tests of the tests. Nothing here knows a graph, a program or AWS.
 
 pub mod answers;
+pub mod by_rank;
 pub mod client;
 pub mod codec;
 pub mod collective;

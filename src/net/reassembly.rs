@@ -4,14 +4,21 @@
 //! up to the length it named, and its checksum holds. Beyond a bound memory grows with the bytes that arrived, not with
 //! the length that a first chunk names.
 
+use crate::net::by_rank::ByRank;
 use crate::net::frame::{Chunk, FrameError, Header, MESSAGE_MAX};
 use crate::net::planted::{Bug, planted};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use rustc_hash::FxHashMap;
 use thiserror::Error;
 
 /// Bytes that are reserved at once for a message that names as many; a longer one grows as it arrives.
 const RESERVED_MAX: usize = 16 << 20;
+
+/// Messages of one chunk up to this length share blocks, since to allocate each costs more than to copy it.
+const SHORT_MAX: usize = 512;
+
+/// The length of a block. It lives as long as one of its messages does, all of which are one rank's.
+const BLOCK: usize = 4096;
 
 /// A whole message, as a rank or the driver receives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,13 +76,38 @@ struct Partial {
 #[derive(Default)]
 struct Stream {
     next: u64,
-    partial: Option<Partial>,
+    /// Elsewhere, since most messages are one chunk.
+    partial: Option<Box<Partial>>,
 }
 
 /// The messages that are under way to this process.
 #[derive(Default)]
 pub struct Reassembly {
-    streams: FxHashMap<(u32, u32), Stream>,
+    /// By destination, of which a process has few.
+    rows: FxHashMap<u32, Row>,
+}
+
+/// What is under way to one rank.
+#[derive(Default)]
+struct Row {
+    /// By source.
+    streams: ByRank<Stream>,
+    /// Where short messages lie behind each other.
+    block: BytesMut,
+}
+
+impl Row {
+    /// A message of one chunk.
+    fn whole(block: &mut BytesMut, payload: &[u8]) -> Bytes {
+        if payload.is_empty() || payload.len() > SHORT_MAX {
+            return Bytes::copy_from_slice(payload);
+        }
+        if block.capacity() < payload.len() {
+            *block = BytesMut::with_capacity(BLOCK);
+        }
+        block.extend_from_slice(payload);
+        block.split().freeze()
+    }
 }
 
 impl Reassembly {
@@ -89,12 +121,9 @@ impl Reassembly {
         body: &[u8],
     ) -> Result<Option<Message>, ReassemblyError> {
         let (from, to, sequence) = (header.source, header.destination, header.sequence);
-        let key = if planted(Bug::SourcesMixed) {
-            (to, to)
-        } else {
-            (from, to)
-        };
-        let stream = self.streams.entry(key).or_default();
+        let source = if planted(Bug::SourcesMixed) { to } else { from };
+        let row = self.rows.entry(to).or_default();
+        let stream = row.streams.of(source);
         let broken = |what: String| ReassemblyError::Broken {
             from,
             to,
@@ -128,16 +157,16 @@ impl Reassembly {
                 return Ok(Some(Message {
                     source: from,
                     tag: header.tag,
-                    payload: Bytes::copy_from_slice(payload),
+                    payload: Row::whole(&mut row.block, payload),
                 }));
             }
-            stream.partial = Some(Partial {
+            stream.partial = Some(Box::new(Partial {
                 tag: header.tag,
                 group: header.group,
                 total,
                 crc32c: 0,
                 payload: Vec::with_capacity((total as usize).min(RESERVED_MAX)),
-            });
+            }));
         }
         let Some(partial) = stream.partial.as_mut() else {
             return Err(broken("its first chunk is missing".into()));

@@ -1,6 +1,7 @@
 //! What the ranks of a pack and its keepers share: who is in the job and the way there, waiting, and why it ended.
 
 use crate::net::answers::Answers;
+use crate::net::by_rank::ByRank;
 use crate::net::client::JoinOptions;
 use crate::net::comm::{Call, CommError};
 use crate::net::flow::{self, Signal};
@@ -11,7 +12,6 @@ use crate::net::meeting::Meeting;
 use crate::net::message::{Span, Start};
 use crate::net::patience::Patience;
 use crate::net::wire::{self, PATIENCE, Reading, Wire};
-use rustc_hash::FxHashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
@@ -40,7 +40,7 @@ pub(crate) struct Shared {
     pub(crate) wires: Vec<Wire>,
     pub(crate) mailboxes: Vec<Mailbox>,
     /// The number of each rank's next message to each destination.
-    pub(crate) numbers: Vec<Mutex<FxHashMap<u32, u64>>>,
+    pub(crate) numbers: Vec<Mutex<ByRank<u64>>>,
     pub(crate) meeting: Meeting<Call>,
     pub(crate) answers: Answers,
     pub(crate) deadline: std::time::Instant,

@@ -7,6 +7,7 @@
 //! ([`crate::net::flow`]).
 
 use crate::net::egress::ConnectionId;
+use crate::net::frame::FRAME_MAX;
 use crate::net::planted::{Bug, planted};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeSet;
@@ -14,10 +15,13 @@ use std::collections::BTreeSet;
 /// Bytes that wait for one connection before those who send to it are held. Enough that a receiver never idles while its
 /// senders are let go again; with 40 MiB what waits falls out of the processor's caches, and 1 MiB messages go at three
 /// quarters of the speed.
-pub const QUEUE_MAX: usize = 2 << 20;
+pub const QUEUE_MAX: usize = 1 << 20;
 
 /// A queue that has been emptied keeps this much room for its next bytes, until [`Queues::trim`] finds it unused.
 const KEPT: usize = 256 * 1024;
+
+/// What one read brings at most, and so how far a queue goes over its bound.
+const READ_MAX: usize = 5 * FRAME_MAX;
 
 /// See the module.
 pub struct Queues {
@@ -39,6 +43,17 @@ struct Queue {
     holds: BTreeSet<ConnectionId>,
     /// Something was queued since the last look.
     used: bool,
+}
+
+impl Queue {
+    /// Makes room, twice as much each time, but for no more than is to be expected.
+    fn reserve(&mut self, more: usize, most: usize) {
+        let needed = self.bytes.len() + more;
+        if needed > self.bytes.capacity() {
+            let room = (2 * self.bytes.capacity()).min(most).max(needed);
+            self.bytes.reserve_exact(room - self.bytes.len());
+        }
+    }
 }
 
 impl Queues {
@@ -63,6 +78,7 @@ impl Queues {
     /// Adds bytes for `to`, sent by `from`, who is held if they are too many. The switch's own frames come from nobody.
     pub fn push(&mut self, to: ConnectionId, bytes: &[u8], from: Option<ConnectionId>) {
         let queue = self.queues.entry(to).or_default();
+        queue.reserve(bytes.len(), self.queue_max + READ_MAX);
         if planted(Bug::QueueReordersFrames) {
             let head = queue.head;
             queue.bytes.splice(head..head, bytes.iter().copied());

@@ -8,6 +8,7 @@
 mod gather;
 mod partials;
 mod sockets;
+mod spin;
 
 use crate::net::egress::{ConnectionId, Egress};
 use crate::net::frame::{FRAME_MAX, HEADER_LEN, PREAMBLE};
@@ -21,6 +22,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 use partials::Partials;
 use sockets::{DRAIN, Sockets, Turn};
+use spin::Spin;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{self, ErrorKind, IoSliceMut, Read};
@@ -133,6 +135,7 @@ struct Server {
     /// Connections that may have something to read, in turn.
     ready: VecDeque<ConnectionId>,
     gather: Gather,
+    spin: Spin,
     /// Something was read since the last look.
     came: bool,
     buffer: Vec<u8>,
@@ -164,6 +167,7 @@ impl Server {
             partials: Partials::new(memory / PARTIALS_SHARE),
             ready: VecDeque::new(),
             gather: Gather::new(Instant::now()),
+            spin: Spin::new(Instant::now()),
             came: false,
             buffer: vec![0; READ_LEN],
             accept_again: None,
@@ -181,7 +185,8 @@ impl Server {
             if let Some(at) = self.switch.next_wake_ms() {
                 timeout = timeout.min(Duration::from_millis(at.saturating_sub(self.now().ms)));
             }
-            if !self.ready.is_empty() || self.gather.waits() {
+            let spins = self.spin.goes_on(Instant::now());
+            if !self.ready.is_empty() || self.gather.waits() || spins {
                 timeout = Duration::ZERO;
             }
             match self.poll.poll(&mut events, Some(timeout)) {
@@ -192,11 +197,18 @@ impl Server {
             for event in &events {
                 self.happened(event);
             }
+            if spins && self.ready.is_empty() {
+                thread::yield_now();
+            }
             let now = self.now();
-            for _ in 0..self.ready.len().min(TURN) {
+            let turn = self.ready.len().min(TURN);
+            for _ in 0..turn {
                 if let Some(id) = self.ready.pop_front() {
                     self.read(id, now);
                 }
+            }
+            if self.out.take_passed() {
+                self.spin.passed(turn, Instant::now());
             }
             self.switch.wake(now, &mut self.out);
             let came = std::mem::take(&mut self.came);

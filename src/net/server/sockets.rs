@@ -40,6 +40,8 @@ pub struct Sockets {
     in_hurry: bool,
     /// Who sent what is being decided on.
     from: Option<ConnectionId>,
+    /// Something was sent to another than who caused it, since somebody asked.
+    passed: bool,
 }
 
 /// One of them.
@@ -116,6 +118,7 @@ impl Sockets {
             closing: Vec::new(),
             in_hurry: false,
             from: None,
+            passed: false,
         }
     }
 
@@ -225,6 +228,11 @@ impl Sockets {
         self.queues.take_released()
     }
 
+    /// True if something was sent from one connection to another since the last call.
+    pub fn take_passed(&mut self) -> bool {
+        std::mem::take(&mut self.passed)
+    }
+
     /// Takes a connection for which something waits that is new, until there is none.
     pub fn take_dirty(&mut self) -> Option<ConnectionId> {
         self.in_hurry = false;
@@ -307,6 +315,7 @@ impl Sockets {
         let Some(socket) = find(&mut self.sockets, to) else {
             return;
         };
+        self.passed |= self.from.is_some_and(|from| from != to);
         let mut rest = bytes;
         if directly && socket.blocked.is_none() {
             if !self.queues.waiting(to).is_empty() {

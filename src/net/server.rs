@@ -212,7 +212,10 @@ impl Server {
             }
             self.switch.wake(now, &mut self.out);
             let came = std::mem::take(&mut self.came);
-            if self.gather.goes_on(self.out.gathers(), came, Instant::now()) {
+            if self
+                .gather
+                .goes_on(self.out.gathers(), came, Instant::now())
+            {
                 thread::yield_now();
                 continue;
             }

@@ -13,6 +13,7 @@ mod many;
 mod memory;
 mod net;
 mod pagerank;
+mod passing;
 mod preprocess;
 mod readme;
 mod s3;

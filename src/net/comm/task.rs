@@ -76,7 +76,8 @@ impl TaskComm {
             while !wire.has_room() {
                 self.write().await?;
             }
-            wire.try_send(&cut, Some(&payload)).map_err(|_| shared.ended())?;
+            wire.try_send(&cut, Some(&payload))
+                .map_err(|_| shared.ended())?;
         }
         Ok(())
     }

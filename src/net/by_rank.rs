@@ -2,8 +2,9 @@
 
 use rustc_hash::FxHashMap;
 
-/// Ranks below this have a place of their own, so that no lying number takes much memory.
-const DENSE_MAX: u32 = 1 << 16;
+/// Ranks below this have a place of their own; in larger jobs the others are hashed, so that a rank with few neighbours
+/// takes little memory whatever their numbers are.
+const DENSE_MAX: u32 = 1 << 12;
 
 /// Values by rank, or by any other number that is mostly small. What was never asked for is the default.
 #[derive(Debug, Default)]

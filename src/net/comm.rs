@@ -16,6 +16,7 @@ use crate::net::flow::{Channel, Wanted, cost};
 use crate::net::frame::{Cut, Cutter, DRIVER, Frame, Header, MESSAGE_MAX, kind};
 use crate::net::mailbox::Awaited;
 use crate::net::message::Span;
+use crate::net::outgoing::COPY_MAX;
 use crate::net::reassembly::Message;
 use crate::net::shared::{Shared, lock};
 use crate::net::wire::{Batch, Reading, Wire};
@@ -280,10 +281,6 @@ impl Shared {
         what: &dyn Fn() -> String,
     ) -> Result<Vec<Message>, CommError> {
         let mut announced = self.send_all(rank, channel, sends)?;
-        let wanted = Wanted {
-            source: None,
-            channel,
-        };
         let mailbox = &self.mailboxes[self.span.place(rank)];
         let mut received = Vec::with_capacity(count);
         while received.len() < count || !announced.is_empty() {
@@ -299,7 +296,7 @@ impl Shared {
                             return Ok(Some(Some(at)));
                         }
                     }
-                    mailbox.take_all(state, wanted, count, &mut received, signals)?;
+                    mailbox.take_all(state, channel, count, &mut received, signals)?;
                     if received.len() < count {
                         // All of them are needed, so one wake-up will do.
                         state.wait_for_all(count - received.len());
@@ -430,6 +427,10 @@ impl Shared {
             self.send_cut(wire, &cut, Some(payload), route.source, &|| {
                 format!("room to send to rank {}", route.destination)
             })?;
+        }
+        if payload.len() > COPY_MAX {
+            // It is under way while the rank computes.
+            wire.flush();
         }
         Ok(())
     }

@@ -45,18 +45,17 @@ impl Shared {
             };
             let (body, reassembly) = incoming.body(body);
             let step = match header.kind {
-                kind::DATA => match reassembly.accept(header, body) {
-                    Ok(None) => Ok(()),
-                    Ok(Some(message)) => self.place(header.destination).map(|place| {
+                kind::DATA => self.place(header.destination).and_then(|place| {
+                    if let Some(message) = reassembly.accept(header, body)? {
                         batches[place].push(Arrived {
                             message,
                             channel: channel(header),
                             pack: self.pack_number(header.source),
                             sequence: header.sequence,
                         });
-                    }),
-                    Err(error) => Err(error.into()),
-                },
+                    }
+                    Ok(())
+                }),
                 kind::ANNOUNCE => {
                     // After what came before it: the same rank's granted message may be there, and is not under way any more.
                     self.hand_over(&mut batches, &mut signals);

@@ -13,8 +13,8 @@ pub trait Egress {
     /// Sends a frame on as it came: its header and its whole body. Never waits; what the socket does not take is queued.
     fn forward(&mut self, to: ConnectionId, frame: &[u8]);
 
-    /// The same for several frames, one behind the other.
-    fn forward_all(&mut self, to: ConnectionId, mut frames: &[u8]) {
+    /// The same for several frames, one behind the other, of which the longest has so many bytes.
+    fn forward_all(&mut self, to: ConnectionId, mut frames: &[u8], _longest: usize) {
         while let Some(header) = frames.first_chunk::<HEADER_LEN>() {
             let (frame, rest) = frames.split_at(Header::from_bytes(header).wire_len());
             self.forward(to, frame);

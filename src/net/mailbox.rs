@@ -164,23 +164,29 @@ impl Mailbox {
         Ok(message)
     }
 
-    /// Takes messages as [`Mailbox::take`] does until `taken` holds `count`, or no more are there.
+    /// Takes messages of a channel, from whomever, as [`Mailbox::take`] does until `taken` holds `count`, or no more are
+    /// there.
     ///
     /// # Errors
     /// When not so many are there, nor will be.
     pub fn take_all(
         &self,
         state: &mut State,
-        wanted: Wanted,
+        channel: Channel,
         count: usize,
         taken: &mut Vec<Message>,
         signals: &mut Vec<Signal>,
     ) -> Result<(), Closed> {
         // Who is told of the last is told of all.
-        let before_last = count.saturating_sub(taken.len() + 1);
-        state.take_there(wanted, before_last, taken, signals);
+        state.take_there(
+            channel,
+            count.saturating_sub(taken.len() + 1),
+            taken,
+            signals,
+        );
         if taken.len() < count {
-            taken.extend(self.take(state, wanted, signals)?);
+            let source = None;
+            taken.extend(self.take(state, Wanted { source, channel }, signals)?);
         }
         Ok(())
     }
@@ -269,26 +275,25 @@ impl State {
         Ok(None)
     }
 
-    /// Takes messages from any rank that are wanted and there, at most `most`; none if they are wanted from one rank alone.
+    /// Takes messages that are there, at most `most`, in order of arrival.
     fn take_there(
         &mut self,
-        wanted: Wanted,
+        channel: Channel,
         most: usize,
         taken: &mut Vec<Message>,
         signals: &mut Vec<Signal>,
     ) {
-        let queue = self.by_channel.get_mut(&wanted.channel);
-        let Some(queue) = queue.filter(|_| wanted.source.is_none()) else {
+        let Some(queue) = self.by_channel.get_mut(&channel) else {
             return;
         };
         for (message, passage) in queue.drain(..most.min(queue.len())) {
-            self.wanted = self.wanted.filter(|_| planted(Bug::WantedKept));
+            self.wanted = None;
             self.room
                 .taken(passage, cost(message.payload.len()), signals);
             taken.push(message);
         }
         if queue.is_empty() {
-            self.drop_queue(wanted.channel);
+            self.drop_queue(channel);
         }
     }
 
@@ -425,5 +430,62 @@ impl State {
 impl Awaited for State {
     fn sleeping(&mut self) -> &mut usize {
         &mut self.sleeping
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    const CHANNEL: Channel = Channel { group: 0, tag: 7 };
+
+    fn arrived(source: u32, sequence: u64, tag: u32) -> Arrived {
+        let payload = Bytes::from(vec![sequence as u8; 36]);
+        Arrived {
+            message: Message {
+                source,
+                tag,
+                payload,
+            },
+            channel: Channel { group: 0, tag },
+            pack: source,
+            sequence,
+        }
+    }
+
+    #[test]
+    fn many_are_taken_as_one_by_one_in_order_and_with_their_credit() {
+        // Each message costs 100 of a share of 500.
+        let mailbox = Mailbox::new(Room::new(1_000, 2));
+        let mut signals = Vec::new();
+        let mut batch: Vec<Arrived> = (0..6).map(|number| arrived(1, number, 7)).collect();
+        batch.push(arrived(0, 0, 8));
+        mailbox.deliver(&mut batch, &mut signals);
+        let mut state = mailbox.lock();
+        let mut taken = Vec::new();
+        for (count, left) in [(4, 4), (8, 6)] {
+            mailbox
+                .take_all(&mut state, CHANNEL, count, &mut taken, &mut signals)
+                .expect("it is open");
+            assert_eq!(taken.len(), left);
+        }
+        let numbers: Vec<u8> = taken.iter().map(|message| message.payload[0]).collect();
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5]);
+        // Half a share at a time.
+        let credit = Signal::Credit {
+            pack: 1,
+            bytes: 300,
+        };
+        assert_eq!(signals, [credit, credit]);
+        let wanted = Wanted {
+            source: None,
+            channel: CHANNEL,
+        };
+        assert!(state.waits_for(wanted), "two are still missing");
+        assert_eq!(state.by_channel.len(), 1, "the other tag's message stays");
+        state.closed = true;
+        let closed = mailbox.take_all(&mut state, CHANNEL, 8, &mut taken, &mut signals);
+        assert_eq!(closed, Err(Closed));
     }
 }

@@ -19,6 +19,9 @@ const FLUSH_AT: usize = 32 * 1024;
 /// The same when long pieces are among them: one call takes several.
 const FLUSH_LONG_AT: usize = 192 * 1024;
 
+/// Messages longer than this are not kept alive by what waits of them.
+const LENT_MAX: usize = 4 << 20;
+
 /// Pieces that one call takes.
 const PIECES_MAX: usize = 16;
 
@@ -81,8 +84,8 @@ impl Outgoing {
         self.append(|bytes| frame.put(bytes));
     }
 
-    /// Adds a frame, and sends if much waits. A long payload is kept by reference if it is a part of `owner`; otherwise it is
-    /// sent now, as far as the socket takes it, and the rest is copied.
+    /// Adds a frame, and sends if much waits. A long payload is kept by reference if it is a part of `owner`, which is not
+    /// all too long; otherwise it is sent now, as far as the socket takes it, and the rest is copied.
     pub fn add(&mut self, socket: impl AsFd, cut: &Cut<'_>, owner: Option<&Bytes>) {
         let is_short = cut.payload.len() <= COPY_MAX;
         match owner {
@@ -91,7 +94,7 @@ impl Outgoing {
                     bytes.extend_from_slice(piece);
                 }
             }),
-            Some(owner) => {
+            Some(owner) if owner.len() <= LENT_MAX => {
                 let payload = owner.slice_ref(cut.payload);
                 self.append(|bytes| bytes.extend_from_slice(cut.head()));
                 self.waiting += payload.len();
@@ -99,7 +102,7 @@ impl Outgoing {
                 self.pieces.push_back(Piece::Lent(payload));
                 self.append(|bytes| bytes.extend_from_slice(cut.tail()));
             }
-            None => return self.send_now(socket, cut),
+            _ => return self.send_now(socket, cut),
         }
         let most = if self.lent > 0 {
             FLUSH_LONG_AT

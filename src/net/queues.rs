@@ -46,11 +46,14 @@ struct Queue {
 }
 
 impl Queue {
-    /// Makes room, twice as much each time, but for no more than is to be expected.
+    /// Makes room, twice as much each time, up to what is to be expected; from there on little more than is needed.
     fn reserve(&mut self, more: usize, most: usize) {
         let needed = self.bytes.len() + more;
         if needed > self.bytes.capacity() {
-            let room = (2 * self.bytes.capacity()).min(most).max(needed);
+            let room = match needed <= most {
+                true => (2 * self.bytes.capacity()).clamp(needed, most),
+                false => needed + needed / 4,
+            };
             self.bytes.reserve_exact(room - self.bytes.len());
         }
     }

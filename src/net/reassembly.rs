@@ -15,10 +15,11 @@ use thiserror::Error;
 const RESERVED_MAX: usize = 16 << 20;
 
 /// Messages of one chunk up to this length share blocks, since to allocate each costs more than to copy it.
-const SHORT_MAX: usize = 512;
+const SHORT_MAX: usize = 128;
 
-/// The length of a block. It lives as long as one of its messages does, all of which are one rank's.
-const BLOCK: usize = 4096;
+/// The length of a block. It lives as long as one of its messages does: at worst a message takes eight times what it costs
+/// ([`crate::net::flow::cost`]).
+const BLOCK: usize = 512;
 
 /// A whole message, as a rank or the driver receives it.
 #[derive(Debug, Clone, PartialEq, Eq)]

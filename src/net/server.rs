@@ -136,8 +136,6 @@ struct Server {
     ready: VecDeque<ConnectionId>,
     gather: Gather,
     spin: Spin,
-    /// Something was read since the last look.
-    came: bool,
     buffer: Vec<u8>,
     /// Accepting failed, for want of descriptors most likely, and is tried again then.
     accept_again: Option<Instant>,
@@ -168,7 +166,6 @@ impl Server {
             ready: VecDeque::new(),
             gather: Gather::new(Instant::now()),
             spin: Spin::new(Instant::now()),
-            came: false,
             buffer: vec![0; READ_LEN],
             accept_again: None,
             stopping: None,
@@ -207,15 +204,13 @@ impl Server {
                     self.read(id, now);
                 }
             }
-            if self.out.take_passed() {
-                self.spin.passed(turn, Instant::now());
+            let seen = self.out.take_seen();
+            if seen.passed {
+                self.spin.passed(turn, seen.answered, Instant::now());
             }
             self.switch.wake(now, &mut self.out);
-            let came = std::mem::take(&mut self.came);
-            if self
-                .gather
-                .goes_on(self.out.gathers(), came, Instant::now())
-            {
+            let wanted = self.out.gathers();
+            if self.gather.goes_on(wanted, seen.awaited, Instant::now()) {
                 thread::yield_now();
                 continue;
             }
@@ -386,7 +381,6 @@ impl Server {
         let partial = std::mem::take(&mut socket.partial);
         socket.filled = 0;
         self.partials.end(&partial);
-        self.came = true;
         self.out.spoke(id);
         self.out.begin_from(id);
         self.decide(id, partial, count - needed, now);

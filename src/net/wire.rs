@@ -1,8 +1,8 @@
 //! One connection of a pack, for threads: what waits to be sent, and what has been read.
 //!
 //! A rank's thread writes and reads the socket itself, since each hand-over to another thread costs more than a small
-//! message does. Small frames are gathered until their rank waits for something, many have come together, or a tick has
-//! passed; see [`crate::net::keeper`]. Nothing here waits with a lock held that a reader needs: a pack always reads.
+//! message does. Frames are gathered until their rank waits for something, many have come together, or a tick has passed;
+//! see [`crate::net::keeper`]. Nothing here waits with a lock held that a reader needs: a pack always reads.
 
 use crate::net::flow::cost;
 use crate::net::frame::{BODY_MAX, Cut, Cutter, FRAME_MAX, Frame, FrameError, Header};
@@ -180,8 +180,8 @@ impl Wire {
         self.outgoing().credits.returned(by, bytes)
     }
 
-    /// Adds a data frame; its payload may be kept if it is a part of `owner`. Waits until `deadline` while too much waits to be sent, and calls `meanwhile` when something can be
-    /// read. False if the deadline passed.
+    /// Adds a data frame; its payload may be kept if it is a part of `owner`. Waits until `deadline` while too much waits to
+    /// be sent, and calls `meanwhile` when something can be read. False if the deadline passed.
     ///
     /// # Errors
     /// When the connection failed.

@@ -1,8 +1,8 @@
 //! How long what waits for many receivers is kept back, so that what several senders give goes to each in one write. Pure.
 //!
 //! Programs that exchange in rounds send when they have received. So while little waits for each of many, and some of
-//! those have sent nothing since they were last written to, they are likely to be about to send. It is waited for them, for
-//! as long as that has paid of late: where nobody answers, the wait falls to next to nothing.
+//! those are due to send again, they are likely to be about to. It is waited for them, for as long as that has paid of
+//! late: where nobody answers, the wait falls to next to nothing.
 
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,9 @@ const WINDOW: Duration = Duration::from_micros(400);
 pub struct Gather {
     /// When it began to wait.
     since: Option<Instant>,
-    /// When somebody sent last, or it began.
+    /// When somebody sent last who was waited for, or it began.
     news: Instant,
-    /// Somebody has sent since it began.
+    /// Somebody has since it began.
     pays: bool,
     patience: Duration,
 }
@@ -42,8 +42,8 @@ impl Gather {
         self.since.is_some()
     }
 
-    /// True if it is better to look for more than to write: who is wanted has not sent yet, and `came` says that somebody
-    /// has since the last call.
+    /// True if it is better to look for more than to write: somebody is still `wanted` to send, and `came` says that one of
+    /// those has since the last call.
     pub fn goes_on(&mut self, wanted: bool, came: bool, now: Instant) -> bool {
         let Some(since) = self.since else {
             if wanted {

@@ -2,7 +2,6 @@
 
 use crate::net::LOST_AFTER_MS;
 use crate::net::egress::{ConnectionId, Egress};
-use crate::net::frame::{HEADER_LEN, Header};
 use crate::net::queues::Queues;
 use mio::net::TcpStream;
 use rustix::time::{ClockId, clock_gettime};
@@ -32,16 +31,37 @@ pub struct Sockets {
     queues: Queues,
     /// Connections whose queues have grown since they were last written.
     dirty: Vec<ConnectionId>,
-    /// How many of them have sent nothing since they were last written to.
-    silent: usize,
+    /// How many of them are due to send.
+    due: usize,
     /// Connections that have begun to close since somebody asked.
     closing: Vec<ConnectionId>,
     /// Something waits that is to go at once.
     in_hurry: bool,
     /// Who sent what is being decided on.
     from: Option<ConnectionId>,
-    /// Something was sent to another than who caused it, since somebody asked.
-    passed: bool,
+    seen: Seen,
+}
+
+/// What has happened since somebody asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Something was sent to another than who caused it.
+    pub passed: bool,
+    /// Somebody has sent who was written to before.
+    pub answered: bool,
+    /// One of those was gathered for.
+    pub awaited: bool,
+}
+
+/// Whether a connection is likely to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Voice {
+    /// It has sent since it was last written to.
+    Spoke,
+    /// It has not, but had before.
+    Due,
+    /// It was written to again and again, and sent nothing.
+    Mute,
 }
 
 /// One of them.
@@ -58,8 +78,7 @@ pub struct Socket {
     /// It stands in the line of those who may have something to read.
     pub is_ready: bool,
     is_dirty: bool,
-    /// It has sent something since it was last written to.
-    spoke: bool,
+    voice: Voice,
     /// The peer has closed its sending side: it is read until its end, of which nothing more is told.
     pub read_closed: bool,
     /// It takes no bytes for now, since then.
@@ -114,11 +133,11 @@ impl Sockets {
             open: 0,
             queues,
             dirty: Vec::new(),
-            silent: 0,
+            due: 0,
             closing: Vec::new(),
             in_hurry: false,
             from: None,
-            passed: false,
+            seen: Seen::default(),
         }
     }
 
@@ -147,7 +166,7 @@ impl Sockets {
             turn: Turn::Free,
             is_ready: false,
             is_dirty: false,
-            spoke: false,
+            voice: Voice::Mute,
             read_closed: false,
             blocked: None,
             closing: None,
@@ -165,7 +184,7 @@ impl Sockets {
     /// Drops a socket, with what waits for it.
     pub fn remove(&mut self, id: ConnectionId) {
         if let Some(socket) = find(&mut self.sockets, id) {
-            self.silent -= usize::from(socket.is_dirty && !socket.spoke);
+            self.due -= usize::from(socket.is_dirty && socket.voice == Voice::Due);
             let slot = id as u32;
             self.sockets[slot as usize] = None;
             self.free.push(slot);
@@ -228,9 +247,9 @@ impl Sockets {
         self.queues.take_released()
     }
 
-    /// True if something was sent from one connection to another since the last call.
-    pub fn take_passed(&mut self) -> bool {
-        std::mem::take(&mut self.passed)
+    /// What has happened since the last call.
+    pub fn take_seen(&mut self) -> Seen {
+        std::mem::take(&mut self.seen)
     }
 
     /// Takes a connection for which something waits that is new, until there is none.
@@ -239,7 +258,8 @@ impl Sockets {
         let id = self.dirty.pop()?;
         if let Some(socket) = find(&mut self.sockets, id) {
             socket.is_dirty = false;
-            self.silent -= usize::from(!std::mem::take(&mut socket.spoke));
+            self.due -= usize::from(socket.voice == Voice::Due);
+            socket.was_written();
         }
         Some(id)
     }
@@ -267,18 +287,21 @@ impl Sockets {
 
     /// It has sent something.
     pub fn spoke(&mut self, id: ConnectionId) {
-        if let Some(socket) = find(&mut self.sockets, id)
-            && !std::mem::replace(&mut socket.spoke, true)
-            && socket.is_dirty
-        {
-            self.silent -= 1;
+        if let Some(socket) = find(&mut self.sockets, id) {
+            let before = std::mem::replace(&mut socket.voice, Voice::Spoke);
+            self.seen.answered |= before != Voice::Spoke;
+            if socket.is_dirty && before == Voice::Due {
+                self.due -= 1;
+                self.seen.awaited = true;
+            }
         }
     }
 
-    /// True if little waits for each of many, nobody is in a hurry, and some of them may be about to send.
+    /// True if little waits for each of many, nobody is in a hurry, and some of them are due to send.
     pub fn gathers(&self) -> bool {
         !self.in_hurry
-            && self.silent > 0
+            && self.due > 0
+            && self.queues.total() > 0
             && self.dirty.len() >= GATHER_MIN
             && self.queues.total() < self.dirty.len() * GATHER_BYTES
     }
@@ -315,7 +338,7 @@ impl Sockets {
         let Some(socket) = find(&mut self.sockets, to) else {
             return;
         };
-        self.passed |= self.from.is_some_and(|from| from != to);
+        self.seen.passed |= self.from.is_some_and(|from| from != to);
         let mut rest = bytes;
         if directly && socket.blocked.is_none() {
             if !self.queues.waiting(to).is_empty() {
@@ -332,6 +355,9 @@ impl Sockets {
                     Err(_) => break,
                 }
             }
+            if !socket.is_dirty {
+                socket.was_written();
+            }
         }
         if !rest.is_empty() {
             self.queues.push(to, rest, self.from);
@@ -344,13 +370,20 @@ impl Sockets {
             && !socket.is_dirty
         {
             socket.is_dirty = true;
-            self.silent += usize::from(!socket.spoke);
+            self.due += usize::from(socket.voice == Voice::Due);
             self.dirty.push(id);
         }
     }
 }
 
 impl Socket {
+    fn was_written(&mut self) {
+        self.voice = match self.voice {
+            Voice::Spoke => Voice::Due,
+            Voice::Due | Voice::Mute => Voice::Mute,
+        };
+    }
+
     /// Writes once; gives how many bytes the socket took.
     fn give(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.stream.write(bytes) {
@@ -371,11 +404,8 @@ impl Egress for Sockets {
         self.give_or_queue(to, frame, is_long);
     }
 
-    fn forward_all(&mut self, to: ConnectionId, frames: &[u8]) {
-        // What begins with a short frame is short, or mixed.
-        let first = frames.first_chunk::<HEADER_LEN>();
-        let first = first.map_or(0, |header| Header::from_bytes(header).wire_len());
-        self.give_or_queue(to, frames, first >= DIRECT_MIN);
+    fn forward_all(&mut self, to: ConnectionId, frames: &[u8], longest: usize) {
+        self.give_or_queue(to, frames, longest >= DIRECT_MIN);
     }
 
     fn close(&mut self, id: ConnectionId) {

@@ -3,7 +3,7 @@
 //! To be woken costs more than to handle a short message, a hundred microseconds and more on a virtual machine. Where few
 //! pass messages to and fro, the next comes about as soon as the last did; so if that was within the time that a wake-up
 //! costs, the switch looks for it for as long, and gives its processor to whoever else wants it meanwhile. Many keep the
-//! switch busy anyway, and signs of life are not waited for.
+//! switch busy anyway; a stream that nobody answers, and signs of life, are not waited for.
 
 use std::time::{Duration, Instant};
 
@@ -31,11 +31,11 @@ impl Spin {
         }
     }
 
-    /// Messages of so many connections passed.
-    pub fn passed(&mut self, connections: usize, now: Instant) {
+    /// Messages of so many connections passed, and some of those who sent them had been written to before.
+    pub fn passed(&mut self, connections: usize, answered: bool, now: Instant) {
         let soon = now.duration_since(self.last) <= WAKE_UP;
         self.last = now;
-        self.in_a_row = match soon && connections <= FEW {
+        self.in_a_row = match soon && answered && connections <= FEW {
             true => IN_A_ROW.min(self.in_a_row + 1),
             false => 0,
         };
@@ -58,17 +58,21 @@ mod tests {
         let mut spin = Spin::new(start);
         for step in 1..=4 {
             assert!(!spin.goes_on(at(step * 100)), "too early");
-            spin.passed(1, at(step * 100));
+            spin.passed(1, true, at(step * 100));
         }
         assert!(spin.goes_on(at(400)) && spin.goes_on(at(650)));
         assert!(!spin.goes_on(at(651)), "it has an end");
-        spin.passed(1, at(700));
+        spin.passed(1, true, at(700));
         assert!(!spin.goes_on(at(700)), "that came late");
         for step in 8..=11 {
-            spin.passed(1, at(step * 100));
+            spin.passed(1, true, at(step * 100));
         }
         assert!(spin.goes_on(at(1_100)));
-        spin.passed(3, at(1_150));
+        spin.passed(3, true, at(1_150));
         assert!(!spin.goes_on(at(1_150)), "many keep it busy");
+        for step in 12..20 {
+            spin.passed(1, false, at(step * 100));
+            assert!(!spin.goes_on(at(step * 100)), "nobody answers");
+        }
     }
 }

@@ -167,7 +167,7 @@ impl Job {
         }
         let mut at = 0;
         // Frames behind each other that go to the same connection, from `begun` on, go together.
-        let (mut begun, mut to) = (0, None);
+        let (mut begun, mut to, mut longest) = (0, None, 0);
         while let Some(header) = bytes[at..].first_chunk::<HEADER_LEN>() {
             let header = Header::from_bytes(header);
             let own = match span {
@@ -189,14 +189,15 @@ impl Job {
             self.count(header);
             if to != Some(connection) {
                 if let Some(to) = to.replace(connection) {
-                    out.forward_all(to, &bytes[begun..at]);
+                    out.forward_all(to, &bytes[begun..at], longest);
                 }
-                begun = at;
+                (begun, longest) = (at, 0);
             }
+            longest = longest.max(length);
             at += length;
         }
         if let Some(to) = to {
-            out.forward_all(to, &bytes[begun..at]);
+            out.forward_all(to, &bytes[begun..at], longest);
         }
         at
     }

@@ -22,6 +22,9 @@ const GATHER_MIN: usize = 4;
 /// ... and less than this each.
 const GATHER_BYTES: usize = 16 * 1024;
 
+/// Who was written to so often and sent nothing is not expected to.
+const MUTE_AFTER: u8 = 16;
+
 /// See the module.
 pub struct Sockets {
     sockets: Vec<Option<Socket>>,
@@ -53,17 +56,6 @@ pub struct Seen {
     pub awaited: bool,
 }
 
-/// Whether a connection is likely to send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Voice {
-    /// It has sent since it was last written to.
-    Spoke,
-    /// It has not, but had before.
-    Due,
-    /// It was written to again and again, and sent nothing.
-    Mute,
-}
-
 /// One of them.
 pub struct Socket {
     pub id: ConnectionId,
@@ -78,7 +70,8 @@ pub struct Socket {
     /// It stands in the line of those who may have something to read.
     pub is_ready: bool,
     is_dirty: bool,
-    voice: Voice,
+    /// How often it was written to since it sent last.
+    unanswered: u8,
     /// The peer has closed its sending side: it is read until its end, of which nothing more is told.
     pub read_closed: bool,
     /// It takes no bytes for now, since then.
@@ -166,7 +159,7 @@ impl Sockets {
             turn: Turn::Free,
             is_ready: false,
             is_dirty: false,
-            voice: Voice::Mute,
+            unanswered: u8::MAX,
             read_closed: false,
             blocked: None,
             closing: None,
@@ -184,7 +177,7 @@ impl Sockets {
     /// Drops a socket, with what waits for it.
     pub fn remove(&mut self, id: ConnectionId) {
         if let Some(socket) = find(&mut self.sockets, id) {
-            self.due -= usize::from(socket.is_dirty && socket.voice == Voice::Due);
+            self.due -= usize::from(socket.is_dirty && socket.is_due());
             let slot = id as u32;
             self.sockets[slot as usize] = None;
             self.free.push(slot);
@@ -258,7 +251,7 @@ impl Sockets {
         let id = self.dirty.pop()?;
         if let Some(socket) = find(&mut self.sockets, id) {
             socket.is_dirty = false;
-            self.due -= usize::from(socket.voice == Voice::Due);
+            self.due -= usize::from(socket.is_due());
             socket.was_written();
         }
         Some(id)
@@ -288,12 +281,11 @@ impl Sockets {
     /// It has sent something.
     pub fn spoke(&mut self, id: ConnectionId) {
         if let Some(socket) = find(&mut self.sockets, id) {
-            let before = std::mem::replace(&mut socket.voice, Voice::Spoke);
-            self.seen.answered |= before != Voice::Spoke;
-            if socket.is_dirty && before == Voice::Due {
+            if socket.is_dirty && socket.is_due() {
                 self.due -= 1;
                 self.seen.awaited = true;
             }
+            self.seen.answered |= std::mem::take(&mut socket.unanswered) > 0;
         }
     }
 
@@ -370,18 +362,20 @@ impl Sockets {
             && !socket.is_dirty
         {
             socket.is_dirty = true;
-            self.due += usize::from(socket.voice == Voice::Due);
+            self.due += usize::from(socket.is_due());
             self.dirty.push(id);
         }
     }
 }
 
 impl Socket {
+    /// It has sent something before, and nothing since it was last written to.
+    fn is_due(&self) -> bool {
+        (1..=MUTE_AFTER).contains(&self.unanswered)
+    }
+
     fn was_written(&mut self) {
-        self.voice = match self.voice {
-            Voice::Spoke => Voice::Due,
-            Voice::Due | Voice::Mute => Voice::Mute,
-        };
+        self.unanswered = self.unanswered.saturating_add(1);
     }
 
     /// Writes once; gives how many bytes the socket took.

@@ -22,6 +22,9 @@ const TICK: Duration = Duration::from_millis(2);
 /// The same while a rank comes and goes: it sends and reads itself, as long as it does not compute.
 const SOFT_TICK: Duration = Duration::from_millis(5);
 
+/// The same while a rank reads the socket just now.
+const LED_TICK: Duration = Duration::from_millis(20);
+
 /// Between two looks at a rank that has been waiting for long.
 const LONG_TICK: Duration = Duration::from_millis(50);
 
@@ -74,6 +77,7 @@ pub(crate) fn keep(shared: Arc<Shared>, index: usize, mut bell: PipeReader) {
         }
         let most = match (busy, stands_by) {
             (true, false) => TICK,
+            (true, true) if leading => LED_TICK,
             (true, true) => SOFT_TICK,
             (false, true) => LONG_TICK,
             (false, false) => LOST_AFTER,

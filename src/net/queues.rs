@@ -91,10 +91,18 @@ impl Queues {
         queue.used = true;
         self.total += bytes.len();
         let Some(from) = from else { return };
-        if queue.bytes.len() - queue.head > self.queue_max && queue.holds.insert(from) {
+        self.hold_behind(to, from);
+        if self.total > self.budget && self.held_by_total.insert(from) {
             *self.held.entry(from).or_default() += 1;
         }
-        if self.total > self.budget && self.held_by_total.insert(from) {
+    }
+
+    /// Holds a sender if more than enough waits for `to`.
+    pub fn hold_behind(&mut self, to: ConnectionId, from: ConnectionId) {
+        if let Some(queue) = self.queues.get_mut(&to)
+            && queue.bytes.len() - queue.head > self.queue_max
+            && queue.holds.insert(from)
+        {
             *self.held.entry(from).or_default() += 1;
         }
     }

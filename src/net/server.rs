@@ -312,7 +312,7 @@ impl Server {
 
     /// Reads once from a connection, and has the switch decide on what came.
     fn read(&mut self, id: ConnectionId, now: Now) {
-        let held = self.out.is_held(id);
+        let held = self.out.holds(id);
         let Some(socket) = self.out.socket(id) else {
             return;
         };

@@ -72,6 +72,8 @@ pub struct Socket {
     is_dirty: bool,
     /// How often it was written to since it sent last.
     unanswered: u8,
+    /// Whose queue took its last long frame, if it had to wait.
+    waits_behind: Option<ConnectionId>,
     /// The peer has closed its sending side: it is read until its end, of which nothing more is told.
     pub read_closed: bool,
     /// It takes no bytes for now, since then.
@@ -160,6 +162,7 @@ impl Sockets {
             is_ready: false,
             is_dirty: false,
             unanswered: u8::MAX,
+            waits_behind: None,
             read_closed: false,
             blocked: None,
             closing: None,
@@ -225,8 +228,15 @@ impl Sockets {
         self.from = None;
     }
 
-    /// True if a connection may not be read for now.
-    pub fn is_held(&self, id: ConnectionId) -> bool {
+    /// True if a connection may not be read for now. Long frames follow each other: who sent its last one to a queue that
+    /// others have filled since is held before it brings more.
+    pub fn holds(&mut self, id: ConnectionId) -> bool {
+        if let Some(socket) = find(&mut self.sockets, id)
+            && socket.closing.is_none()
+            && let Some(to) = socket.waits_behind.take()
+        {
+            self.queues.hold_behind(to, id);
+        }
         self.queues.is_held(id)
     }
 
@@ -350,6 +360,9 @@ impl Sockets {
             if !socket.is_dirty {
                 socket.was_written();
             }
+        }
+        if directly && let Some(from) = self.from.and_then(|id| find(&mut self.sockets, id)) {
+            from.waits_behind = (!rest.is_empty()).then_some(to);
         }
         if !rest.is_empty() {
             self.queues.push(to, rest, self.from);

@@ -96,8 +96,8 @@ impl Comm {
 
     /// Sends a message to a rank, itself included. Returns when it is handed over: to the mailbox of a rank of this pack, or
     /// to the connection. While there is no room for it at its destination it waits, until the destination receives it. Order
-    /// is kept for each source, destination and tag. A message leaves when its rank waits for something, when many have
-    /// gathered, after 2 ms, or with [`Comm::flush`].
+    /// is kept for each source, destination and tag. A long message leaves at once; a short one when its rank waits for
+    /// something, when many have gathered, with [`Comm::flush`], or by itself within 20 ms.
     ///
     /// # Errors
     /// When there is no such rank, the connection or the job ended, or the deadline passed.

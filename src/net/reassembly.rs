@@ -17,7 +17,7 @@ const RESERVED_MAX: usize = 16 << 20;
 /// Messages of one chunk up to this length share blocks, since to allocate each costs more than to copy it.
 const SHORT_MAX: usize = 128;
 
-/// The length of a block. It lives as long as one of its messages does: at worst a message takes eight times what it costs
+/// The length of a block. It lives as long as one of its messages does: at worst a message takes about eight times what it costs
 /// ([`crate::net::flow::cost`]).
 const BLOCK: usize = 512;
 
@@ -97,20 +97,6 @@ struct Row {
     block: BytesMut,
 }
 
-impl Row {
-    /// A message of one chunk.
-    fn whole(block: &mut BytesMut, payload: &[u8]) -> Bytes {
-        if payload.is_empty() || payload.len() > SHORT_MAX {
-            return Bytes::copy_from_slice(payload);
-        }
-        if block.capacity() < payload.len() {
-            *block = BytesMut::with_capacity(BLOCK);
-        }
-        block.extend_from_slice(payload);
-        block.split().freeze()
-    }
-}
-
 impl Reassembly {
     /// Takes one data frame and gives the message that it completes, if it does.
     ///
@@ -158,7 +144,7 @@ impl Reassembly {
                 return Ok(Some(Message {
                     source: from,
                     tag: header.tag,
-                    payload: Row::whole(&mut row.block, payload),
+                    payload: whole(&mut row.block, payload),
                 }));
             }
             stream.partial = Some(Box::new(Partial {
@@ -204,6 +190,18 @@ impl Reassembly {
             payload: partial.payload.into(),
         }))
     }
+}
+
+/// A message of one chunk.
+fn whole(block: &mut BytesMut, payload: &[u8]) -> Bytes {
+    if payload.is_empty() || payload.len() > SHORT_MAX {
+        return Bytes::copy_from_slice(payload);
+    }
+    if block.capacity() < payload.len() {
+        *block = BytesMut::with_capacity(BLOCK);
+    }
+    block.extend_from_slice(payload);
+    block.split().freeze()
 }
 
 fn check(total: u64, length: usize, expected: u32, found: u32) -> Result<(), String> {

@@ -5,7 +5,8 @@
 //! Runs for `LSWITCH_FUZZ_SECONDS`. An input that fails is repeated by `LSWITCH_FUZZ_SEED` alone, since every few inputs
 //! begin with everything new.
 
-use crate::schedules::{NOW, Random, hello, secret, variable};
+use crate::random::{Random, variable};
+use crate::schedules::{NOW, hello, secret};
 use crate::wire::golden_frames;
 use bytes::{Bytes, BytesMut};
 use lswitch::net::codec::HELLO_MAX;

@@ -15,6 +15,7 @@ mod net;
 mod pagerank;
 mod passing;
 mod preprocess;
+mod random;
 mod readme;
 mod s3;
 mod schedules;

@@ -1,7 +1,7 @@
 //! Frames pass through the switch as they were sent, whatever way they come and are taken.
 
 use crate::fabric::{Net, next_notice, pattern, within};
-use crate::schedules::Random;
+use crate::random::Random;
 use lswitch::net::frame::{Header, chunks, kind};
 use lswitch::net::link::FrameReader;
 use lswitch::net::message::{Notice, bare_frame};
@@ -115,7 +115,7 @@ async fn a_frame_of_which_the_rest_never_comes_ends_its_sender_alone() {
     let net = Net::start().await;
     let job = JobId::random();
     let mut driver = net.driver(job, 2).await;
-    let (_reader, mut write) = net.by_hand(job, 0, 1 << 20).await;
+    let (unread, mut write) = net.by_hand(job, 0, 1 << 20).await;
     let (mut reader, _write) = net.by_hand(job, 1, 1 << 20).await;
     next_notice(&mut driver, |notice| matches!(notice, Notice::Started)).await;
     let bytes = stream(0, &[1], 2);
@@ -124,7 +124,7 @@ async fn a_frame_of_which_the_rest_never_comes_ends_its_sender_alone() {
     let header = next(&mut reader, kind::DATA).await;
     assert_eq!((header.source, header.sequence), (0, 0));
     tokio::time::sleep(Duration::from_millis(400)).await;
-    drop((_reader, write));
+    drop((unread, write));
     let lost = next_notice(&mut driver, |notice| matches!(notice, Notice::Lost { .. })).await;
     assert!(matches!(lost, Notice::Lost { span, .. } if span.first_rank == 0));
     // The other is told by the driver, over a connection that holds.

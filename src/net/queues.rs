@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 /// Bytes that wait for one connection before those who send to it are held. Enough that a receiver never idles while its
 /// senders are let go again; with 40 MiB what waits falls out of the processor's caches, and 1 MiB messages go at three
 /// quarters of the speed.
-pub const QUEUE_MAX: usize = 768 * 1024;
+pub const QUEUE_MAX: usize = 640 * 1024;
 
 /// A queue that has been emptied keeps this much room for its next bytes, until [`Queues::trim`] finds it unused.
 const KEPT: usize = 256 * 1024;

@@ -85,7 +85,7 @@ async fn replies_that_nobody_takes_hold_up_who_asks_for_more() {
     });
     tokio::time::sleep(Duration::from_millis(500)).await;
     let grown = switch.memory("VmHWM") - before;
-    // A queue of 768 KiB, the blocks that it grew out of, and the vector; a quarter of a gigabyte without the bound.
+    // A queue of 640 KiB, the blocks that it grew out of, and the vector; a quarter of a gigabyte without the bound.
     assert!(grown < 10 * MIB, "{} MiB of replies wait", grown / MIB);
     for number in 1..=PULLS {
         let (header, body) = next_of(&mut reader, kind::STATE).await;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 #[command(before_help = "\
 Examples:
   lswitch generate rmat --scale 16 --edge-factor 16 --seed 1 --out graph.txt
-  lswitch generate uniform --scale 10 | lswitch preprocess /dev/stdin --parts 4 --out graph.parts")]
+  lswitch generate uniform --scale 10 | lswitch preprocess - --parts 4 --out graph.parts")]
 pub struct Generate {
     /// What kind of graph: rmat is skewed as social networks are, uniform is not
     kind: Kind,
@@ -25,6 +25,10 @@ pub struct Generate {
     /// Edges for each of the 2^SCALE vertices
     #[arg(long, default_value_t = 16)]
     edge_factor: u32,
+
+    /// Both directions of each edge, each once and without loops, as the GAP benchmark suite has them
+    #[arg(long)]
+    symmetric: bool,
 
     /// The same seed gives the same graph on every machine
     #[arg(long, default_value_t = 1)]
@@ -61,14 +65,19 @@ impl Generate {
         edges: Result<I, GraphError>,
     ) -> anyhow::Result<()> {
         let edges = edges.map_err(|error| UsageError(error.to_string()))?;
-        let count = u64::from(self.edge_factor) << self.scale;
-        let bar = ui.count_bar("generating", count);
+        let bar = ui.count_bar("generating", u64::from(self.edge_factor) << self.scale);
         let edges = edges.enumerate().map(|(index, edge)| {
             if index % 65_536 == 0 {
                 bar.set_position(index as u64);
             }
             edge
         });
+        let mut count = 0u64;
+        let edges: &mut dyn Iterator<Item = (u64, u64)> = match self.symmetric {
+            true => &mut generate::symmetric(edges),
+            false => &mut { edges },
+        };
+        let edges = edges.inspect(|_| count += 1);
         match &self.out {
             None => self.write_to(io::stdout().lock(), edges)?,
             Some(path) => self
@@ -109,9 +118,10 @@ impl Generate {
     fn write_to(&self, out: impl Write, edges: impl Iterator<Item = (u64, u64)>) -> io::Result<()> {
         let mut out = BufWriter::with_capacity(1 << 16, out);
         let kind = format!("{:?}", self.kind).to_lowercase();
+        let symmetric = if self.symmetric { " --symmetric" } else { "" };
         writeln!(
             out,
-            "# lswitch generate {kind} --scale {} --edge-factor {} --seed {}",
+            "# lswitch generate {kind} --scale {} --edge-factor {} --seed {}{symmetric}",
             self.scale, self.edge_factor, self.seed
         )?;
         writeln!(out, "# FromNodeId\tToNodeId")?;

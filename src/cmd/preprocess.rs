@@ -3,7 +3,7 @@
 use crate::cmd::settings::AwsArgs;
 use crate::cmd::ui::{self, Ui, print_facts, print_json};
 use crate::cmd::{Interrupted, UsageError, block_on, interrupted};
-use crate::graph::{GraphError, Partitioner};
+use crate::graph::{Balance, GraphError, Manifest, Partitioner, Quality, Reading};
 use crate::job::preprocess::{
     self, PreprocessError, PreprocessEvent, PreprocessOutcome, PreprocessSpec,
 };
@@ -18,10 +18,10 @@ Examples:
   lswitch preprocess wiki-Vote.txt --parts 8 --out wiki-Vote.parts
   lswitch preprocess soc-Epinions1.txt.gz --parts 64 --out s3://bucket/epinions --partitioner hash
 
-Reads edge lists as SNAP publishes them: two ids a line, separated by blanks or a comma; plain or gzip; comments with
-# or %, a header row and further columns are passed over.")]
+Reads edge lists as SNAP publishes them: two ids a line, separated by blanks or a comma; plain, gzip or zstd; comments with
+# or %, a header row and further columns are passed over. Matrix Market files and METIS graph files are recognised too.")]
 pub struct Preprocess {
-    /// The edge list; NAME.e beside NAME.v is read as LDBC Graphalytics has them
+    /// The graph, - for standard input; NAME.e beside NAME.v is read as LDBC Graphalytics has them
     graph: PathBuf,
 
     /// How many parts; a job has at most as many workers
@@ -32,9 +32,42 @@ pub struct Preprocess {
     #[arg(long, value_name = "STORE")]
     out: String,
 
-    /// How vertices are spread: metis cuts few edges, range and hash are quick baselines
-    #[arg(long, default_value = "metis", value_parser = ["metis", "range", "hash"])]
+    /// How vertices are spread: metis cuts few edges, fennel not many more for little time, range and hash take none; auto tries
+    /// those that are worth it and says why it chose
+    #[arg(long, default_value = "auto", value_parser = ["auto", "metis", "fennel", "range", "hash"])]
     partitioner: String,
+
+    /// What parts have equally much of; edges are the work of a superstep, and auto takes what models faster
+    #[arg(long, default_value = "auto", value_parser = ["auto", "vertices", "edges"])]
+    balance: String,
+
+    /// Take the partition from a file, as METIS and others write GRAPH.part.K: by rising id, a line with each vertex's part
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["partitioner", "balance"])]
+    import: Option<PathBuf>,
+
+    /// What the file is, where its name and first line do not say it
+    #[arg(long, value_parser = ["edges", "mtx", "metis"])]
+    format: Option<String>,
+
+    /// Each line is an edge in both directions
+    #[arg(long)]
+    undirected: bool,
+
+    /// Drop repeats of an edge; of their weights the smallest stays
+    #[arg(long)]
+    unique: bool,
+
+    /// Drop edges from a vertex to itself
+    #[arg(long)]
+    drop_loops: bool,
+
+    /// Edges have weights: the third column (sssp needs them)
+    #[arg(long)]
+    weights: bool,
+
+    /// Threads that compute, all processors otherwise
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
 
     /// Print what was written as JSON
     #[arg(long)]
@@ -47,13 +80,29 @@ pub struct Preprocess {
 impl Preprocess {
     /// Reads, splits and writes the graph.
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
-        let partitioner: Partitioner = self.partitioner.parse()?;
+        let partitioner = unless_auto(&self.partitioner)?;
+        let balance = match self.balance.as_str() {
+            "vertices" => Some(Balance::Vertices),
+            "edges" => Some(Balance::Edges),
+            _ => None,
+        };
+        let reading = Reading {
+            form: self.format.as_deref().map(str::parse).transpose()?,
+            undirected: self.undirected,
+            unique: self.unique,
+            drop_loops: self.drop_loops,
+            weights: self.weights,
+        };
         let outcome = block_on(async {
             let store = Store::open(&self.out, &self.aws.settings()).await?;
             let spec = PreprocessSpec {
                 graph: self.graph.clone(),
+                reading,
                 parts: self.parts,
                 partitioner,
+                balance,
+                import: self.import.clone(),
+                threads: self.threads.map(usize::from),
             };
             let length = std::fs::metadata(&self.graph).map_or(0, |file| file.len());
             let reading = ui.bytes_bar("reading", length);
@@ -68,7 +117,11 @@ impl Preprocess {
                     }
                 }
                 PreprocessEvent::Partitioning => {
-                    then = Some(ui.spinner(&format!("partitioning with {partitioner}")))
+                    then = Some(ui.spinner("partitioning"));
+                }
+                PreprocessEvent::Partitioned(why) => {
+                    then = None;
+                    why.into_iter().for_each(|sentence| ui.say(sentence));
                 }
                 PreprocessEvent::Written(parts) => {
                     if parts == 1 {
@@ -90,6 +143,7 @@ impl Preprocess {
         let PreprocessOutcome {
             manifest,
             times,
+            attempts,
             bytes,
         } = outcome;
         if self.json {
@@ -100,6 +154,12 @@ impl Preprocess {
                 .map(|(stage, time)| (stage.to_string(), json!(time.as_secs_f64())))
                 .collect::<serde_json::Map<_, _>>()
                 .into();
+            value["partition_seconds"] = attempts
+                .iter()
+                .map(|(attempt, time)| (attempt.clone(), json!(time.as_secs_f64())))
+                .collect::<serde_json::Map<_, _>>()
+                .into();
+            value["modelled_step_seconds"] = json!(step_seconds(manifest));
             value["peak_memory_bytes"] = json!(peak_memory_bytes());
             print_json(&value)?;
         } else {
@@ -115,7 +175,12 @@ impl Preprocess {
                 ("self loops", manifest.self_loops.to_string()),
                 (
                     "parts",
-                    format!("{} by {}", manifest.parts.len(), manifest.partitioner),
+                    format!(
+                        "{} by {}, even by {}",
+                        manifest.parts.len(),
+                        manifest.partitioner,
+                        manifest.balance
+                    ),
                 ),
                 (
                     "cut edges",
@@ -132,6 +197,13 @@ impl Preprocess {
                         manifest.vertex_balance, manifest.edge_balance
                     ),
                 ),
+                (
+                    "modelled step",
+                    format!(
+                        "{:.3} ms on a core for each part",
+                        1000.0 * step_seconds(manifest)
+                    ),
+                ),
                 ("written", format!("{} to {}", ui::bytes(*bytes), self.out)),
                 ("time", times.join(", ")),
                 (
@@ -146,6 +218,23 @@ impl Preprocess {
         ));
         Ok(())
     }
+}
+
+fn unless_auto(partitioner: &str) -> Result<Option<Partitioner>, GraphError> {
+    match partitioner {
+        "auto" => Ok(None),
+        name => name.parse().map(Some),
+    }
+}
+
+fn step_seconds(manifest: &Manifest) -> f64 {
+    let quality = Quality {
+        cut_edges: manifest.cut_edges,
+        boundary_values: manifest.boundary_values,
+        vertex_balance: manifest.vertex_balance,
+        edge_balance: manifest.edge_balance,
+    };
+    quality.step_seconds(manifest.edges, manifest.parts.len() as u32)
 }
 
 /// More parts than the graph can have is a matter of the arguments.

@@ -1,15 +1,23 @@
 //! A graph in memory: vertices numbered densely, in-edges by target (compressed sparse rows).
 //!
 //! The dense index of a vertex is its place among all ids in ascending order, so it does not depend on the order
-//! of the file's lines; nor does anything else here.
+//! of the file's lines; nor does anything else here, nor on how many threads built it.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
 
 use super::GraphError;
+use super::by_target::by_target;
+use super::edges::{Edges, Weight};
+use super::numbering::Declared;
+use super::rows::{self, Rows};
 
 /// The most vertices a graph may have: a dense index, and one value that means "none", fit in 32 bits.
 pub const VERTICES_MAX: u64 = u32::MAX as u64;
 
 /// A directed graph, indexed for pulling along in-edges.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Graph {
     /// The original id of each vertex, ascending: dense index -> id.
     pub ids: Vec<u64>,
@@ -17,11 +25,15 @@ pub struct Graph {
     pub in_offsets: Vec<u64>,
     /// The sources (dense) of the in-edges, by target, ascending within a target; a repeated edge is repeated.
     pub in_sources: Vec<u32>,
+    /// The weight of each in-edge, if edges have weights; of repeated edges ascending.
+    pub in_weights: Option<Vec<f64>>,
     /// Out-edges of each vertex, repeats counted.
     pub out_degree: Vec<u32>,
+    /// Each edge has its reverse, equally often (but for a chance of 2^-64).
+    pub symmetric: bool,
 }
 
-/// The neighbours of each vertex when directions, repeats and self loops are forgotten: what a partitioner needs.
+/// The neighbours of each vertex when directions, repeats and self loops are forgotten: what METIS needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Symmetric {
     /// Where the neighbours of each vertex start in `adjncy`; one more entry than vertices.
@@ -51,56 +63,55 @@ impl Graph {
         edges: impl Into<Vec<(u64, u64)>>,
         declared: &[u64],
     ) -> Result<Graph, GraphError> {
-        let edges = edges.into();
-        let numbering = Numbering::new(&edges, declared)?;
-        let ids = numbering.ids();
-        let vertices = ids.len();
+        let edges: Vec<(u64, u64)> = edges.into();
+        let edges: Edges<()> = edges.into_iter().map(|(s, t)| (s, t, ())).collect();
+        Graph::build(vec![edges], &Declared::Ids(declared.to_vec()), false)
+    }
 
-        let dense: Vec<(u32, u32)> = edges
-            .iter()
-            .map(|&(source, target)| (numbering.dense(source), numbering.dense(target)))
-            .collect();
-        drop(edges);
-
-        let mut out_degree = vec![0u64; vertices];
-        let mut in_offsets = vec![0u64; vertices + 1];
-        for &(source, target) in &dense {
-            out_degree[source as usize] += 1;
-            in_offsets[target as usize + 1] += 1;
+    /// The graph of the edges that threads have parsed, and declared vertices; `unique` drops repeats of an edge, of which
+    /// the smallest weight stays. Uses all threads of the pool that it is called in.
+    ///
+    /// Memory: 4 bytes an edge (8 more with weights) beside the edges themselves, which are given up on the way.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Graph::from_edges`]; [`GraphError::Setting`] for 2^32 or more edges that leave one vertex.
+    pub fn build<W: Weight>(
+        edges: Vec<Edges<W>>,
+        declared: &Declared,
+        unique: bool,
+    ) -> Result<Graph, GraphError> {
+        let (ids, mut incoming, out_degree) = by_target(edges, declared)?;
+        let mut out_degree = out_degree
+            .into_iter()
+            .map(|degree| {
+                u32::try_from(degree).map_err(|_| GraphError::Setting {
+                    what: "the number of out-edges of one vertex",
+                    value: degree.to_string(),
+                    range: "below 2^32",
+                })
+            })
+            .collect::<Result<Vec<u32>, GraphError>>()?;
+        if unique && drop_repeats(&mut incoming) {
+            out_degree.fill(0);
+            for &source in &incoming.columns {
+                out_degree[source as usize] += 1;
+            }
         }
-        if let Some(&most) = out_degree
-            .iter()
-            .find(|&&degree| degree > u64::from(u32::MAX))
-        {
-            return Err(GraphError::Setting {
-                what: "the number of out-edges of one vertex",
-                value: most.to_string(),
-                range: "below 2^32",
-            });
-        }
-        accumulate(&mut in_offsets);
-
-        // Two counting sorts: by source, then, walking sources upwards, by target. The second is stable, so the
-        // in-edges of a vertex end up ordered by source whatever the order of the lines was.
-        let mut out_offsets = vec![0u64; vertices + 1];
-        out_offsets[1..].copy_from_slice(&out_degree);
-        accumulate(&mut out_offsets);
-        let mut next = out_offsets.clone();
-        let mut targets = vec![0u32; dense.len()];
-        for &(source, target) in &dense {
-            let at = &mut next[source as usize];
-            targets[*at as usize] = target;
-            *at += 1;
-        }
-        drop(dense);
-        let in_sources = transposed(&out_offsets, &targets, &in_offsets);
-
         Ok(Graph {
             ids,
-            in_offsets,
-            in_sources,
-            out_degree: out_degree.into_iter().map(|degree| degree as u32).collect(),
+            symmetric: is_symmetric(&incoming, &out_degree),
+            in_offsets: incoming.offsets,
+            in_sources: incoming.columns,
+            in_weights: W::numbers(incoming.weights),
+            out_degree,
         })
+    }
+
+    /// The out-edges: by source, targets ascending.
+    pub fn out_edges(&self) -> Rows<()> {
+        let weights = vec![(); self.in_sources.len()];
+        rows::transposed(&self.in_offsets, &self.in_sources, &weights, self.ids.len())
     }
 
     /// Number of vertices.
@@ -153,22 +164,15 @@ impl Graph {
         };
         i32::try_from(self.ids.len()).map_err(|_| too_many(self.vertices()))?;
 
+        let out = self.out_edges();
         let vertices = self.ids.len();
-        let mut out_offsets = vec![0u64; vertices + 1];
-        for (offset, &degree) in out_offsets[1..].iter_mut().zip(&self.out_degree) {
-            *offset = u64::from(degree);
-        }
-        accumulate(&mut out_offsets);
-        let out_targets = transposed(&self.in_offsets, &self.in_sources, &out_offsets);
-
         let mut xadj = Vec::with_capacity(vertices + 1);
         let mut adjncy: Vec<i32> = Vec::with_capacity(self.in_sources.len());
         xadj.push(0);
         for v in 0..vertices {
-            let targets = &out_targets[out_offsets[v] as usize..out_offsets[v + 1] as usize];
             for neighbour in (Union {
                 a: self.sources_of(v),
-                b: targets,
+                b: out.of(v),
             }) {
                 if neighbour as usize != v {
                     adjncy.push(neighbour as i32);
@@ -180,114 +184,60 @@ impl Graph {
     }
 }
 
-impl From<super::EdgeList> for Vec<(u64, u64)> {
-    fn from(list: super::EdgeList) -> Vec<(u64, u64)> {
-        list.edges
+/// Whether each edge has its reverse, equally often.
+fn is_symmetric<W: Weight>(incoming: &Rows<W>, out_degree: &[u32]) -> bool {
+    let degrees = incoming.offsets.windows(2).zip(out_degree);
+    for (bounds, &out) in degrees {
+        if bounds[1] - bounds[0] != u64::from(out) {
+            return false;
+        }
     }
+    let skew_of = |rows: Range<usize>| {
+        rows.fold(0u64, |skew, target| {
+            let target_index = target as u32;
+            incoming.of(target).iter().fold(skew, |skew, &source| {
+                skew.wrapping_add(fingerprint(source, target_index))
+                    .wrapping_sub(fingerprint(target_index, source))
+            })
+        })
+    };
+    let shares = rows::shares(&incoming.offsets, 4 * rayon::current_num_threads());
+    let skews = shares.into_par_iter().map(skew_of);
+    skews.reduce(|| 0, u64::wrapping_add) == 0
 }
 
-/// How an id becomes a dense index.
-enum Numbering {
-    /// Ids lie close together: a table from each id to its index.
-    Table { dense: Vec<u32>, vertices: usize },
-    /// Ids are spread out: search among the sorted ones.
-    Search { ids: Vec<u64> },
+/// A number for a pair: sums of them tell multisets of pairs apart.
+fn fingerprint(a: u32, b: u32) -> u64 {
+    let pair = (u64::from(a) << 32 | u64::from(b)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (pair ^ pair >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
 }
 
-impl Numbering {
-    /// A table may take this many entries for each end of an edge, 4 bytes each, before searching is cheaper.
-    const TABLE_SPREAD: u64 = 4;
-
-    fn new(edges: &[(u64, u64)], declared: &[u64]) -> Result<Numbering, GraphError> {
-        let ends = || edges.iter().flat_map(|&(source, target)| [source, target]);
-        let all = || ends().chain(declared.iter().copied());
-        let largest = all().max().ok_or(GraphError::NoVertices)?;
-        let occurrences = (edges.len() * 2 + declared.len()) as u64;
-        let bounded = |vertices: usize| match vertices as u64 {
-            vertices if vertices > VERTICES_MAX => Err(GraphError::TooManyVertices {
-                vertices,
-                max: VERTICES_MAX,
-            }),
-            _ => Ok(vertices),
-        };
-
-        if largest / Numbering::TABLE_SPREAD > occurrences {
-            let mut ids: Vec<u64> = all().collect();
-            ids.sort_unstable();
-            ids.dedup();
-            ids.shrink_to_fit();
-            bounded(ids.len())?;
-            return Ok(Numbering::Search { ids });
-        }
-        let mut dense = vec![Numbering::ABSENT; largest as usize + 1];
-        for id in all() {
-            dense[id as usize] = 0;
-        }
-        let vertices = dense
-            .iter()
-            .filter(|&&index| index != Numbering::ABSENT)
-            .count();
-        bounded(vertices)?;
-        for (index, entry) in dense
-            .iter_mut()
-            .filter(|index| **index != Numbering::ABSENT)
-            .enumerate()
-        {
-            *entry = index as u32;
-        }
-        Ok(Numbering::Table { dense, vertices })
-    }
-
-    /// No dense index is this large, since there are at most [`VERTICES_MAX`] vertices.
-    const ABSENT: u32 = u32::MAX;
-
-    fn ids(&self) -> Vec<u64> {
-        match self {
-            Numbering::Search { ids } => ids.clone(),
-            Numbering::Table { dense, vertices } => {
-                let mut ids = Vec::with_capacity(*vertices);
-                let present = dense
-                    .iter()
-                    .enumerate()
-                    .filter(|&(_, &index)| index != Numbering::ABSENT);
-                ids.extend(present.map(|(id, _)| id as u64));
-                ids
+/// Keeps the first of equal columns in each row. True if there were any others.
+fn drop_repeats<W: Weight>(rows: &mut Rows<W>) -> bool {
+    let Rows {
+        offsets,
+        columns,
+        weights,
+    } = rows;
+    let mut kept = 0;
+    let mut start = 0;
+    for offset in &mut offsets[1..] {
+        let end = *offset as usize;
+        let first = kept;
+        for at in start..end {
+            if kept == first || columns[kept - 1] != columns[at] {
+                columns[kept] = columns[at];
+                weights[kept] = weights[at];
+                kept += 1;
             }
         }
+        *offset = kept as u64;
+        start = end;
     }
-
-    fn dense(&self, id: u64) -> u32 {
-        match self {
-            Numbering::Table { dense, .. } => dense[id as usize],
-            Numbering::Search { ids } => {
-                ids.binary_search(&id).expect("every id was numbered") as u32
-            }
-        }
-    }
-}
-
-/// Turns counts, each one place to the right, into offsets.
-fn accumulate(offsets: &mut [u64]) {
-    let mut sum = 0;
-    for offset in offsets {
-        sum += *offset;
-        *offset = sum;
-    }
-}
-
-/// The same pairs from the other end: for each entry of `of`, the rows it occurs in, ascending. `offsets` are the
-/// rows of `entries`, `into` those of the result.
-fn transposed(offsets: &[u64], entries: &[u32], into: &[u64]) -> Vec<u32> {
-    let mut next = into.to_vec();
-    let mut rows = vec![0u32; entries.len()];
-    for (row, bounds) in offsets.windows(2).enumerate() {
-        for &entry in &entries[bounds[0] as usize..bounds[1] as usize] {
-            let at = &mut next[entry as usize];
-            rows[*at as usize] = row as u32;
-            *at += 1;
-        }
-    }
-    rows
+    let dropped = kept < columns.len();
+    columns.truncate(kept);
+    weights.truncate(kept);
+    dropped
 }
 
 /// The distinct values of two ascending slices, ascending.
@@ -350,13 +300,8 @@ mod tests {
             [(30, 20), (10, 20), (20, 20), (10, 20), (20, 10)].map(|(s, t)| (far(s), far(t)));
         let graph = Graph::from_edges(edges).unwrap();
         assert_eq!(graph.ids, [far(10), far(20), far(30)]);
-        assert_eq!(
-            Graph {
-                ids: small().ids,
-                ..graph
-            },
-            small()
-        );
+        let ids = small().ids;
+        assert_eq!(Graph { ids, ..graph }, small());
     }
 
     #[test]
@@ -374,5 +319,38 @@ mod tests {
         let symmetric = small().symmetric().unwrap();
         assert_eq!(symmetric.xadj, [0, 1, 3, 4]);
         assert_eq!(symmetric.adjncy, [1, 0, 2, 1]);
+    }
+
+    #[test]
+    fn repeats_are_dropped_if_asked_and_their_smallest_weight_stays() {
+        let edges = [
+            (1, 2, 5.0),
+            (3, 2, 2.0),
+            (1, 2, 4.0),
+            (2, 1, 7.0),
+            (1, 2, 6.0),
+        ];
+        let build = |unique| {
+            Graph::build(
+                vec![edges.into_iter().collect()],
+                &Declared::Nothing,
+                unique,
+            )
+        };
+        let all = build(false).unwrap();
+        assert_eq!(all.in_sources, [1, 0, 0, 0, 2]);
+        assert_eq!(all.in_weights, Some(vec![7.0, 4.0, 5.0, 6.0, 2.0]));
+        let once = build(true).unwrap();
+        assert_eq!(once.in_sources, [1, 0, 2]);
+        assert_eq!(once.in_weights, Some(vec![7.0, 4.0, 2.0]));
+        assert_eq!(once.out_degree, [1, 1, 1]);
+    }
+
+    #[test]
+    fn a_graph_is_symmetric_if_every_edge_has_its_reverse_as_often() {
+        let symmetric = |edges: &[(u64, u64)]| Graph::from_edges(edges).unwrap().symmetric;
+        assert!(symmetric(&[(1, 2), (2, 1), (3, 3)]));
+        assert!(!symmetric(&[(1, 2), (2, 1), (1, 2)]));
+        assert!(!symmetric(&[(1, 2), (2, 3), (3, 1)]));
     }
 }

@@ -37,24 +37,28 @@ pub enum GraphError {
         advice: &'static str,
     },
 
-    /// The gzip data stop in the middle.
+    /// Packed data stop in the middle.
     #[error(
-        "{name}: the gzip data end early, after line {line}; the file is truncated, copy or download it again"
+        "{name}: the {packing} data end early, after line {line}; the file is truncated, copy or download it again"
     )]
-    GzipTruncated {
+    Truncated {
         /// The file.
         name: String,
+        /// What it is packed with.
+        packing: &'static str,
         /// The last whole line that could be read.
         line: u64,
     },
 
-    /// The gzip data contradict their own structure or checksum.
+    /// Packed data contradict their own structure or checksum.
     #[error(
-        "{name}: the gzip data are damaged after line {line} ({cause}); copy or download the file again"
+        "{name}: the {packing} data are damaged after line {line} ({cause}); copy or download the file again"
     )]
-    GzipDamaged {
+    Damaged {
         /// The file.
         name: String,
+        /// What it is packed with.
+        packing: &'static str,
         /// The last whole line that could be read.
         line: u64,
         /// What the decompressor said.
@@ -115,7 +119,7 @@ pub enum GraphError {
     },
 
     /// No such partitioner.
-    #[error("no partitioner is named {name:?}; there are metis, range and hash")]
+    #[error("no partitioner is named {name:?}; there are auto, metis, fennel, range and hash")]
     Partitioner {
         /// What was asked for.
         name: String,
@@ -208,6 +212,12 @@ impl GraphError {
             Column::Negative => {
                 format!("the id {column} is negative, in {text}; ids go from 0 up to {ID_MAX}")
             }
+            Column::NoWeight => {
+                format!("{text} has no weight; with weights each edge has a third column")
+            }
+            Column::Weight => {
+                format!("the weight {column} is no finite number, in {text}")
+            }
             Column::TooLarge => {
                 format!("the id {column} is too large, in {text}; ids go up to {ID_MAX}")
             }
@@ -228,6 +238,8 @@ pub(crate) enum Column {
     Word,
     Negative,
     TooLarge,
+    NoWeight,
+    Weight,
 }
 
 /// Characters of an offending line that a message shows.

@@ -5,6 +5,7 @@
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
+use rayon::prelude::*;
 
 use super::GraphError;
 
@@ -58,6 +59,20 @@ pub fn uniform(
     let mut random = random(seed);
     let mut end = move || random.next_u64() >> (64 - scale);
     Ok((0..edges).map(move |_| (end(), end())))
+}
+
+/// The same edges in both directions, each once and without loops, ascending: what the GAP benchmark suite makes of its
+/// Kronecker graphs. Takes 16 bytes of memory for each edge given.
+pub fn symmetric(edges: impl Iterator<Item = (u64, u64)>) -> impl Iterator<Item = (u64, u64)> {
+    let pack = |source: u64, target: u64| source << 32 | target;
+    let mut all: Vec<u64> = Vec::new();
+    for (source, target) in edges.filter(|(source, target)| source != target) {
+        all.extend([pack(source, target), pack(target, source)]);
+    }
+    all.par_sort_unstable();
+    all.dedup();
+    all.into_iter()
+        .map(|edge| (edge >> 32, edge & u64::from(u32::MAX)))
 }
 
 fn edges(scale: u32, edge_factor: u32) -> Result<u64, GraphError> {
@@ -158,6 +173,13 @@ mod tests {
         assert!(degree > 200 && id != 0, "{degree} at {id}");
         let (degree, _) = busiest(uniform(12, 16, 3).unwrap().collect());
         assert!(degree < 60, "{degree}");
+    }
+
+    #[test]
+    fn symmetric_edges_are_both_ways_once_and_no_loops() {
+        let edges = [(3, 1), (1, 3), (2, 2), (0, 3)];
+        let all: Vec<_> = symmetric(edges.into_iter()).collect();
+        assert_eq!(all, [(0, 3), (1, 3), (3, 0), (3, 1)]);
     }
 
     #[test]

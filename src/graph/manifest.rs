@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use super::partition::PARTS_MAX;
-use super::{Graph, GraphError, Part, Partitioner, Quality};
+use super::{Balance, Graph, GraphError, Part, Partitioner, Quality};
 
 /// The key of the manifest below the graph's prefix.
 pub const MANIFEST_KEY: &str = "manifest.json";
@@ -16,8 +16,8 @@ pub const MANIFEST_KEY: &str = "manifest.json";
 /// What `format` says in each manifest.
 pub const MANIFEST_FORMAT: &str = "lswitch-graph";
 
-/// The version of the manifest that is written, and the newest that is read.
-pub const MANIFEST_VERSION: u32 = 1;
+/// The version of the manifest, and of the parts that it names, that is written and read.
+pub const MANIFEST_VERSION: u32 = 2;
 
 /// What a manifest says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,8 +38,17 @@ pub struct Manifest {
     pub dangling: u64,
     /// Edges from a vertex to itself.
     pub self_loops: u64,
+    /// Each edge has its reverse, equally often.
+    #[serde(default)]
+    pub symmetric: bool,
+    /// Edges have weights.
+    #[serde(default)]
+    pub weighted: bool,
     /// How the vertices were split.
     pub partitioner: Partitioner,
+    /// What parts have equally much of.
+    #[serde(default)]
+    pub balance: Balance,
     /// As in [`Quality::cut_edges`].
     pub cut_edges: u64,
     /// As in [`Quality::boundary_values`].
@@ -102,7 +111,10 @@ impl Manifest {
             edges: graph.edges(),
             dangling: graph.dangling(),
             self_loops: graph.self_loops(),
+            symmetric: graph.symmetric,
+            weighted: graph.in_weights.is_some(),
             partitioner,
+            balance: Balance::default(),
             cut_edges: quality.cut_edges,
             boundary_values: quality.boundary_values,
             vertex_balance: quality.vertex_balance,
@@ -195,7 +207,12 @@ fn parse(bytes: &[u8]) -> Result<Manifest, String> {
                  {MANIFEST_VERSION}: upgrade lswitch, or run preprocess again with this one"
             ));
         }
-        Some(1..) => {}
+        Some(version) if version == u64::from(MANIFEST_VERSION) => {}
+        Some(version @ 1..) => {
+            return Err(format!(
+                "made by an older lswitch, as format {version}{again}"
+            ));
+        }
         _ => return Err(format!("its version is missing or wrong{again}")),
     }
     let manifest: Manifest = serde_json::from_value(json)
@@ -221,14 +238,17 @@ mod tests {
         };
         Manifest {
             format: MANIFEST_FORMAT.into(),
-            version: 1,
+            version: 2,
             graph: "0123".into(),
             source: "g.txt".into(),
             vertices: 5,
             edges: 4,
             dangling: 1,
             self_loops: 0,
+            symmetric: false,
+            weighted: false,
             partitioner: Partitioner::Range,
+            balance: Balance::Vertices,
             cut_edges: 2,
             boundary_values: 2,
             vertex_balance: 1.2,
@@ -259,8 +279,8 @@ mod tests {
         assert_eq!(refusal("{\"format\": \"x\"}"), not_ours);
         let newer = manifest()
             .to_json()
-            .replace("\"version\": 1", "\"version\": 2");
-        assert!(refusal(&newer).starts_with("m: made by a newer lswitch; its format is version 2"));
+            .replace("\"version\": 2", "\"version\": 3");
+        assert!(refusal(&newer).starts_with("m: made by a newer lswitch; its format is version 3"));
         let missing = manifest().to_json().replace("\"edges\": 4,", "");
         assert!(refusal(&missing).contains("missing field `edges`"));
     }

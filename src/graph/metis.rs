@@ -17,13 +17,17 @@ const SEED: i32 = 20_240_601;
 /// a time would disturb each other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-/// Splits the vertices into `parts` of nearly equal size (METIS tolerates 3 %), cutting few edges. Directions are
+/// Splits the vertices into `parts` of nearly equal size, or weight if there are weights (METIS tolerates 3 %), cutting few edges. Directions are
 /// ignored. Gives the part of each vertex, by dense index.
 ///
 /// # Errors
 ///
 /// [`GraphError::TooManyNeighbours`] above METIS's 32-bit indexes, [`GraphError::Metis`] when METIS fails.
-pub fn metis_parts(graph: &Graph, parts: u32) -> Result<Vec<u32>, GraphError> {
+pub fn metis_parts(
+    graph: &Graph,
+    parts: u32,
+    weights: Option<&[u64]>,
+) -> Result<Vec<u32>, GraphError> {
     let vertices = graph.ids.len();
     if parts == 1 || vertices == 0 {
         return Ok(vec![0; vertices]);
@@ -38,11 +42,22 @@ pub fn metis_parts(graph: &Graph, parts: u32) -> Result<Vec<u32>, GraphError> {
     }
     let count =
         i32::try_from(parts).map_err(|_| failed("it takes fewer than 2^31 parts".into()))?;
+    // METIS adds weights up in 32 bits.
+    let weights: Option<Vec<i32>> = weights.map(|weights| {
+        let scale = weights.iter().sum::<u64>() / (i32::MAX as u64 / 2) + 1;
+        let scaled = |&weight: &u64| (weight / scale).max(1) as i32;
+        weights.iter().map(scaled).collect()
+    });
     let mut of = vec![0i32; vertices];
     {
         let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        ::metis::Graph::new(1, count, &symmetric.xadj, &symmetric.adjncy)
-            .map_err(|cause| failed(cause.to_string()))?
+        let graph = ::metis::Graph::new(1, count, &symmetric.xadj, &symmetric.adjncy)
+            .map_err(|cause| failed(cause.to_string()))?;
+        let graph = match &weights {
+            Some(weights) => graph.set_vwgt(weights),
+            None => graph,
+        };
+        graph
             .set_option(option::Seed(SEED))
             .part_kway(&mut of)
             .map_err(|cause| failed(cause.to_string()))?;
@@ -76,7 +91,7 @@ mod tests {
             let graph = Graph::from_edges_and_vertices(edges, declared).unwrap();
             let vertices = graph.ids.len() as u32;
             for parts in [1, 2, 3, 7, 16, vertices / 2, vertices] {
-                let of = metis_parts(&graph, parts).unwrap();
+                let of = metis_parts(&graph, parts, None).unwrap();
                 assert_eq!(of.len(), vertices as usize);
                 assert!(of.iter().all(|&part| part < parts));
             }

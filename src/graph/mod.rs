@@ -2,8 +2,8 @@
 //!
 //! | step | file | result |
 //! |---|---|---|
-//! | read an edge list | [`snap`] (over [`lines`]) | [`EdgeList`] |
-//! | number its vertices, index its in-edges | [`csr`] | [`Graph`] |
+//! | read a text on all threads | [`read`] over [`text`]: [`snap`], [`matrix_market`], [`metis_text`] | [`edges`] |
+//! | number its vertices, index its in-edges | [`csr`] over [`by_target`], [`numbering`]; [`rows`] | [`Graph`] |
 //! | split the vertices | [`mod@partition`] (METIS in [`metis`]) | [`Partition`] |
 //! | write each piece | [`part`], listed by [`manifest`] | [`Part`], [`Manifest`] |
 //! | join the pieces of one rank | [`shard`] | [`Shard`] |
@@ -11,25 +11,35 @@
 //!
 //! [`generate`] makes synthetic edge lists. Objects, messages and progress bars are the callers' business.
 
+pub mod by_target;
+pub mod choice;
 pub mod csr;
+pub mod edges;
 pub mod error;
+pub mod fennel;
 pub mod fixed;
 pub mod generate;
-pub mod lines;
 pub mod manifest;
+pub mod matrix_market;
 pub mod metis;
+pub mod metis_text;
+pub mod numbering;
 pub mod pagerank;
 pub mod part;
 pub mod partition;
+pub mod read;
+pub mod rows;
 pub mod shard;
 pub mod snap;
+pub mod text;
 pub mod top;
 
+pub use choice::{Chosen, choose, import};
 pub use csr::Graph;
 pub use error::GraphError;
 pub use manifest::{MANIFEST_KEY, Manifest, PartEntry};
 pub use pagerank::{Dangling, PageRank, Settings, Step};
-pub use part::{Part, build_parts};
-pub use partition::{Partition, Partitioner, Quality, partition, quality};
+pub use part::{Part, PartBuilder, build_parts};
+pub use partition::{Balance, Partition, Partitioner, Quality, partition, quality};
+pub use read::{Form, Notes, Reading, read_graph};
 pub use shard::{Shard, rank_parts};
-pub use snap::{EdgeList, Notes, read_edge_list, read_graph};

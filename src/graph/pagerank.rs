@@ -322,7 +322,7 @@ pub fn sequential(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Partitioner, build_parts, partition, rank_parts};
+    use super::super::{Balance, Partitioner, build_parts, partition, rank_parts};
     use super::*;
 
     /// 1 -> 2, 2 -> 1, 2 -> 3; 3 is dangling.
@@ -331,7 +331,7 @@ mod tests {
     }
 
     fn whole(graph: &Graph) -> Shard {
-        let split = partition(graph, 1, Partitioner::Range).unwrap();
+        let split = partition(graph, 1, Partitioner::Range, Balance::Vertices).unwrap();
         Shard::merge(
             build_parts(graph, &split).collect(),
             &rank_parts(1, 1).unwrap(),
@@ -405,7 +405,7 @@ mod tests {
     #[test]
     fn values_that_do_not_fit_are_refused() {
         let graph = small();
-        let split = partition(&graph, 3, Partitioner::Range).unwrap();
+        let split = partition(&graph, 3, Partitioner::Range, Balance::Vertices).unwrap();
         let parts: Vec<_> = build_parts(&graph, &split).collect();
         let shard = Shard::merge(parts[..1].to_vec(), &rank_parts(3, 3).unwrap(), 0).unwrap();
         let mut pagerank = PageRank::new(Arc::new(shard), Settings::new(3)).unwrap();

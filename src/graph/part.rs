@@ -1,16 +1,16 @@
 //! A part of a graph, and its format: one object, laid out so that loading it is reading arrays.
 //!
-//! # Format, version 1
+//! # Format, version 2
 //!
 //! All integers are little-endian. A header of 64 bytes:
 //!
 //! | bytes | field |
 //! |---|---|
 //! | 0..8 | magic `LSWPART\0` |
-//! | 8..12 | u32 version, 1 |
+//! | 8..12 | u32 version, 2 |
 //! | 12..16 | u32 number of this part, from 0 |
 //! | 16..20 | u32 number of parts |
-//! | 20..24 | u32 flags, 0 |
+//! | 20..24 | u32 flags: 1 if edges have weights |
 //! | 24..32 | u64 vertices |
 //! | 32..40 | u64 edges: in-edges of these vertices |
 //! | 40..48 | u64 ghosts: distinct vertices of other parts that these edges start at |
@@ -31,8 +31,12 @@
 //! | ghost_index u32\[ghosts] | local index at the owner, ascending for each owner |
 //! | send_offsets u64\[parts + 1] | where the vertices that each other part reads start |
 //! | send_index u32\[sends] | local index here, ascending for each reader |
+//! | weights f64\[edges] | only with flag 1: the weight of each in-edge, in the order of `sources` |
 //!
 //! What part p sends to part q is, in order, what part q has as ghosts owned by p. A part has none of itself.
+
+use rayon::prelude::*;
+use zerocopy::{Immutable, IntoBytes};
 
 use super::GraphError;
 use super::csr::VERTICES_MAX;
@@ -43,13 +47,19 @@ use super::{Graph, Partition};
 pub const PART_MAGIC: [u8; 8] = *b"LSWPART\0";
 
 /// The version of the part format that is written and read.
-pub const PART_VERSION: u32 = 1;
+pub const PART_VERSION: u32 = 2;
+
+/// The flag of a part whose edges have weights.
+const FLAG_WEIGHTS: u32 = 1;
+
+// What lies in memory is what is written.
+const _: () = assert!(cfg!(target_endian = "little"));
 
 /// Bytes of a part's header.
 pub const PART_HEADER_BYTES: usize = 64;
 
 /// A part of a graph. The fields are the format's arrays; see the module's table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Part {
     /// The number of this part, from 0.
     pub part: u32,
@@ -71,6 +81,8 @@ pub struct Part {
     pub send_offsets: Vec<u64>,
     /// The local index of each vertex to send.
     pub send_index: Vec<u32>,
+    /// The weight of each in-edge, if edges have weights.
+    pub weights: Option<Vec<f64>>,
 }
 
 impl Part {
@@ -101,22 +113,29 @@ impl Part {
             &self.send_index.len(),
         ];
         let counts = counts.map(|&count| count as u64);
-        let length = encoded_length(self.parts, counts).expect("what is in memory has a length");
+        let flags = if self.weights.is_some() {
+            FLAG_WEIGHTS
+        } else {
+            0
+        };
+        let length =
+            encoded_length(self.parts, counts, flags).expect("what is in memory has a length");
         let mut bytes = Vec::with_capacity(length as usize);
         bytes.resize(PART_HEADER_BYTES, 0);
-        put_u64s(&mut bytes, &self.ids);
-        put_u32s(&mut bytes, &self.out_degree);
-        put_u64s(&mut bytes, &self.offsets);
-        put_u32s(&mut bytes, &self.sources);
-        put_u64s(&mut bytes, &self.ghost_offsets);
-        put_u32s(&mut bytes, &self.ghost_index);
-        put_u64s(&mut bytes, &self.send_offsets);
-        put_u32s(&mut bytes, &self.send_index);
+        put(&mut bytes, &self.ids);
+        put(&mut bytes, &self.out_degree);
+        put(&mut bytes, &self.offsets);
+        put(&mut bytes, &self.sources);
+        put(&mut bytes, &self.ghost_offsets);
+        put(&mut bytes, &self.ghost_index);
+        put(&mut bytes, &self.send_offsets);
+        put(&mut bytes, &self.send_index);
+        put(&mut bytes, self.weights.as_deref().unwrap_or_default());
 
         let body = crc32c::crc32c(&bytes[PART_HEADER_BYTES..]);
         let mut header = Vec::with_capacity(PART_HEADER_BYTES);
         header.extend(PART_MAGIC);
-        for field in [PART_VERSION, self.part, self.parts, 0] {
+        for field in [PART_VERSION, self.part, self.parts, flags] {
             header.extend(field.to_le_bytes());
         }
         for count in counts {
@@ -172,6 +191,10 @@ impl Part {
             return Err("an edge starts at a vertex whose out-degree is 0".into());
         }
         check_offsets("ghost", &self.ghost_offsets, self.ghost_index.len())?;
+        let finite = |weights: &Vec<f64>| weights.iter().all(|weight| weight.is_finite());
+        if !self.weights.iter().all(finite) {
+            return Err("an edge's weight is no finite number".into());
+        }
         check_offsets("send", &self.send_offsets, self.send_index.len())?;
         for other in 0..self.parts {
             let (ghosts, sends) = (self.ghosts_of(other), self.sends_to(other));
@@ -197,7 +220,7 @@ impl Part {
     }
 }
 
-/// Builds the parts of a graph, one at a time and in order, so that a caller can write each and drop it.
+/// Builds the parts of a graph, one at a time and in order; [`PartBuilder`] builds several side by side.
 ///
 /// # Panics
 ///
@@ -206,11 +229,12 @@ pub fn build_parts<'a>(
     graph: &'a Graph,
     partition: &'a Partition,
 ) -> impl ExactSizeIterator<Item = Part> + 'a {
-    let builder = Builder::new(graph, partition);
+    let builder = PartBuilder::new(graph, partition);
     (0..partition.parts as usize).map(move |part| builder.part(part as u32))
 }
 
-struct Builder<'a> {
+/// Builds the parts of a graph, so that a caller can write each and drop it.
+pub struct PartBuilder<'a> {
     graph: &'a Graph,
     partition: &'a Partition,
     members: Members,
@@ -220,37 +244,52 @@ struct Builder<'a> {
     ghosts: Vec<Vec<u32>>,
 }
 
-impl<'a> Builder<'a> {
-    fn new(graph: &'a Graph, partition: &'a Partition) -> Builder<'a> {
+impl<'a> PartBuilder<'a> {
+    /// Finds what each part reads of others. Takes memory for each vertex, and each value that is exchanged.
+    ///
+    /// # Panics
+    ///
+    /// When the partition is of another graph.
+    pub fn new(graph: &'a Graph, partition: &'a Partition) -> PartBuilder<'a> {
+        let vertices = graph.ids.len();
         assert_eq!(
-            graph.ids.len(),
+            vertices,
             partition.of.len(),
             "the partition is of this graph"
         );
         let members = partition.members();
-        let mut local = vec![0; graph.ids.len()];
+        let mut local = vec![0; vertices];
         for part in 0..partition.parts {
             for (index, &v) in members.of(part).iter().enumerate() {
                 local[v as usize] = index as u32;
             }
         }
-        let mut read_by = vec![u32::MAX; graph.ids.len()];
-        let ghosts = (0..partition.parts).map(|part| {
-            let mut ghosts = Vec::new();
-            for &source in members
-                .of(part)
-                .iter()
-                .flat_map(|&v| graph.sources_of(v as usize))
-            {
-                if partition.of[source as usize] != part && read_by[source as usize] != part {
-                    read_by[source as usize] = part;
-                    ghosts.push(source);
+        let of = &partition.of;
+        let ghosts_of = |part: u32| {
+            let mut seen = vec![0u64; vertices / 64 + 1];
+            let mut count = 0;
+            for &v in members.of(part) {
+                for &source in graph.sources_of(v as usize) {
+                    let (word, bit) = (&mut seen[source as usize / 64], 1u64 << (source % 64));
+                    if *word & bit == 0 && of[source as usize] != part {
+                        *word |= bit;
+                        count += 1;
+                    }
                 }
             }
-            ghosts.sort_unstable_by_key(|&v| (partition.of[v as usize], v));
+            let mut ghosts = Vec::with_capacity(count);
+            for (mut bits, base) in seen.into_iter().zip((0u32..).step_by(64)) {
+                while bits != 0 {
+                    ghosts.push(base + bits.trailing_zeros());
+                    bits &= bits - 1;
+                }
+            }
+            // Stable: ascending within an owner.
+            ghosts.sort_by_key(|&v| of[v as usize]);
             ghosts
-        });
-        Builder {
+        };
+        let ghosts = (0..partition.parts).into_par_iter().map(ghosts_of);
+        PartBuilder {
             ghosts: ghosts.collect(),
             graph,
             partition,
@@ -259,29 +298,42 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn part(&self, part: u32) -> Part {
-        let Builder {
+    /// Builds one of them.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such part.
+    pub fn part(&self, part: u32) -> Part {
+        let PartBuilder {
             graph, partition, ..
         } = self;
         let members = self.members.of(part);
         let ghosts = &self.ghosts[part as usize];
 
+        // Where each vertex stands that this part reads.
+        let mut places = vec![0u32; graph.ids.len()];
+        for (place, &v) in (0u32..).zip(members.iter().chain(ghosts)) {
+            places[v as usize] = place;
+        }
+        let edges = members.iter().map(|&v| graph.sources_of(v as usize).len());
+        let edges = edges.sum();
         let mut offsets = Vec::with_capacity(members.len() + 1);
-        let mut sources = Vec::new();
+        let mut sources = Vec::with_capacity(edges);
         offsets.push(0);
         for &v in members {
-            for &source in graph.sources_of(v as usize) {
-                let owner = partition.of[source as usize];
-                sources.push(if owner == part {
-                    self.local[source as usize]
-                } else {
-                    let place = ghosts
-                        .binary_search_by_key(&(owner, source), |&v| (partition.of[v as usize], v));
-                    (members.len() + place.expect("every source elsewhere is a ghost")) as u32
-                });
-            }
+            let row = graph.sources_of(v as usize);
+            sources.extend(row.iter().map(|&source| places[source as usize]));
             offsets.push(sources.len() as u64);
         }
+        let weights = graph.in_weights.as_ref().map(|weights| {
+            let mut all = Vec::with_capacity(edges);
+            for &v in members {
+                let v = v as usize;
+                let row = graph.in_offsets[v] as usize..graph.in_offsets[v + 1] as usize;
+                all.extend_from_slice(&weights[row]);
+            }
+            all
+        });
 
         let mut ghost_offsets = Vec::with_capacity(partition.parts as usize + 1);
         let mut send_offsets = ghost_offsets.clone();
@@ -310,6 +362,7 @@ impl<'a> Builder<'a> {
             ghost_index: ghosts.iter().map(|&v| self.local[v as usize]).collect(),
             send_offsets,
             send_index,
+            weights,
         }
     }
 }
@@ -343,7 +396,7 @@ fn decode(bytes: &[u8]) -> Result<Part, String> {
             "its format is version {version}, and this lswitch reads version {PART_VERSION}"
         ));
     }
-    if flags != 0 {
+    if flags & !FLAG_WEIGHTS != 0 {
         return Err(format!(
             "it has flags {flags:#x} that this lswitch does not know"
         ));
@@ -352,7 +405,7 @@ fn decode(bytes: &[u8]) -> Result<Part, String> {
         return Err(format!("it is part {part} of {parts}"));
     }
     let counts = [24, 32, 40, 48].map(long);
-    if encoded_length(parts, counts) != Some(bytes.len() as u64) {
+    if encoded_length(parts, counts, flags) != Some(bytes.len() as u64) {
         let length = bytes.len();
         return Err(format!(
             "it has {length} bytes, which is not what its counts need; it may be truncated"
@@ -375,13 +428,21 @@ fn decode(bytes: &[u8]) -> Result<Part, String> {
         ghost_index: take_u32s(&mut body, ghosts),
         send_offsets: take_u64s(&mut body, parts as usize + 1),
         send_index: take_u32s(&mut body, sends),
+        weights: (flags & FLAG_WEIGHTS != 0).then(|| {
+            let bits = take_u64s(&mut body, edges);
+            bits.into_iter().map(f64::from_bits).collect()
+        }),
     };
     part.check()?;
     Ok(part)
 }
 
 /// The bytes of a part with these counts (vertices, edges, ghosts, sends), unless that overflows.
-fn encoded_length(parts: u32, [vertices, edges, ghosts, sends]: [u64; 4]) -> Option<u64> {
+fn encoded_length(
+    parts: u32,
+    [vertices, edges, ghosts, sends]: [u64; 4],
+    flags: u32,
+) -> Option<u64> {
     let u64s = |count: u64| count.checked_mul(8);
     let u32s = |count: u64| count.checked_mul(4)?.checked_next_multiple_of(8);
     let per_part = u64s(u64::from(parts) + 1);
@@ -394,6 +455,7 @@ fn encoded_length(parts: u32, [vertices, edges, ghosts, sends]: [u64; 4]) -> Opt
         u32s(ghosts),
         per_part,
         u32s(sends),
+        u64s(if flags & FLAG_WEIGHTS != 0 { edges } else { 0 }),
     ]
     .into_iter()
     .try_fold(PART_HEADER_BYTES as u64, |sum, bytes| {
@@ -412,16 +474,9 @@ fn check_offsets(what: &str, offsets: &[u64], entries: usize) -> Result<(), Stri
     }
 }
 
-fn put_u64s(bytes: &mut Vec<u8>, values: &[u64]) {
-    for value in values {
-        bytes.extend(value.to_le_bytes());
-    }
-}
-
-fn put_u32s(bytes: &mut Vec<u8>, values: &[u32]) {
-    for value in values {
-        bytes.extend(value.to_le_bytes());
-    }
+/// Appends an array as it lies in memory, and zeros up to a multiple of 8 bytes.
+fn put<T: IntoBytes + Immutable>(bytes: &mut Vec<u8>, values: &[T]) {
+    bytes.extend_from_slice(values.as_bytes());
     bytes.resize(bytes.len().next_multiple_of(8), 0);
 }
 

@@ -10,7 +10,7 @@ use super::csr::VERTICES_MAX;
 use super::{GraphError, Part};
 
 /// The merged parts of one rank.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Shard {
     /// The rank these parts belong to.
     pub rank: usize,
@@ -26,6 +26,8 @@ pub struct Shard {
     pub offsets: Vec<u64>,
     /// For each in-edge, a local index, or the number of vertices plus a place among the ghosts.
     pub sources: Vec<u32>,
+    /// The weight of each in-edge, if edges have weights.
+    pub weights: Option<Vec<f64>>,
     /// Number of ghosts: distinct vertices of other ranks that are read here.
     pub ghosts: usize,
     /// From each rank that sends anything, ascending: the places of its values among the ghosts.
@@ -105,6 +107,16 @@ fn merge(parts: Vec<Part>, groups: &[Range<u32>], me: usize) -> Result<Shard, St
     let mut out_degree = Vec::with_capacity(vertices);
     let mut offsets = Vec::with_capacity(vertices + 1);
     let mut sources = Vec::with_capacity(edges);
+    let mut weights = parts[0].weights.is_some().then(Vec::new);
+    if let Some(part) = parts
+        .iter()
+        .find(|part| part.weights.is_some() != weights.is_some())
+    {
+        return Err(format!(
+            "part {} differs from part {} in having weights",
+            part.part, parts[0].part
+        ));
+    }
     offsets.push(0);
     for (part, range) in parts.into_iter().zip(&part_ranges) {
         // Where each ghost of this part is: with its owner in this rank, or among the rank's ghosts.
@@ -130,6 +142,9 @@ fn merge(parts: Vec<Part>, groups: &[Range<u32>], me: usize) -> Result<Shard, St
         offsets.extend(part.offsets[1..].iter().map(|offset| before + offset));
         ids.extend(part.ids);
         out_degree.extend(part.out_degree);
+        if let Some(weights) = &mut weights {
+            weights.extend(part.weights.unwrap_or_default());
+        }
     }
 
     Ok(Shard {
@@ -140,6 +155,7 @@ fn merge(parts: Vec<Part>, groups: &[Range<u32>], me: usize) -> Result<Shard, St
         out_degree,
         offsets,
         sources,
+        weights,
         ghosts: ghosts.len(),
         receives,
         sends,
@@ -253,14 +269,14 @@ fn sends(
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Graph, Partitioner, build_parts, partition};
+    use super::super::{Balance, Graph, Partitioner, build_parts, partition};
     use super::*;
 
     fn parts() -> Vec<Part> {
         // A star that all of 1..=5 read, and an edge back from each.
         let edges: Vec<(u64, u64)> = (1..=5).flat_map(|v| [(0, v), (v, 0)]).collect();
         let graph = Graph::from_edges(edges).unwrap();
-        let split = partition(&graph, 6, Partitioner::Range).unwrap();
+        let split = partition(&graph, 6, Partitioner::Range, Balance::Vertices).unwrap();
         build_parts(&graph, &split).collect()
     }
 

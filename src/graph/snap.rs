@@ -1,244 +1,292 @@
-//! Edge lists in text, in the forms that SNAP, KONECT, CSV exports and LDBC Graphalytics use.
+//! Edge lists in text, in the forms that SNAP, KONECT, CSV exports and LDBC Graphalytics use: one block of lines.
 //!
-//! A line is one edge, `source target`, between blanks or one comma; more columns are ignored. Lines that are
-//! blank or start with `#` or `%` are skipped, and so is a header row of column names. Ids are any `u64`.
-//! [`read_graph`] goes all the way to a [`Graph`], and adds the vertices that a `.v` file declares.
+//! A line is one edge, `source target`, between blanks or one comma, and perhaps a weight; more columns are ignored. Lines
+//! that are blank or start with `#` or `%` are skipped, and so is a header row of column names. Ids are any `u64`.
+//!
+//! Most lines are two short numbers, which are read eight digits at a time without a branch for each (D. Lemire and
+//! others, "Number Parsing at a Gigabyte per Second", Software: Practice and Experience 51, 2021). All others take
+//! their time.
 
-use std::ffi::OsStr;
-use std::fmt;
-use std::io::BufRead;
-use std::path::{Path, PathBuf};
-
+use super::GraphError;
+use super::edges::{Edges, Weight};
 use super::error::Column;
-use super::lines::{self, Lines, is_blank};
-use super::{Graph, GraphError};
+use super::text::Block;
 
 /// The largest vertex id.
 pub const ID_MAX: u64 = u64::MAX;
 
-/// The edges of a file, in its order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EdgeList {
-    /// Source and target of each data line; repeated lines are repeated here.
-    pub edges: Vec<(u64, u64)>,
-    /// What was recognised on the way.
-    pub notes: Notes,
+/// What is to become of edges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Taking {
+    /// Each line is an edge in both directions (a loop is one edge).
+    pub both_ways: bool,
+    /// Edges from a vertex to itself are dropped.
+    pub drop_loops: bool,
 }
 
-/// What was recognised in a file: worth telling a user, who may have expected something else.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Notes {
-    /// The file is gzip.
-    pub gzip: bool,
-    /// The header row that was skipped, shortened.
-    pub header: Option<String>,
+/// What was found in a block beside edges.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Lines, whatever they hold.
+    pub lines: u64,
     /// Lines that start with `#` or `%`.
     pub comment_lines: u64,
     /// Lines without content.
     pub blank_lines: u64,
-    /// Data lines with more columns than two (than one, in a vertex list), which were ignored.
+    /// Data lines with more columns than were read.
     pub extra_column_lines: u64,
-    /// Vertices declared by a vertex list beside the edge list, if there is one.
-    pub declared_vertices: Option<u64>,
+    /// Data lines that were read.
+    pub data_lines: u64,
+    /// Edges from a vertex to itself.
+    pub loops: u64,
+    /// The block's first data line, if it looks like names of columns: its number within the block, and the line.
+    pub header: Option<(u64, Vec<u8>)>,
+    /// The first line that is no edge, by its number within the block: it and what follows was not read.
+    pub problem: Option<(u64, Problem)>,
 }
 
-impl fmt::Display for Notes {
-    /// A list in words, such as `gzip, 4 comment lines skipped`; empty when there is nothing to say.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said = Vec::new();
-        if self.gzip {
-            said.push("gzip".to_owned());
+/// What is wrong with a line.
+#[derive(Debug)]
+pub struct Problem {
+    why: Column,
+    column: Vec<u8>,
+    line: Vec<u8>,
+}
+
+impl Problem {
+    /// The error that it is on line `line` of the text `name`.
+    pub fn error(&self, name: &str, line: u64) -> GraphError {
+        GraphError::column(name, line, &self.column, &self.line, self.why)
+    }
+
+    /// That what stands in a line is no edge, where it might have been a header.
+    pub fn of_line(line: &[u8]) -> Option<Problem> {
+        edge(line, false)
+            .err()
+            .map(|misread| Problem::new(misread, line))
+    }
+
+    fn new((why, column): Misread<'_>, line: &[u8]) -> Problem {
+        Problem {
+            why,
+            column: column.to_vec(),
+            line: line.to_vec(),
         }
-        if let Some(header) = &self.header {
-            said.push(format!("header row {header} skipped"));
-        }
-        match self.comment_lines {
-            0 => {}
-            1 => said.push("1 comment line skipped".to_owned()),
-            n => said.push(format!("{n} comment lines skipped")),
-        }
-        match self.extra_column_lines {
-            0 => {}
-            1 => said.push("extra columns of 1 line ignored".to_owned()),
-            n => said.push(format!("extra columns of {n} lines ignored")),
-        }
-        if let Some(vertices) = self.declared_vertices {
-            said.push(format!("{vertices} vertices declared"));
-        }
-        f.write_str(&said.join(", "))
     }
 }
 
-/// Reads a graph: the edge list at `path` and, when `path` is `NAME.e` (or `NAME.e.gz`) and `NAME.v` lies beside
-/// it, the vertices declared there, which may have no edge at all. `progress` gets the bytes of the edge list's
-/// file read so far.
-///
-/// # Errors
-///
-/// Those of [`read_edge_list`], [`read_vertex_list`] and [`Graph::from_edges_and_vertices`].
-pub fn read_graph(
-    path: &Path,
-    progress: &mut dyn FnMut(u64),
-) -> Result<(Graph, Notes), GraphError> {
-    let Some(beside) = vertex_list_beside(path) else {
-        let list = read_edge_list(path, progress)?;
-        return Ok((Graph::from_edges(list.edges)?, list.notes));
-    };
-    let mut list = match read_edge_list(path, progress) {
-        // With declared vertices a graph may well have no edges.
-        Err(GraphError::NoEdges { .. }) => EdgeList::default(),
-        other => other?,
-    };
-    let vertices = read_vertex_list(&beside)?;
-    list.notes.declared_vertices = Some(vertices.len() as u64);
-    let graph = Graph::from_edges_and_vertices(list.edges, &vertices)?;
-    Ok((graph, list.notes))
-}
-
-/// Reads an edge list. `progress` gets the bytes of the file read so far, now and then.
-///
-/// # Errors
-///
-/// Those of [`lines::open`] and [`parse_edge_list`].
-pub fn read_edge_list(path: &Path, progress: &mut dyn FnMut(u64)) -> Result<EdgeList, GraphError> {
-    let text = lines::open(path)?;
-    let bytes = text.bytes;
-    let mut told = 0;
-    let mut tick = || {
-        if bytes.get() != told {
-            told = bytes.get();
-            progress(told);
+/// Adds the edges of a block, from byte `from` on, to `edges`.
+pub fn parse<W: Weight>(block: &Block, from: usize, taking: Taking, edges: &mut Edges<W>) -> Found {
+    let (text, end) = (block.padded(), block.text().len());
+    let mut found = Found::default();
+    let mut at = from;
+    let mut take = |found: &mut Found, source: u64, target: u64, weight: W| {
+        found.data_lines += 1;
+        if source == target {
+            found.loops += 1;
+            if taking.drop_loops {
+                return;
+            }
+        } else if taking.both_ways {
+            edges.push(target, source, weight);
         }
+        edges.push(source, target, weight);
     };
-    let mut list = parse(
-        Lines::new(text.reader, &path.display().to_string(), text.gzip),
-        &mut tick,
-    )?;
-    list.notes.gzip = text.gzip;
-    Ok(list)
+    while at < end {
+        found.lines += 1;
+        if !W::SOME
+            && let Some((source, after)) = id_at(text, at)
+            && matches!(text[after], b'\t' | b' ' | b',')
+            && let Some((target, after)) = id_at(text, after + 1)
+        {
+            let next = match text[after] {
+                b'\n' => after + 1,
+                b'\r' if text[after + 1] == b'\n' => after + 2,
+                _ => 0,
+            };
+            if next > 0 {
+                take(&mut found, source, target, W::default());
+                at = next;
+                continue;
+            }
+        }
+        let length = memchr::memchr(b'\n', &text[at..end]).unwrap_or(end - at);
+        let line = trimmed(&text[at..at + length]);
+        at += length + 1;
+        if line.is_empty() {
+            found.blank_lines += 1;
+        } else if is_comment(line) {
+            found.comment_lines += 1;
+        } else {
+            match edge(line, W::SOME) {
+                Ok(edge) => {
+                    found.extra_column_lines += u64::from(edge.more);
+                    take(&mut found, edge.source, edge.target, W::of(edge.weight));
+                }
+                Err(_) if found.data_lines == 0 && found.header.is_none() && is_header(line) => {
+                    found.header = Some((found.lines, line.to_vec()));
+                }
+                Err(misread) => {
+                    found.problem = Some((found.lines, Problem::new(misread, line)));
+                    break;
+                }
+            }
+        }
+    }
+    found
 }
 
-/// Parses an edge list in plain text. Messages call the reader `name`.
-///
-/// # Errors
-///
-/// [`GraphError::Line`] for the first line that is no edge, [`GraphError::NoEdges`] when there is none, and those
-/// of [`Lines::next_line`].
-pub fn parse_edge_list(reader: impl BufRead, name: &str) -> Result<EdgeList, GraphError> {
-    parse(Lines::new(reader, name, false), &mut || {})
+/// The largest of the short ids at the start of lines, and behind them: about how large ids are.
+pub fn largest_id(block: &Block) -> u64 {
+    let text = block.padded();
+    let mut largest = 0;
+    let mut at = 0;
+    while at < block.text().len() {
+        if let Some((source, after)) = id_at(text, at) {
+            let target = id_at(text, after + 1).map_or(0, |(target, _)| target);
+            largest = [largest, source, target]
+                .into_iter()
+                .filter(|id| *id <= u64::from(u32::MAX))
+                .max()
+                .unwrap_or_default();
+        }
+        let end = memchr::memchr(b'\n', &text[at..]).unwrap_or(text.len());
+        at += end + 1;
+    }
+    largest
 }
 
-/// Reads a vertex list: one id a line, in the same forms as an edge list. Repeats are kept.
-///
-/// # Errors
-///
-/// As for [`read_edge_list`], but an empty list is fine.
-pub fn read_vertex_list(path: &Path) -> Result<Vec<u64>, GraphError> {
-    let text = lines::open(path)?;
-    let mut lines = Lines::new(text.reader, &path.display().to_string(), text.gzip);
-    let mut vertices = Vec::new();
-    while let Some(line) = lines.next_line()? {
+/// The ids of a block of a vertex list: one a line, in the same forms.
+pub fn parse_ids(block: &Block, ids: &mut Vec<u64>) -> Found {
+    let mut found = Found::default();
+    for line in block.text().split_inclusive(|&byte| byte == b'\n') {
+        found.lines += 1;
+        let line = trimmed(line);
         if line.is_empty() || is_comment(line) {
             continue;
         }
         match id_column(line) {
-            Ok((id, _)) => vertices.push(id),
-            Err((why, column)) => {
-                let (column, line) = (column.to_vec(), line.to_vec());
-                return Err(GraphError::column(
-                    lines.name(),
-                    lines.number(),
-                    &column,
-                    &line,
-                    why,
-                ));
+            Ok((id, _)) => ids.push(id),
+            Err(misread) => {
+                found.problem = Some((found.lines, Problem::new(misread, line)));
+                break;
             }
         }
     }
-    Ok(vertices)
+    found
 }
 
-fn parse(mut lines: Lines<impl BufRead>, tick: &mut dyn FnMut()) -> Result<EdgeList, GraphError> {
-    let mut edges = Vec::new();
-    let mut notes = Notes::default();
-    let mut first = true;
-    let mut read = 0u64;
-    while let Some(line) = lines.next_line()? {
-        // Looking at the progress on every line would cost as much as parsing it.
-        read += 1;
-        if read.is_multiple_of(1024) {
-            tick();
-        }
-        if line.is_empty() {
-            notes.blank_lines += 1;
-            continue;
-        }
-        if is_comment(line) {
-            if line.starts_with(b"%%MatrixMarket") {
-                // Its first data line is the matrix's size, which must not become an edge.
-                return Err(GraphError::Form {
-                    name: lines.name().to_owned(),
-                    form: "MatrixMarket",
-                    advice: "remove its banner and its size line, so that only edges remain",
-                });
-            }
-            notes.comment_lines += 1;
-            continue;
-        }
-        let is_first = std::mem::take(&mut first);
-        match edge(line) {
-            Ok((source, target, more)) => {
-                notes.extra_column_lines += u64::from(more);
-                edges.push((source, target));
-            }
-            Err(_) if is_first && is_header(line) => {
-                notes.header = Some(super::error::excerpt(line))
-            }
-            Err((why, column)) => {
-                let (column, line) = (column.to_vec(), line.to_vec());
-                return Err(GraphError::column(
-                    lines.name(),
-                    lines.number(),
-                    &column,
-                    &line,
-                    why,
-                ));
-            }
-        }
+/// The id that stands at `at`, followed by something that is no digit, and where that is. `None` without digits, for more
+/// than 2^64 - 1, and near the end of the text.
+#[inline]
+pub(crate) fn id_at(text: &[u8], at: usize) -> Option<(u64, usize)> {
+    let (value, digits) = eight_digits(text, at)?;
+    match digits {
+        0 => None,
+        1..8 => Some((value, at + digits)),
+        _ => long_id_at(text, at + 8, value),
     }
-    tick();
-    if edges.is_empty() {
-        let found = if lines.number() == 0 {
-            "the file is empty"
-        } else if notes.header.is_some() {
-            "there is only a header row"
-        } else if notes.comment_lines > 0 {
-            "there are only comments"
-        } else {
-            "there are only blank lines"
-        };
-        let name = lines.name().to_owned();
-        return Err(GraphError::NoEdges { name, found });
-    }
-    Ok(EdgeList { edges, notes })
 }
 
-fn is_comment(line: &[u8]) -> bool {
+fn long_id_at(text: &[u8], at: usize, first: u64) -> Option<(u64, usize)> {
+    let (more, digits) = eight_digits(text, at)?;
+    let value = first * 10u64.pow(digits as u32) + more;
+    if digits < 8 {
+        return Some((value, at + digits));
+    }
+    let (more, digits) = eight_digits(text, at + 8)?;
+    let value = value
+        .checked_mul(10u64.pow(digits as u32))?
+        .checked_add(more)?;
+    // Leading zeros may make it longer; that is read elsewhere.
+    (digits < 8).then_some((value, at + 8 + digits))
+}
+
+/// The number that up to eight digits are, and how many there are.
+#[inline]
+fn eight_digits(text: &[u8], at: usize) -> Option<(u64, usize)> {
+    let word = u64::from_le_bytes(*text.get(at..)?.first_chunk()?);
+    // 0 to 9 in each byte that is a digit.
+    let values = word ^ 0x3030_3030_3030_3030;
+    let above_nine = (((values & 0x7f7f_7f7f_7f7f_7f7f) + 0x7676_7676_7676_7676) | values)
+        & 0x8080_8080_8080_8080;
+    let digits = above_nine.trailing_zeros() as usize / 8;
+    if digits == 0 {
+        return Some((0, 0));
+    }
+    // The first digit stands in the lowest byte; zeros go before it.
+    let values = values << (64 - 8 * digits);
+    let pairs = (values.wrapping_mul(10) + (values >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs.wrapping_mul(100) + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
+    let value = (fours.wrapping_mul(10_000) + (fours >> 32)) & 0xffff_ffff;
+    Some((value, digits))
+}
+
+/// A line without blanks around it and without its end.
+pub(crate) fn trimmed(mut line: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = line
+        && is_blank(*first)
+    {
+        line = rest;
+    }
+    while let [rest @ .., last] = line
+        && (is_blank(*last) || *last == b'\n' || *last == b'\r')
+    {
+        line = rest;
+    }
+    line
+}
+
+/// Whether a byte may stand between columns any number of times.
+pub(crate) fn is_blank(byte: u8) -> bool {
+    byte == b' ' || byte == b'\t'
+}
+
+pub(crate) fn is_comment(line: &[u8]) -> bool {
     matches!(line.first(), Some(b'#' | b'%'))
 }
 
 /// What is wrong, and with which column.
 type Misread<'a> = (Column, &'a [u8]);
 
-/// Source, target, and whether there are more columns; or what is wrong with which column.
-fn edge(line: &[u8]) -> Result<(u64, u64, bool), Misread<'_>> {
+/// What a line says.
+struct Edge {
+    source: u64,
+    target: u64,
+    weight: f64,
+    more: bool,
+}
+
+/// The edge of a line, with its weight if it has to have one; or what is wrong with which column.
+fn edge(line: &[u8], weighted: bool) -> Result<Edge, Misread<'_>> {
     let (source, rest) = id_column(line)?;
     let rest = next_column(rest)?;
     if rest.is_empty() {
         return Err((Column::Missing, rest));
     }
     let (target, rest) = id_column(rest)?;
-    Ok((source, target, !rest.is_empty()))
+    let (mut weight, mut more) = (0.0, !rest.is_empty());
+    if weighted {
+        let column = first_column(next_column(rest)?);
+        weight = number(column).ok_or(match column {
+            [] => (Column::NoWeight, column),
+            _ => (Column::Weight, column),
+        })?;
+        let rest = &next_column(rest)?[column.len()..];
+        more = !rest.is_empty();
+    }
+    Ok(Edge {
+        source,
+        target,
+        weight,
+        more,
+    })
+}
+
+/// A finite number.
+pub(crate) fn number(column: &[u8]) -> Option<f64> {
+    let number: f64 = std::str::from_utf8(column).ok()?.parse().ok()?;
+    number.is_finite().then_some(number)
 }
 
 /// The id at the start of the text, and what follows it: nothing, or something that starts with a separator.
@@ -310,102 +358,42 @@ fn is_header(line: &[u8]) -> bool {
     starts_a_name(line) && next_column(after).is_ok_and(starts_a_name)
 }
 
-/// The vertex list that belongs to an edge list by its name, if it exists.
-fn vertex_list_beside(path: &Path) -> Option<PathBuf> {
-    let name = path.file_name().and_then(OsStr::to_str)?;
-    let stem = name
-        .strip_suffix(".gz")
-        .unwrap_or(name)
-        .strip_suffix(".e")?;
-    ["v", "v.gz"]
-        .iter()
-        .map(|ending| path.with_file_name(format!("{stem}.{ending}")))
-        .find(|beside| beside.is_file())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn edges(text: &str) -> Vec<(u64, u64)> {
-        parse_edge_list(text.as_bytes(), "g.txt").unwrap().edges
-    }
-
-    fn refusal(text: impl AsRef<[u8]>) -> String {
-        parse_edge_list(text.as_ref(), "g.txt")
-            .unwrap_err()
-            .to_string()
-    }
-
     #[test]
-    fn every_separator_and_line_end_gives_the_same_edges() {
-        for text in [
-            "1\t2\n3\t4\n",
-            "1 2\r\n3 4",
-            "1,2\n3,4\n",
-            "\u{feff}1 2\n3 4\n",
-            "# c\n 1 , 2 \n\n% d\n3\t ,4,\n",
-            "a,b\n1,2,,x\n3,4,5\n",
-            "\"from id\" \"to id\"\n1 2\n003 4\n",
+    fn ids_of_all_lengths_are_read_where_they_stand() {
+        for id in [
+            0,
+            7,
+            12,
+            999_999,
+            1_234_567,
+            12_345_678,
+            123_456_789,
+            u64::from(u32::MAX),
+            9_999_999_999_999_999,
+            1 << 60,
+            u64::MAX,
         ] {
-            assert_eq!(edges(text), [(1, 2), (3, 4)], "{text:?}");
+            let text = format!("x{id}\t                        ");
+            let end = 1 + id.to_string().len();
+            assert_eq!(id_at(text.as_bytes(), 1), Some((id, end)), "{id}");
         }
-        assert_eq!(edges("0 18446744073709551615"), [(0, u64::MAX)]);
-    }
-
-    #[test]
-    fn notes_say_what_was_recognised() {
-        let list = parse_edge_list(&b"# a\n% b\nsrc,dst,w\n\n1,2,0.5\n"[..], "g").unwrap();
-        assert_eq!(
-            list.notes.to_string(),
-            "header row \"src,dst,w\" skipped, 2 comment lines skipped, extra columns of 1 line ignored"
-        );
-        assert_eq!(list.notes.blank_lines, 1);
-    }
-
-    #[test]
-    fn a_line_that_is_no_edge_is_refused_with_its_place() {
-        for (text, message) in [
-            (
-                "1 2\n4\n",
-                "g.txt:2: expected two vertex ids, found \"4\"; lines starting with # or % are skipped",
-            ),
-            (
-                "1 2\n4 x\n",
-                "g.txt:2: \"x\" is not a vertex id, in \"4 x\"; ids are whole numbers from 0 to 18446744073709551615",
-            ),
-            (
-                "1 -2\n",
-                "g.txt:1: the id \"-2\" is negative, in \"1 -2\"; ids go from 0 up to 18446744073709551615",
-            ),
-            (
-                "1 18446744073709551616\n",
-                "g.txt:1: the id \"18446744073709551616\" is too large, in \"1 18446744073709551616\"; \
-                 ids go up to 18446744073709551615",
-            ),
-            (
-                "1,,2\n",
-                "g.txt:1: a column is empty in \"1,,2\"; put one comma, or blanks, between the ids",
-            ),
-        ] {
-            assert_eq!(refusal(text), message);
+        let padded = |text: &str| format!("{text}                        ").into_bytes();
+        assert_eq!(id_at(&padded("18446744073709551616"), 0), None);
+        assert_eq!(id_at(&padded("-1"), 0), None);
+        assert_eq!(id_at(&padded(""), 0), None);
+        assert_eq!(id_at(&padded("00000012 "), 0), Some((12, 8)));
+        assert_eq!(id_at(b"12", 0), None, "too near the end");
+        for byte in 0..=255u8 {
+            let text = [b'4', byte, b'2', b' ', b' ', b' ', b' ', b' ', b' '];
+            let expected = match byte.is_ascii_digit() {
+                true => (400 + u64::from(byte - b'0') * 10 + 2, 3),
+                false => (4, 1),
+            };
+            assert_eq!(id_at(&text, 0), Some(expected), "{byte}");
         }
-        for text in [
-            ",1,2", "1.0 2", "1 2x", "1;2", "+1 2", "1e3 4", "a 1", "1 b", "a", "1 2\na b",
-        ] {
-            assert!(refusal(text).starts_with("g.txt:"), "{text:?} was accepted");
-        }
-        assert!(refusal(b"\0\x01\x02 3").contains("\\0\\u{1}"));
-    }
-
-    #[test]
-    fn a_file_without_edges_is_refused_with_what_it_has() {
-        assert!(refusal("").contains("the file is empty"));
-        assert!(refusal("# a\n\n").contains("only comments"));
-        assert!(refusal("\n \n").contains("only blank lines"));
-        assert!(refusal("a b\n").contains("only a header row"));
-        assert!(
-            refusal("%%MatrixMarket matrix\n3 3 1\n1 2\n").contains("MatrixMarket is not read")
-        );
     }
 }

@@ -4,12 +4,13 @@
 //! off leaves the graph that was there before, or none: never a mixture.
 
 use crate::graph::{
-    Graph, GraphError, MANIFEST_KEY, Manifest, Notes, Part, PartEntry, Partitioner, build_parts,
-    partition, quality, read_graph,
+    Balance, Chosen, Graph, GraphError, MANIFEST_KEY, Manifest, Notes, PartBuilder, PartEntry,
+    Partitioner, Reading, choose, import, read_graph,
 };
 use crate::random;
 use crate::store::{Store, StoreError};
 use bytes::Bytes;
+use rayon::prelude::*;
 use std::future::Future;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -24,10 +25,18 @@ const BUILT_AHEAD: usize = 2;
 pub struct PreprocessSpec {
     /// The edge list.
     pub graph: PathBuf,
+    /// How it is read.
+    pub reading: Reading,
     /// How many parts.
     pub parts: u32,
-    /// How vertices are spread over them.
-    pub partitioner: Partitioner,
+    /// How vertices are spread over them; chosen, if nothing is said.
+    pub partitioner: Option<Partitioner>,
+    /// What parts have equally much of; chosen, if nothing is said.
+    pub balance: Option<Balance>,
+    /// A partition that was made elsewhere: a line for each vertex, by rising id, with its part.
+    pub import: Option<PathBuf>,
+    /// Threads that compute; as many as there are processors, if nothing is said.
+    pub threads: Option<usize>,
 }
 
 /// How far it is.
@@ -39,6 +48,8 @@ pub enum PreprocessEvent {
     Recognised(Notes),
     /// The graph stands; it is being partitioned.
     Partitioning,
+    /// It was partitioned; what was tried, in sentences.
+    Partitioned(Vec<String>),
     /// So many parts were written.
     Written(u32),
 }
@@ -50,6 +61,8 @@ pub struct PreprocessOutcome {
     pub manifest: Manifest,
     /// Time by stage.
     pub times: Vec<(&'static str, Duration)>,
+    /// Time of each attempt to partition.
+    pub attempts: Vec<(String, Duration)>,
     /// Bytes of all parts.
     pub bytes: u64,
 }
@@ -63,19 +76,26 @@ pub enum PreprocessError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The system gave no threads.
+    #[error("cannot start threads: {0}")]
+    Threads(String),
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,
 }
 
-/// What the computing thread hands to the writer.
+/// What the computing threads hand to the writer.
 enum Built {
     Event(PreprocessEvent),
-    Part(Part),
-    Done {
-        manifest: Box<Manifest>,
-        times: Vec<(&'static str, Duration)>,
-    },
+    Part(PartEntry, Bytes),
+    Done(Box<Finished>),
+}
+
+/// All but the parts.
+struct Finished {
+    manifest: Manifest,
+    times: Vec<(&'static str, Duration)>,
+    attempts: Vec<(String, Duration)>,
 }
 
 /// Runs it. When it fails or `cancel` completes, what it had written is removed; when it is done, the parts that the
@@ -144,22 +164,26 @@ async fn write(
                 }
                 tell(event);
             }
-            Built::Part(part) => {
+            Built::Part(entry, bytes) => {
                 let begun = Instant::now();
-                let key = format!("parts/{id}-{:05}.part", part.part);
-                let bytes = part.encode();
-                entries.push(PartEntry::new(&key, &part, &bytes));
-                store.put(&key, bytes.into()).await?;
+                let key = entry.key.clone();
+                entries.push(entry);
+                store.put(&key, bytes).await?;
                 writing += begun.elapsed();
                 tell(PreprocessEvent::Written(entries.len() as u32));
             }
-            Built::Done { manifest, times } => finished = Some((*manifest, times)),
+            Built::Done(done) => finished = Some(done),
         }
     }
     computing
         .await
         .expect("reading and splitting a graph does not panic")?;
-    let (mut manifest, mut times) = finished.expect("the computing thread said that it was done");
+    let Finished {
+        mut manifest,
+        mut times,
+        attempts,
+    } = *finished.expect("the computing threads said that they were done");
+    entries.sort_by(|a, b| a.key.cmp(&b.key));
     manifest.parts = entries.clone();
     store.put(MANIFEST_KEY, manifest.to_json().into()).await?;
     times.push(("write", writing));
@@ -167,6 +191,7 @@ async fn write(
     Ok(PreprocessOutcome {
         manifest,
         times,
+        attempts,
         bytes,
     })
 }
@@ -176,44 +201,70 @@ fn compute(
     id: &str,
     built: &mpsc::Sender<Built>,
 ) -> Result<(), PreprocessError> {
+    let mut threads = rayon::ThreadPoolBuilder::new();
+    if let Some(count) = spec.threads {
+        threads = threads.num_threads(count);
+    }
+    let threads = threads
+        .build()
+        .map_err(|error| PreprocessError::Threads(error.to_string()))?;
+    threads.install(|| compute_here(spec, id, built))
+}
+
+fn compute_here(
+    spec: PreprocessSpec,
+    id: &str,
+    built: &mpsc::Sender<Built>,
+) -> Result<(), PreprocessError> {
     // A writer that failed is gone, and its error is the one reported.
-    let send = |next| drop(built.blocking_send(next));
+    let send = |next| built.blocking_send(next).is_ok();
     let mut times = Vec::new();
     let mut clock = Instant::now();
     let mut lap = |stage, times: &mut Vec<(&'static str, Duration)>| {
         times.push((stage, clock.elapsed()));
         clock = Instant::now();
     };
-    let (graph, notes): (Graph, Notes) = read_graph(&spec.graph, &mut |bytes| {
-        send(Built::Event(PreprocessEvent::Read(bytes)))
+    let (graph, notes): (Graph, Notes) = read_graph(&spec.graph, spec.reading, &|bytes| {
+        // Told now and then; what is told too fast is left out.
+        let _ = built.try_send(Built::Event(PreprocessEvent::Read(bytes)));
     })?;
     lap("read", &mut times);
     send(Built::Event(PreprocessEvent::Recognised(notes)));
     send(Built::Event(PreprocessEvent::Partitioning));
-    let split = partition(&graph, spec.parts, spec.partitioner)?;
-    let quality = quality(&graph, &split);
+    let Chosen {
+        partition,
+        quality,
+        partitioner,
+        balance,
+        why,
+        times: attempts,
+    } = match &spec.import {
+        Some(file) => import(&graph, spec.parts, file)?,
+        None => choose(&graph, spec.parts, spec.partitioner, spec.balance)?,
+    };
+    send(Built::Event(PreprocessEvent::Partitioned(why)));
     lap("partition", &mut times);
-    let mut build = Duration::ZERO;
-    let mut parts = build_parts(&graph, &split);
-    loop {
-        let begun = Instant::now();
-        let Some(part) = parts.next() else { break };
-        build += begun.elapsed();
-        if built.blocking_send(Built::Part(part)).is_err() {
-            return Ok(());
-        }
-    }
-    times.push(("build parts", build));
+    let builder = PartBuilder::new(&graph, &partition);
+    (0..partition.parts).into_par_iter().for_each(|number| {
+        let part = builder.part(number);
+        let bytes = part.encode();
+        let entry = PartEntry::new(format!("parts/{id}-{number:05}.part"), &part, &bytes);
+        drop(part);
+        send(Built::Part(entry, bytes.into()));
+    });
+    lap("build parts", &mut times);
     let source = spec
         .graph
         .file_name()
         .unwrap_or(spec.graph.as_os_str())
         .to_string_lossy()
         .into_owned();
-    let manifest = Manifest::new(id, source, &graph, spec.partitioner, quality, Vec::new());
-    send(Built::Done {
-        manifest: Box::new(manifest),
+    let mut manifest = Manifest::new(id, source, &graph, partitioner, quality, Vec::new());
+    manifest.balance = balance;
+    send(Built::Done(Box::new(Finished {
+        manifest,
         times,
-    });
+        attempts,
+    })));
     Ok(())
 }

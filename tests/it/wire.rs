@@ -1116,6 +1116,7 @@ fn the_formats_tables_find_every_field_of_a_part() {
         ghost_index: vec![0],
         send_offsets: vec![0, 2, 2],
         send_index: vec![0, 1],
+        weights: Some(vec![0.5, -1.0, 3.0]),
     };
     let bytes = part.encode();
     assert_eq!(Part::decode(&bytes, "example").expect("it is a part"), part);
@@ -1146,7 +1147,7 @@ fn the_formats_tables_find_every_field_of_a_part() {
             "magic" => u64::from_le_bytes(PART_MAGIC),
             "version" => PART_VERSION.into(),
             "part" => 1,
-            "flags" => 0,
+            "flags" => 1,
             "body_crc32c" => crc32c::crc32c(&bytes[PART_HEADER_BYTES..]).into(),
             "header_crc32c" => crc32c::crc32c(&bytes[..60]).into(),
             name => count(name),
@@ -1159,7 +1160,7 @@ fn the_formats_tables_find_every_field_of_a_part() {
             Some((name, more)) => count(name) + number(more),
             None => count(&row[1]),
         } as usize;
-        let width = if row[2] == "u64" { 8 } else { 4 };
+        let width = if row[2] == "u32" { 4 } else { 8 };
         let found: Vec<u64> = bytes[end..end + entries * width]
             .chunks(width)
             .map(|entry| {
@@ -1178,6 +1179,10 @@ fn the_formats_tables_find_every_field_of_a_part() {
             "ghost_index" => wide(&part.ghost_index),
             "send_offsets" => part.send_offsets.clone(),
             "send_index" => wide(&part.send_index),
+            "weights" => {
+                let weights = part.weights.iter().flatten();
+                weights.map(|weight| weight.to_bits()).collect()
+            }
             other => panic!("a part has no array {other}"),
         };
         assert_eq!(found, expected, "{}", row[0]);

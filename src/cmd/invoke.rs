@@ -1,6 +1,8 @@
 //! `lswitch invoke`: starts a job's workers, shows how far it is, prints the result.
 
+mod graph;
 mod pagerank;
+mod vertex;
 
 use crate::aws::AwsSettings;
 use crate::cmd::local::{DEFAULT_FUNCTION, own_function};
@@ -27,6 +29,7 @@ use tokio::task::JoinHandle;
 #[command(before_help = "\
 Examples:
   lswitch invoke pagerank --graph graph.parts --workers 4
+  lswitch invoke bfs --graph graph.parts --source 0 --output hops
   lswitch help invoke pagerank")]
 pub struct Invoke {
     #[command(subcommand)]
@@ -36,6 +39,11 @@ pub struct Invoke {
 #[derive(Debug, Subcommand)]
 enum Job {
     Pagerank(pagerank::PagerankArgs),
+    Bfs(vertex::BfsArgs),
+    Wcc(vertex::WccArgs),
+    Sssp(vertex::SsspArgs),
+    Cdlp(vertex::CdlpArgs),
+    Lcc(vertex::LccArgs),
 }
 
 impl Invoke {
@@ -43,6 +51,11 @@ impl Invoke {
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
         match &self.job {
             Job::Pagerank(job) => job.run(ui),
+            Job::Bfs(job) => job.job().run(ui),
+            Job::Wcc(job) => job.job().run(ui),
+            Job::Sssp(job) => job.job().run(ui),
+            Job::Cdlp(job) => job.job().run(ui),
+            Job::Lcc(job) => job.job().run(ui),
         }
     }
 }

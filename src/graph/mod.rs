@@ -8,6 +8,7 @@
 //! | write each piece | [`part`], listed by [`manifest`] | [`Part`], [`Manifest`] |
 //! | join the pieces of one rank | [`shard`] | [`Shard`] |
 //! | compute | [`pagerank`] (sums in [`fixed`], order in [`top`]) | ranks |
+//! | compute something else | [`programs`] on [`vertex`], [`lcc`]; both over [`reads`] | values |
 //!
 //! [`generate`] makes synthetic edge lists. Objects, messages and progress bars are the callers' business.
 
@@ -19,6 +20,7 @@ pub mod error;
 pub mod fennel;
 pub mod fixed;
 pub mod generate;
+pub mod lcc;
 pub mod manifest;
 pub mod matrix_market;
 pub mod metis;
@@ -27,12 +29,15 @@ pub mod numbering;
 pub mod pagerank;
 pub mod part;
 pub mod partition;
+pub mod programs;
 pub mod read;
+pub mod reads;
 pub mod rows;
 pub mod shard;
 pub mod snap;
 pub mod text;
 pub mod top;
+pub mod vertex;
 
 pub use choice::{Chosen, choose, import};
 pub use csr::Graph;
@@ -42,4 +47,5 @@ pub use pagerank::{Dangling, PageRank, Settings, Step};
 pub use part::{Part, PartBuilder, build_parts};
 pub use partition::{Balance, Partition, Partitioner, Quality, partition, quality};
 pub use read::{Form, Notes, Reading, read_graph};
+pub use reads::{Reads, mirrors};
 pub use shard::{Shard, rank_parts};

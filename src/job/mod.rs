@@ -6,8 +6,11 @@
 pub mod bench;
 pub mod context;
 pub mod driver;
+pub mod graph_store;
+pub mod output;
 pub mod pack;
 pub mod pagerank;
 pub mod preprocess;
 pub mod program;
 pub mod report;
+pub mod vertex;

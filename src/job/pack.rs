@@ -92,6 +92,8 @@ fn prepare(event: &Event, invocation: &Invocation) -> Result<(JoinOptions, Progr
     let program = program::find(&event.program).ok_or_else(|| {
         let known: Vec<&str> = program::PROGRAMS
             .iter()
+            .copied()
+            .flatten()
             .map(|program| program.name)
             .collect();
         bad(format!(

@@ -6,25 +6,27 @@
 
 use crate::graph::fixed::from_fixed;
 use crate::graph::pagerank::Settings;
-use crate::graph::{Dangling, MANIFEST_KEY, Manifest, PageRank, Part, Shard, rank_parts, top};
-use crate::job::context::{BlockingStore, Context};
+use crate::graph::{Dangling, PageRank, top};
+use crate::job::context::Context;
+use crate::job::graph_store::load;
+use crate::job::output::{self, RESULT_KEY};
 use crate::job::program::{Program, ProgramError};
 use crate::net::codec::{self, REPORT_MAX};
 use crate::net::element::Fold;
-use crate::store::{Store, StoreError};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use thiserror::Error;
 
 /// Supersteps when nothing is said.
 pub const ITERATIONS_DEFAULT: u64 = 20;
 
 /// Supersteps at most when only a tolerance is given.
 pub const ITERATIONS_MAX_DEFAULT: u64 = 1_000;
+
+/// Supersteps up to which the change of each is told.
+pub const CHANGES_MAX: u64 = 10_000;
 
 /// The most top vertices that can be asked for: each rank reports so many.
 pub const TOP_MAX: usize = 100_000;
@@ -64,6 +66,10 @@ pub struct Outcome {
     pub iterations: u64,
     /// The L1 change of the last one.
     pub l1_change: f64,
+    /// Those of all, for a plot; none where there are more than [`CHANGES_MAX`].
+    pub l1_changes: Vec<f64>,
+    /// The time of one superstep: of all, by their number, on the rank that took longest.
+    pub iteration: Duration,
     /// True if it fell below the tolerance; without a tolerance false.
     pub converged: bool,
     /// The sum of all ranks.
@@ -78,44 +84,13 @@ pub struct Outcome {
     pub arrivals: u32,
 }
 
-/// A graph store that cannot be used.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    /// There is no manifest.
-    #[error(
-        "{location} holds no graph: {MANIFEST_KEY} is missing; make one with: lswitch preprocess GRAPH --parts K --out {location}"
-    )]
-    NotAGraph {
-        /// The store.
-        location: String,
-    },
-    /// The store fails.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The manifest is damaged or of another release.
-    #[error(transparent)]
-    Graph(#[from] crate::graph::GraphError),
-}
-
-/// Reads the manifest of a graph store.
-///
-/// # Errors
-/// When there is none, or none that this release reads.
-pub async fn open_graph(store: &Store) -> Result<Manifest, OpenError> {
-    let manifest = store.get(MANIFEST_KEY).await.map_err(|error| match error {
-        StoreError::NotFound { .. } => OpenError::NotAGraph {
-            location: store.url().into(),
-        },
-        other => OpenError::Store(other),
-    })?;
-    Ok(Manifest::parse(&manifest, &store.object_url(MANIFEST_KEY))?)
-}
-
 /// What one rank reports.
 #[derive(Debug, Serialize, Deserialize)]
 struct RankResult {
     iterations: u64,
     l1_change: f64,
+    l1_changes: Vec<f64>,
+    iteration: Duration,
     converged: bool,
     part_sums: Vec<f64>,
     top: Vec<(u64, f64)>,
@@ -143,6 +118,12 @@ pub fn collect(results: &[Vec<u8>], top_count: usize) -> Result<Outcome, String>
     Ok(Outcome {
         iterations: first.iterations,
         l1_change: first.l1_change,
+        l1_changes: first.l1_changes.clone(),
+        iteration: results
+            .iter()
+            .map(|result| result.iteration)
+            .max()
+            .unwrap_or_default(),
         converged: first.converged,
         // In the order of parts, so that the sum is the same however ranks share them.
         sum: results.iter().flat_map(|result| &result.part_sums).sum(),
@@ -158,55 +139,6 @@ pub fn collect(results: &[Vec<u8>], top_count: usize) -> Result<Outcome, String>
         arrivals: crc32c::crc32c(&arrivals),
         top: top::merge(top_count, results.into_iter().map(|result| result.top)),
     })
-}
-
-/// The object that is written last to an output store, and names what it vouches for.
-pub const RESULT_KEY: &str = "result.json";
-
-/// The name of the object that holds one part's ranks.
-pub fn output_key(part: u32) -> String {
-    format!("part-{part:05}.tsv")
-}
-
-/// True for the names that [`output_key`] gives.
-fn is_output_key(key: &str) -> bool {
-    let number = key
-        .strip_prefix("part-")
-        .and_then(|rest| rest.strip_suffix(".tsv"));
-    number.is_some_and(|digits| {
-        digits.len() >= 5 && digits.bytes().all(|digit| digit.is_ascii_digit())
-    })
-}
-
-/// The objects of an earlier result in an output store.
-///
-/// # Errors
-/// When the store cannot be listed.
-pub async fn earlier_output(output: &Store) -> Result<Vec<String>, StoreError> {
-    let keys = output.list("").await?.into_iter().map(|entry| entry.key);
-    Ok(keys
-        .filter(|key| key == RESULT_KEY || is_output_key(key))
-        .collect())
-}
-
-/// Completes an output: what an earlier result of more parts left is removed, and `result` is written, naming the files.
-///
-/// # Errors
-/// When the store cannot be written.
-pub async fn finish_output(
-    output: &Store,
-    parts: u32,
-    mut result: serde_json::Value,
-) -> Result<(), StoreError> {
-    let files: Vec<String> = (0..parts).map(output_key).collect();
-    for key in earlier_output(output).await? {
-        if is_output_key(&key) && !files.contains(&key) {
-            output.delete(&key).await?;
-        }
-    }
-    result["files"] = files.into();
-    let text = serde_json::to_vec_pretty(&result).expect("a JSON value is written");
-    output.put(RESULT_KEY, text.into()).await
 }
 
 fn run(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
@@ -228,6 +160,8 @@ fn run(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     let mut dangling = from_fixed(dangling[0]);
     let mut delays = arguments.delay_ms.map(Delays::new);
     let (mut iterations, mut l1_change, mut converged, mut arrivals) = (0, f64::INFINITY, false, 0);
+    let mut l1_changes = Vec::new();
+    let begun = Instant::now();
     while iterations < arguments.iterations && !converged {
         arrivals = exchange(context, &mut pagerank, iterations, arrivals, &mut delays)?;
         let step = pagerank.update(dangling);
@@ -236,10 +170,19 @@ fn run(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
             .all_reduce(Fold::Sum, &[step.l1_change, step.dangling])?;
         (l1_change, dangling) = (from_fixed(sums[0]), from_fixed(sums[1]));
         iterations += 1;
+        // Alike on all ranks; the driver takes them of one.
+        if context.rank() == 0 && iterations <= CHANGES_MAX {
+            l1_changes.push(l1_change);
+        }
         converged = arguments
             .tolerance
             .is_some_and(|tolerance| l1_change < tolerance);
         context.progress(iterations, l1_change)?;
+    }
+
+    let iteration = begun.elapsed() / iterations.clamp(1, u64::from(u32::MAX)) as u32;
+    if iterations > CHANGES_MAX {
+        l1_changes.clear();
     }
 
     let shard = pagerank.shard();
@@ -250,11 +193,16 @@ fn run(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
             output.delete(RESULT_KEY)?;
         }
         context.comm().barrier()?;
-        write(&output, shard, pagerank.ranks())?;
+        // 17 digits.
+        output::write(&output, shard, |text, vertex| {
+            write!(text, "{:.16e}", pagerank.ranks()[vertex]).expect("a string takes it");
+        })?;
     }
     let result = RankResult {
         iterations,
         l1_change,
+        l1_changes,
+        iteration,
         converged,
         part_sums: shard
             .part_ranges
@@ -282,28 +230,6 @@ fn run(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
             "the result is too large: {error}; ask for fewer with --top"
         ))
     })
-}
-
-/// Fetches the parts of one rank and merges them.
-fn load(graph: &BlockingStore, rank: u32, size: u32) -> Result<(Manifest, Shard), ProgramError> {
-    let manifest = Manifest::parse(&graph.get(MANIFEST_KEY)?, &graph.object_url(MANIFEST_KEY))?;
-    let groups = rank_parts(manifest.parts.len() as u32, size)?;
-    let own: Range<u32> = groups[rank as usize].clone();
-    let mut parts = Vec::new();
-    for part in own {
-        let entry = &manifest.parts[part as usize];
-        let name = graph.object_url(&entry.key);
-        let bytes = graph.get(&entry.key)?;
-        // The manifest vouches for exactly these bytes: a part of another run of preprocess is noticed here.
-        if bytes.len() as u64 != entry.bytes || crc32c::crc32c(&bytes) != entry.crc32c {
-            return Err(ProgramError::Other(format!(
-                "{name} is not the object that its manifest names; run preprocess again"
-            )));
-        }
-        parts.push(Part::decode(&bytes, &name)?);
-    }
-    let shard = Shard::merge(parts, &groups, rank as usize)?;
-    Ok((manifest, shard))
 }
 
 /// Sends what other ranks read of ours, and takes in what we read of theirs, in whatever order it arrives.
@@ -341,19 +267,6 @@ fn exchange(
         pagerank.scatter(ghosts, &message.payload)?;
     }
     Ok(arrivals)
-}
-
-/// Writes one object a part: a line `id<TAB>rank` for each vertex, ids rising, ranks with 17 digits.
-fn write(output: &BlockingStore, shard: &Shard, ranks: &[f64]) -> Result<(), ProgramError> {
-    for (part, range) in shard.parts.clone().zip(&shard.part_ranges) {
-        let mut text = String::with_capacity(range.len() * 32);
-        for vertex in range.clone() {
-            writeln!(text, "{}\t{:.16e}", shard.ids[vertex], ranks[vertex])
-                .expect("a string takes whatever is written");
-        }
-        output.put(&output_key(part), text.into())?;
-    }
-    Ok(())
 }
 
 /// Random sleeps, different in each process and run.

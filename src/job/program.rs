@@ -4,6 +4,7 @@ use crate::graph::GraphError;
 use crate::job::bench;
 use crate::job::context::Context;
 use crate::job::pagerank;
+use crate::job::vertex;
 use crate::net::comm::CommError;
 use crate::store::StoreError;
 use thiserror::Error;
@@ -35,12 +36,10 @@ pub enum ProgramError {
 }
 
 /// The programs of this build.
-pub const PROGRAMS: &[Program] = &[pagerank::PROGRAM, bench::PROGRAM];
+pub const PROGRAMS: [&[Program]; 2] = [&[pagerank::PROGRAM, bench::PROGRAM], &vertex::PROGRAMS];
 
 /// Finds a program by its name.
 pub fn find(name: &str) -> Option<Program> {
-    PROGRAMS
-        .iter()
-        .copied()
-        .find(|program| program.name == name)
+    let mut programs = PROGRAMS.iter().copied().flatten().copied();
+    programs.find(|program| program.name == name)
 }

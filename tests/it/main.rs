@@ -24,4 +24,5 @@ mod store;
 mod support;
 mod switch;
 mod switches;
+mod vertex;
 mod wire;

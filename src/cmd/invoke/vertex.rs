@@ -1,0 +1,201 @@
+//! `lswitch invoke bfs|wcc|sssp|cdlp|lcc`: the other algorithms of LDBC Graphalytics.
+
+use super::graph::GraphArgs;
+use crate::cmd::block_on;
+use crate::cmd::ui::{Ui, print_facts, print_json};
+use crate::job::vertex::{self, Arguments, ITERATIONS_DEFAULT, Outcome};
+use anyhow::anyhow;
+use serde_json::json;
+
+/// Breadth-first search: the number of edges from one vertex to each other
+#[derive(Debug, clap::Args)]
+#[command(before_help = "\
+Examples:
+  lswitch invoke bfs --graph graph.parts --source 30 --output hops
+
+Vertices that cannot be reached have 9223372036854775807.")]
+pub struct BfsArgs {
+    /// The vertex to start at
+    #[arg(long, value_name = "ID")]
+    source: u64,
+
+    #[command(flatten)]
+    on: GraphArgs,
+}
+
+/// Shortest paths from one vertex to each other, by weights
+#[derive(Debug, clap::Args)]
+#[command(before_help = "\
+Examples:
+  lswitch preprocess roads.txt --weights --parts 4 --out roads.parts
+  lswitch invoke sssp --graph roads.parts --source 7 --output lengths
+
+Vertices that cannot be reached have infinity.")]
+pub struct SsspArgs {
+    /// The vertex to start at
+    #[arg(long, value_name = "ID")]
+    source: u64,
+
+    #[command(flatten)]
+    on: GraphArgs,
+}
+
+/// Weakly connected components: each vertex gets the smallest id of its own
+#[derive(Debug, clap::Args)]
+#[command(before_help = "\
+Examples:
+  lswitch invoke wcc --graph graph.parts --workers 4 --output components")]
+pub struct WccArgs {
+    #[command(flatten)]
+    on: GraphArgs,
+}
+
+/// Communities by label propagation
+#[derive(Debug, clap::Args)]
+#[command(before_help = "\
+Examples:
+  lswitch invoke cdlp --graph graph.parts --iterations 10 --output communities")]
+pub struct CdlpArgs {
+    /// Rounds
+    #[arg(long, value_name = "COUNT", default_value_t = ITERATIONS_DEFAULT)]
+    iterations: u64,
+
+    #[command(flatten)]
+    on: GraphArgs,
+}
+
+/// Local clustering coefficients: how many of a vertex's neighbours know each other
+#[derive(Debug, clap::Args)]
+#[command(before_help = "\
+Examples:
+  lswitch invoke lcc --graph graph.parts --workers 4 --output coefficients")]
+pub struct LccArgs {
+    #[command(flatten)]
+    on: GraphArgs,
+}
+
+/// One of these jobs, as it was asked for.
+pub struct VertexJob<'a> {
+    name: &'static str,
+    source: Option<u64>,
+    iterations: Option<u64>,
+    /// What the values are.
+    values: &'static str,
+    on: &'a GraphArgs,
+}
+
+impl BfsArgs {
+    /// As a job.
+    pub fn job(&self) -> VertexJob<'_> {
+        VertexJob {
+            source: Some(self.source),
+            ..VertexJob::new("bfs", "distances", &self.on)
+        }
+    }
+}
+
+impl SsspArgs {
+    /// As a job.
+    pub fn job(&self) -> VertexJob<'_> {
+        VertexJob {
+            source: Some(self.source),
+            ..VertexJob::new("sssp", "lengths", &self.on)
+        }
+    }
+}
+
+impl WccArgs {
+    /// As a job.
+    pub fn job(&self) -> VertexJob<'_> {
+        VertexJob::new("wcc", "components", &self.on)
+    }
+}
+
+impl CdlpArgs {
+    /// As a job.
+    pub fn job(&self) -> VertexJob<'_> {
+        VertexJob {
+            iterations: Some(self.iterations),
+            ..VertexJob::new("cdlp", "communities", &self.on)
+        }
+    }
+}
+
+impl LccArgs {
+    /// As a job.
+    pub fn job(&self) -> VertexJob<'_> {
+        VertexJob::new("lcc", "coefficients", &self.on)
+    }
+}
+
+impl<'a> VertexJob<'a> {
+    fn new(name: &'static str, values: &'static str, on: &'a GraphArgs) -> VertexJob<'a> {
+        VertexJob {
+            name,
+            source: None,
+            iterations: None,
+            values,
+            on,
+        }
+    }
+
+    /// Runs the job and prints its result.
+    pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+        self.on.check()?;
+        block_on(async {
+            let opened = self.on.open().await?;
+            let arguments = Arguments {
+                graph: opened.graph.url().into(),
+                source: self.source,
+                iterations: self.iterations,
+                output: opened.output.as_ref().map(|store| store.url().into()),
+            };
+            let arguments = serde_json::to_value(arguments)?;
+            let job = self
+                .on
+                .drive(ui, &opened, self.name, arguments, "changed")
+                .await?;
+            let outcome = vertex::collect(&job.results, &opened.manifest, self.source)
+                .map_err(|error| anyhow!(error))?;
+            let own = json!({
+                "source": self.source,
+                "supersteps": outcome.supersteps,
+                "reached": outcome.findings.reached,
+                "farthest": outcome.findings.farthest,
+                "groups": outcome.findings.groups,
+                "mean_coefficient": outcome.findings.coefficient,
+                "compute_seconds": outcome.compute.as_secs_f64(),
+            });
+            let summary = self.on.summary(&opened, &job, self.name, outcome.load, own);
+            self.on.finish(&opened, &summary).await?;
+            if self.on.json {
+                return print_json(&summary);
+            }
+            print_facts(&self.facts(&outcome))?;
+            self.on.say_cost(ui, &job, outcome.load);
+            self.on.say_output(ui, self.values);
+            Ok(())
+        })
+    }
+
+    fn facts(&self, outcome: &Outcome) -> Vec<(&'static str, String)> {
+        let findings = &outcome.findings;
+        let mut facts = vec![("supersteps", outcome.supersteps.to_string())];
+        if let Some(reached) = findings.reached {
+            facts.push((
+                "reached",
+                format!("{reached} vertices, the source included"),
+            ));
+        }
+        if let Some(farthest) = findings.farthest {
+            facts.push(("farthest", farthest.to_string()));
+        }
+        if let Some(groups) = findings.groups {
+            facts.push((self.values, groups.to_string()));
+        }
+        if let Some(coefficient) = findings.coefficient {
+            facts.push(("mean coefficient", format!("{coefficient:.6}")));
+        }
+        facts
+    }
+}

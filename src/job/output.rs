@@ -1,0 +1,76 @@
+//! What a program over a graph writes: one object a part, with a line for each vertex, and last the result that names them.
+
+use crate::graph::Shard;
+use crate::job::context::BlockingStore;
+use crate::store::{Store, StoreError};
+use std::fmt::Write;
+
+/// The object that is written last to an output store, and names what it vouches for.
+pub const RESULT_KEY: &str = "result.json";
+
+/// The name of the object that holds one part's ranks.
+pub fn output_key(part: u32) -> String {
+    format!("part-{part:05}.tsv")
+}
+
+/// True for the names that [`output_key`] gives.
+fn is_output_key(key: &str) -> bool {
+    let number = key
+        .strip_prefix("part-")
+        .and_then(|rest| rest.strip_suffix(".tsv"));
+    number.is_some_and(|digits| {
+        digits.len() >= 5 && digits.bytes().all(|digit| digit.is_ascii_digit())
+    })
+}
+
+/// The objects of an earlier result in an output store.
+///
+/// # Errors
+/// When the store cannot be listed.
+pub async fn earlier_output(output: &Store) -> Result<Vec<String>, StoreError> {
+    let keys = output.list("").await?.into_iter().map(|entry| entry.key);
+    Ok(keys
+        .filter(|key| key == RESULT_KEY || is_output_key(key))
+        .collect())
+}
+
+/// Completes an output: what an earlier result of more parts left is removed, and `result` is written, naming the files.
+///
+/// # Errors
+/// When the store cannot be written.
+pub async fn finish_output(
+    output: &Store,
+    parts: u32,
+    mut result: serde_json::Value,
+) -> Result<(), StoreError> {
+    let files: Vec<String> = (0..parts).map(output_key).collect();
+    for key in earlier_output(output).await? {
+        if is_output_key(&key) && !files.contains(&key) {
+            output.delete(&key).await?;
+        }
+    }
+    result["files"] = files.into();
+    let text = serde_json::to_vec_pretty(&result).expect("a JSON value is written");
+    output.put(RESULT_KEY, text.into()).await
+}
+
+/// Writes one object a part: a line `id<TAB>value` for each vertex, ids rising.
+///
+/// # Errors
+/// When the store cannot be written.
+pub fn write(
+    output: &BlockingStore,
+    shard: &Shard,
+    value: impl Fn(&mut String, usize),
+) -> Result<(), StoreError> {
+    for (part, range) in shard.parts.clone().zip(&shard.part_ranges) {
+        let mut text = String::with_capacity(range.len() * 32);
+        for vertex in range.clone() {
+            write!(text, "{}\t", shard.ids[vertex]).expect("a string takes whatever is written");
+            value(&mut text, vertex);
+            text.push('\n');
+        }
+        output.put(&output_key(part), text.into())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,404 @@
+//! Programs over vertices other than PageRank: what each rank does, and how the driver asks and puts the results together.
+//!
+//! A superstep is one message to each rank that reads values of ours, which holds those that have changed, and one all-reduce
+//! of how many have. [`crate::graph::vertex`] has the arithmetic; here is the wire around it.
+
+use crate::graph::lcc::{self, Clustering};
+use crate::graph::programs::{Bfs, Cdlp, Sssp, UNREACHABLE, Wcc};
+use crate::graph::vertex::{Along, Superstep, VertexProgram};
+use crate::graph::{Manifest, Reads, Shard, mirrors};
+use crate::job::context::Context;
+use crate::job::graph_store::load;
+use crate::job::output::{self, RESULT_KEY};
+use crate::job::program::{Program, ProgramError};
+use crate::net::codec::{self, REPORT_MAX};
+use crate::net::element::Fold;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Rounds of label propagation when nothing is said.
+pub const ITERATIONS_DEFAULT: u64 = 10;
+
+/// Tags of what is sent before the first superstep; those of supersteps follow.
+const TAG_MIRROR: u32 = 0;
+const TAG_INTRODUCTION: u32 = 1;
+const TAG_EDGES: u32 = 2;
+const TAG_LABELS: u32 = 3;
+const TAG_SUPERSTEP: u32 = 4;
+
+/// All of them.
+pub const PROGRAMS: [Program; 5] = [
+    Program {
+        name: "bfs",
+        run: bfs,
+    },
+    Program {
+        name: "wcc",
+        run: wcc,
+    },
+    Program {
+        name: "sssp",
+        run: sssp,
+    },
+    Program {
+        name: "cdlp",
+        run: cdlp,
+    },
+    Program {
+        name: "lcc",
+        run: lcc,
+    },
+];
+
+/// What the driver asks for; the arguments of each of these programs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Arguments {
+    /// The store that `preprocess` wrote, absolute.
+    pub graph: String,
+    /// The id to start at, for `bfs` and `sssp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<u64>,
+    /// Rounds of `cdlp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iterations: Option<u64>,
+    /// A store for all values, one object a part, absolute.
+    pub output: Option<String>,
+}
+
+/// What a program found, in numbers that are added or compared over all ranks.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Findings {
+    /// Vertices that the source reaches, itself included.
+    pub reached: Option<u64>,
+    /// The largest finite distance.
+    pub farthest: Option<f64>,
+    /// Components, or communities.
+    pub groups: Option<u64>,
+    /// The sum of all coefficients; in an [`Outcome`] their mean.
+    pub coefficient: Option<f64>,
+}
+
+/// The result of a run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Outcome {
+    /// Supersteps that were made.
+    pub supersteps: u64,
+    /// What was found.
+    #[serde(flatten)]
+    pub findings: Findings,
+    /// The longest that any rank took to load its parts.
+    pub load: Duration,
+    /// The longest that any rank took to compute, once all had loaded.
+    pub compute: Duration,
+}
+
+/// What one rank reports.
+#[derive(Debug, Serialize, Deserialize)]
+struct RankResult {
+    supersteps: u64,
+    findings: Findings,
+    has_source: bool,
+    load: Duration,
+    compute: Duration,
+}
+
+/// Puts the ranks' results together.
+///
+/// # Errors
+/// When a result does not decode, or no rank had the source.
+pub fn collect(
+    results: &[Vec<u8>],
+    manifest: &Manifest,
+    source: Option<u64>,
+) -> Result<Outcome, String> {
+    let decode = |bytes: &Vec<u8>| codec::decode::<RankResult, REPORT_MAX>(bytes);
+    let results: Vec<RankResult> = results
+        .iter()
+        .map(decode)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("a rank's result does not decode: {error}"))?;
+    let first = results.first().ok_or("no rank reported a result")?;
+    if let Some(source) = source
+        && !results.iter().any(|result| result.has_source)
+    {
+        let graph = &manifest.source;
+        return Err(format!("{graph} has no vertex {source} to start at"));
+    }
+    let sum = |of: fn(&Findings) -> Option<u64>| -> Option<u64> {
+        results.iter().map(|result| of(&result.findings)).sum()
+    };
+    let farthest = results.iter().filter_map(|result| result.findings.farthest);
+    let coefficient: Option<f64> = results
+        .iter()
+        .map(|result| result.findings.coefficient)
+        .sum();
+    Ok(Outcome {
+        supersteps: first.supersteps,
+        findings: Findings {
+            reached: sum(|findings| findings.reached),
+            farthest: farthest.reduce(f64::max),
+            groups: sum(|findings| findings.groups),
+            coefficient: coefficient.map(|sum| sum / manifest.vertices as f64),
+        },
+        load: results
+            .iter()
+            .map(|result| result.load)
+            .max()
+            .unwrap_or_default(),
+        compute: results
+            .iter()
+            .map(|result| result.compute)
+            .max()
+            .unwrap_or_default(),
+    })
+}
+
+/// What a rank has loaded.
+struct Loaded {
+    arguments: Arguments,
+    manifest: Manifest,
+    shard: Shard,
+    reads: Reads,
+    load: Duration,
+    begun: Instant,
+}
+
+impl Loaded {
+    fn new(context: &mut Context, along: Along) -> Result<Loaded, ProgramError> {
+        let arguments: Arguments = context.arguments()?;
+        let begun = Instant::now();
+        let graph = context.open_store(&arguments.graph)?;
+        let (manifest, shard) = load(&graph, context.rank(), context.size())?;
+        // Where each edge has its reverse, both directions are one.
+        let reads = match along {
+            Along::Both if !manifest.symmetric => {
+                let told = mirrors(&shard);
+                let sends = told
+                    .iter()
+                    .map(|mirror| (mirror.rank, mirror.message.clone()));
+                let heard = exchange(context, TAG_MIRROR, sends.collect(), shard.sends.len())?;
+                Reads::both(&shard, told, &heard)?
+            }
+            _ => Reads::along_in(&shard),
+        };
+        let load = begun.elapsed();
+        context.comm().barrier()?;
+        Ok(Loaded {
+            arguments,
+            manifest,
+            shard,
+            reads,
+            load,
+            begun: Instant::now(),
+        })
+    }
+
+    fn source(&self) -> Result<u64, ProgramError> {
+        let missing = || ProgramError::Other("no source was given".into());
+        self.arguments.source.ok_or_else(missing)
+    }
+
+    /// Writes all values, if that was asked for, and reports.
+    fn finish(
+        self,
+        context: &mut Context,
+        supersteps: u64,
+        findings: Findings,
+        value: impl Fn(&mut String, usize),
+    ) -> Result<Vec<u8>, ProgramError> {
+        let compute = self.begun.elapsed();
+        if let Some(output) = &self.arguments.output {
+            let output = context.open_store(output)?;
+            if context.rank() == 0 {
+                // From here on an earlier result counts for nothing, and not before: the new values are there.
+                output.delete(RESULT_KEY)?;
+            }
+            context.comm().barrier()?;
+            output::write(&output, &self.shard, value)?;
+        }
+        let source = self.arguments.source;
+        let result = RankResult {
+            supersteps,
+            findings,
+            has_source: source.is_some_and(|source| self.shard.ids.contains(&source)),
+            load: self.load,
+            compute,
+        };
+        codec::encode::<REPORT_MAX>(&result)
+            .map_err(|error| ProgramError::Other(format!("the result is too large: {error}")))
+    }
+}
+
+/// Sends what there is to other ranks, and takes as many messages, by rank.
+fn exchange(
+    context: &mut Context,
+    tag: u32,
+    sends: Vec<(usize, Vec<u8>)>,
+    count: usize,
+) -> Result<Vec<(usize, Vec<u8>)>, ProgramError> {
+    let sends = sends
+        .into_iter()
+        .map(|(to, bytes)| (to as u32, Bytes::from(bytes)));
+    let messages = context.comm().exchange(tag, sends.collect(), count)?;
+    let mut received: Vec<(usize, Vec<u8>)> = messages
+        .into_iter()
+        .map(|message| (message.source as usize, message.payload.to_vec()))
+        .collect();
+    received.sort_unstable_by_key(|(rank, _)| *rank);
+    Ok(received)
+}
+
+/// Makes supersteps until nothing changes, or as many as the program says. Gives the values, and how many it made.
+fn supersteps<P: VertexProgram>(
+    context: &mut Context,
+    loaded: &Loaded,
+    program: P,
+) -> Result<(Vec<P::Value>, u64), ProgramError> {
+    let most = program.supersteps().unwrap_or(u64::MAX);
+    let reads = Arc::new(loaded.reads.clone());
+    let due = reads.receives.len();
+    let mut rank = Superstep::new(program, reads, &loaded.shard.ids);
+    let mut made = 0;
+    while made < most {
+        // A neighbour may be one superstep ahead, never two, since the all-reduce holds it.
+        let tag = TAG_SUPERSTEP + (made % 2) as u32;
+        let sends = rank.outgoing().into_iter();
+        let sends = sends.map(|(to, bytes)| (to as u32, Bytes::from(bytes)));
+        for message in context.comm().exchange(tag, sends.collect(), due)? {
+            rank.incoming(message.source as usize, &message.payload)?;
+        }
+        let changed = rank.compute() as i64;
+        made += 1;
+        let changed = context.comm().all_reduce(Fold::Sum, &[changed])?[0];
+        context.progress(made, changed as f64)?;
+        if changed == 0 {
+            break;
+        }
+    }
+    Ok((rank.values().to_vec(), made))
+}
+
+fn bfs(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
+    let loaded = Loaded::new(context, Bfs::ALONG)?;
+    let source = loaded.source()?;
+    let (hops, made) = supersteps(context, &loaded, Bfs { source })?;
+    let reached = || hops.iter().filter(|&&hops| hops != UNREACHABLE);
+    let findings = Findings {
+        reached: Some(reached().count() as u64),
+        farthest: reached().max().map(|&hops| hops as f64),
+        ..Findings::default()
+    };
+    loaded.finish(context, made, findings, |text, vertex| {
+        let _ = write!(text, "{}", hops[vertex]);
+    })
+}
+
+fn sssp(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
+    let loaded = Loaded::new(context, Sssp::ALONG)?;
+    let source = loaded.source()?;
+    let what = match &loaded.shard.weights {
+        None => Some("has no weights; run preprocess with --weights"),
+        Some(weights) if weights.iter().any(|&weight| weight < 0.0) => {
+            Some("has negative weights, with which shortest paths may have no end")
+        }
+        Some(_) => None,
+    };
+    if let Some(what) = what {
+        let graph = &loaded.manifest.source;
+        return Err(ProgramError::Other(format!("{graph} {what}")));
+    }
+    let (lengths, made) = supersteps(context, &loaded, Sssp { source })?;
+    let reached = || lengths.iter().filter(|length| length.is_finite());
+    let findings = Findings {
+        reached: Some(reached().count() as u64),
+        farthest: reached().copied().reduce(f64::max),
+        ..Findings::default()
+    };
+    loaded.finish(context, made, findings, |text, vertex| {
+        let _ = match lengths[vertex] {
+            f64::INFINITY => write!(text, "infinity"),
+            length => write!(text, "{length:.16e}"),
+        };
+    })
+}
+
+fn wcc(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
+    let loaded = Loaded::new(context, Wcc::ALONG)?;
+    let (labels, made) = supersteps(context, &loaded, Wcc)?;
+    // Each component has its smallest id as its label.
+    let pairs = labels.iter().zip(&loaded.shard.ids);
+    let findings = Findings {
+        groups: Some(pairs.filter(|(label, id)| label == id).count() as u64),
+        ..Findings::default()
+    };
+    loaded.finish(context, made, findings, |text, vertex| {
+        let _ = write!(text, "{}", labels[vertex]);
+    })
+}
+
+fn cdlp(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
+    let loaded = Loaded::new(context, Cdlp::ALONG)?;
+    let iterations = loaded.arguments.iterations.unwrap_or(ITERATIONS_DEFAULT);
+    let (labels, made) = supersteps(context, &loaded, Cdlp::new(iterations))?;
+    let findings = Findings {
+        groups: Some(distinct(context, &labels)?),
+        ..Findings::default()
+    };
+    loaded.finish(context, made, findings, |text, vertex| {
+        let _ = write!(text, "{}", labels[vertex]);
+    })
+}
+
+/// How many labels there are; those that this rank is to count, so that the sum over all ranks is their number.
+fn distinct(context: &mut Context, labels: &[u64]) -> Result<u64, ProgramError> {
+    let (me, size) = (context.rank() as usize, context.size() as usize);
+    let mut by_rank: Vec<BTreeSet<u64>> = vec![BTreeSet::new(); size];
+    for &label in labels {
+        by_rank[(label % size as u64) as usize].insert(label);
+    }
+    let mut own = std::mem::take(&mut by_rank[me]);
+    let bytes = |labels: BTreeSet<u64>| -> Vec<u8> {
+        labels.into_iter().flat_map(u64::to_le_bytes).collect()
+    };
+    let sends = by_rank.into_iter().enumerate();
+    let sends = sends.filter(|(rank, _)| *rank != me);
+    let sends: Vec<(usize, Vec<u8>)> = sends.map(|(rank, of)| (rank, bytes(of))).collect();
+    for (_, message) in exchange(context, TAG_LABELS, sends, size - 1)? {
+        let words = message.as_chunks::<8>().0.iter();
+        own.extend(words.map(|&word| u64::from_le_bytes(word)));
+    }
+    Ok(own.len() as u64)
+}
+
+fn lcc(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
+    let loaded = Loaded::new(context, Along::Both)?;
+    let counts = (loaded.shard.vertices() as u64).to_le_bytes();
+    let counts = context.comm().all_gather(Bytes::copy_from_slice(&counts))?;
+    let mut starts = vec![0u64];
+    for count in counts {
+        let count = count[..].try_into().map(u64::from_le_bytes);
+        let count = count.map_err(|_| ProgramError::Other("a rank gathered other bytes".into()))?;
+        starts.push(starts[starts.len() - 1] + count);
+    }
+    let due = loaded.reads.receives.len();
+    let introductions = lcc::introductions(&loaded.reads);
+    let introduced = exchange(context, TAG_INTRODUCTION, introductions, due)?;
+    let mut clustering = Clustering::new(&loaded.shard, &loaded.reads, &starts, &introduced)?;
+    clustering.own_edges(&loaded.shard, loaded.manifest.symmetric);
+    let edges = exchange(context, TAG_EDGES, clustering.outgoing(), due)?;
+    clustering.incoming(&edges)?;
+    drop(edges);
+    let coefficients = clustering.coefficients();
+    drop(clustering);
+    let findings = Findings {
+        coefficient: Some(coefficients.iter().sum()),
+        ..Findings::default()
+    };
+    loaded.finish(context, 1, findings, |text, vertex| {
+        let _ = write!(text, "{:.16e}", coefficients[vertex]);
+    })
+}

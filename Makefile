@@ -6,7 +6,7 @@ LSWITCH := $(TARGET)/debug/lswitch
 DEMO    := $(TARGET)/demo
 PARTS   ?= 4
 
-.PHONY: help demo test schedules planted stall fuzz check bench-switch fmt lint docs build release clean
+.PHONY: help demo test schedules planted stall fuzz check bench-switch bench-graph fmt lint docs build release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -42,6 +42,11 @@ bench-switch: ## lswitch beside nats, redis, Open MPI and bare relays; ARGS="--o
 	cargo build --release -p lswitch-bench
 	$(TARGET)/release/lswitch-bench $(ARGS)
 	cargo test --test it many:: -- --nocapture
+
+bench-graph: ## Graphs beside the graph crate, polars, GAP, gpmetis; PYTHON, GAPBS name the last; ARGS="--rounds 3 --crawl FILE"
+	cargo build --release
+	cargo build --release -p lswitch-bench-graph
+	$(TARGET)/release/lswitch-bench-graph $(ARGS)
 
 fmt: ## Is everything formatted?
 	cargo fmt --all --check

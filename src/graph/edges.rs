@@ -60,8 +60,10 @@ pub type Edge<I, W> = (I, I, W);
 /// Some of the edges whose targets are in one range.
 #[derive(Debug)]
 pub struct Bucket<W> {
-    /// All but the last are full.
+    /// Full ones.
     pieces: Vec<Vec<Edge<u32, W>>>,
+    /// The last one, to which edges are added.
+    open: Vec<Edge<u32, W>>,
     length: usize,
     /// Where the edges of each block begin.
     marks: Vec<(usize, usize)>,
@@ -71,6 +73,7 @@ impl<W> Default for Bucket<W> {
     fn default() -> Bucket<W> {
         Bucket {
             pieces: Vec::new(),
+            open: Vec::new(),
             length: 0,
             marks: Vec::new(),
         }
@@ -78,6 +81,18 @@ impl<W> Default for Bucket<W> {
 }
 
 impl<W: Copy> Bucket<W> {
+    /// Small graphs are many, and their only piece grows; later ones have their length from the start.
+    #[cold]
+    fn grow(&mut self) {
+        if self.open.len() < PIECE {
+            let length = (4 * self.open.len()).clamp(16, PIECE);
+            self.open.reserve_exact(length - self.open.len());
+        } else {
+            let full = std::mem::replace(&mut self.open, Vec::with_capacity(PIECE));
+            self.pieces.push(full);
+        }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.length
@@ -90,16 +105,17 @@ impl<W: Copy> Bucket<W> {
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Edge<u32, W>> {
-        self.pieces.iter().flatten()
+        self.pieces.iter().flatten().chain(&self.open)
     }
 
     /// All of them, to be changed.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Edge<u32, W>> {
-        self.pieces.iter_mut().flatten()
+        self.pieces.iter_mut().flatten().chain(&mut self.open)
     }
 
     /// The pieces.
-    pub fn into_pieces(self) -> Vec<Vec<Edge<u32, W>>> {
+    pub fn into_pieces(mut self) -> Vec<Vec<Edge<u32, W>>> {
+        self.pieces.push(self.open);
         self.pieces
     }
 
@@ -113,7 +129,8 @@ impl<W: Copy> Bucket<W> {
 
     /// Those that lie in a range.
     pub fn range(&self, range: Range<usize>) -> impl Iterator<Item = &Edge<u32, W>> {
-        let pieces = self.pieces.iter().skip(range.start / PIECE);
+        let pieces = self.pieces.iter().chain([&self.open]);
+        let pieces = pieces.skip(range.start / PIECE);
         let first = range.start % PIECE;
         pieces
             .enumerate()
@@ -177,16 +194,10 @@ impl<W: Weight> Edges<W> {
         }
         bucket.length += 1;
         let edge = (source as u32, target as u32, weight);
-        match bucket.pieces.last_mut() {
-            Some(piece) if piece.len() < PIECE => piece.push(edge),
-            last => {
-                // Small graphs are many, and their only piece grows.
-                let length = if last.is_some() { PIECE } else { 16 };
-                let mut piece = Vec::with_capacity(length);
-                piece.push(edge);
-                bucket.pieces.push(piece);
-            }
+        if bucket.open.len() >= bucket.open.capacity().min(PIECE) {
+            bucket.grow();
         }
+        bucket.open.push(edge);
     }
 
     /// How many there are.

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::part::EncodedPart;
 use super::partition::PARTS_MAX;
 use super::{Balance, Graph, GraphError, Part, Partitioner, Quality};
 
@@ -79,6 +80,18 @@ pub struct PartEntry {
 }
 
 impl PartEntry {
+    /// The entry of a part that was built as bytes.
+    pub fn of(key: impl Into<String>, part: &EncodedPart) -> PartEntry {
+        PartEntry {
+            key: key.into(),
+            bytes: part.bytes.len() as u64,
+            crc32c: part.crc32c,
+            vertices: part.vertices,
+            edges: part.edges,
+            ghosts: part.ghosts,
+        }
+    }
+
     /// The entry of a part and its encoded bytes.
     pub fn new(key: impl Into<String>, part: &Part, encoded: &[u8]) -> PartEntry {
         PartEntry {

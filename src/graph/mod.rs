@@ -43,7 +43,7 @@ pub use choice::{Chosen, choose, import};
 pub use csr::Graph;
 pub use error::GraphError;
 pub use manifest::{MANIFEST_KEY, Manifest, PartEntry};
-pub use pagerank::{Dangling, PageRank, Settings, Step};
+pub use pagerank::{Dangling, PageRank, Precision, Settings, Step};
 pub use part::{Part, PartBuilder, build_parts};
 pub use partition::{Balance, Partition, Partitioner, Quality, partition, quality};
 pub use read::{Form, Notes, Reading, read_graph};

@@ -106,45 +106,29 @@ impl Part {
 
     /// The part as bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let counts = [
-            &self.ids.len(),
-            &self.sources.len(),
-            &self.ghost_index.len(),
-            &self.send_index.len(),
-        ];
-        let counts = counts.map(|&count| count as u64);
-        let flags = if self.weights.is_some() {
-            FLAG_WEIGHTS
-        } else {
-            0
+        let head = Head {
+            part: self.part,
+            parts: self.parts,
+            weighted: self.weights.is_some(),
+            counts: [
+                self.ids.len(),
+                self.sources.len(),
+                self.ghost_index.len(),
+                self.send_index.len(),
+            ],
         };
-        let length =
-            encoded_length(self.parts, counts, flags).expect("what is in memory has a length");
-        let mut bytes = Vec::with_capacity(length as usize);
-        bytes.resize(PART_HEADER_BYTES, 0);
-        put(&mut bytes, &self.ids);
-        put(&mut bytes, &self.out_degree);
-        put(&mut bytes, &self.offsets);
-        put(&mut bytes, &self.sources);
-        put(&mut bytes, &self.ghost_offsets);
-        put(&mut bytes, &self.ghost_index);
-        put(&mut bytes, &self.send_offsets);
-        put(&mut bytes, &self.send_index);
-        put(&mut bytes, self.weights.as_deref().unwrap_or_default());
-
-        let body = crc32c::crc32c(&bytes[PART_HEADER_BYTES..]);
-        let mut header = Vec::with_capacity(PART_HEADER_BYTES);
-        header.extend(PART_MAGIC);
-        for field in [PART_VERSION, self.part, self.parts, flags] {
-            header.extend(field.to_le_bytes());
-        }
-        for count in counts {
-            header.extend(count.to_le_bytes());
-        }
-        header.extend(body.to_le_bytes());
-        header.extend(crc32c::crc32c(&header).to_le_bytes());
-        bytes[..PART_HEADER_BYTES].copy_from_slice(&header);
-        bytes
+        let encoded = head.encode(|bytes| {
+            put(bytes, &self.ids);
+            put(bytes, &self.out_degree);
+            put(bytes, &self.offsets);
+            put(bytes, &self.sources);
+            put(bytes, &self.ghost_offsets);
+            put(bytes, &self.ghost_index);
+            put(bytes, &self.send_offsets);
+            put(bytes, &self.send_index);
+            put(bytes, self.weights.as_deref().unwrap_or_default());
+        });
+        encoded.bytes
     }
 
     /// The part in these bytes, which messages call `name`. Takes memory in proportion to the bytes given, whatever
@@ -217,6 +201,73 @@ impl Part {
             }
         }
         Ok(())
+    }
+}
+
+/// A part as bytes, and what its manifest says of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedPart {
+    /// The object.
+    pub bytes: Vec<u8>,
+    /// CRC32C of the object.
+    pub crc32c: u32,
+    /// Vertices of the part.
+    pub vertices: u64,
+    /// In-edges of the part.
+    pub edges: u64,
+    /// Values that it receives from other parts.
+    pub ghosts: u64,
+}
+
+/// What a header says.
+struct Head {
+    part: u32,
+    parts: u32,
+    weighted: bool,
+    /// Vertices, edges, ghosts, sends.
+    counts: [usize; 4],
+}
+
+impl Head {
+    /// The bytes of a part with this head, whose arrays `fill` appends.
+    fn encode(&self, fill: impl FnOnce(&mut Vec<u8>)) -> EncodedPart {
+        let counts = self.counts.map(|count| count as u64);
+        let flags = if self.weighted { FLAG_WEIGHTS } else { 0 };
+        let length = encoded_length(self.parts, counts, flags);
+        let length = length.expect("what is in memory has a length") as usize;
+        let mut bytes = Vec::with_capacity(length);
+        bytes.resize(PART_HEADER_BYTES, 0);
+        fill(&mut bytes);
+        assert_eq!(
+            bytes.len(),
+            length,
+            "the arrays are as long as the head says"
+        );
+
+        let body = crc32c::crc32c(&bytes[PART_HEADER_BYTES..]);
+        let mut header = Vec::with_capacity(PART_HEADER_BYTES);
+        header.extend(PART_MAGIC);
+        for field in [PART_VERSION, self.part, self.parts, flags] {
+            header.extend(field.to_le_bytes());
+        }
+        for count in counts {
+            header.extend(count.to_le_bytes());
+        }
+        header.extend(body.to_le_bytes());
+        header.extend(crc32c::crc32c(&header).to_le_bytes());
+        bytes[..PART_HEADER_BYTES].copy_from_slice(&header);
+        let [vertices, edges, ghosts, _] = counts;
+        EncodedPart {
+            crc32c: crc32c::crc32c_combine(
+                crc32c::crc32c(&header),
+                body,
+                length - PART_HEADER_BYTES,
+            ),
+            bytes,
+            vertices,
+            edges,
+            ghosts,
+        }
     }
 }
 
@@ -304,8 +355,21 @@ impl<'a> PartBuilder<'a> {
     ///
     /// When there is no such part.
     pub fn part(&self, part: u32) -> Part {
+        let encoded = self.encoded(part);
+        Part::decode(&encoded.bytes, "a part").expect("it was just made")
+    }
+
+    /// Builds one of them as bytes, without having it in memory twice.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such part.
+    pub fn encoded(&self, part: u32) -> EncodedPart {
         let PartBuilder {
-            graph, partition, ..
+            graph,
+            partition,
+            local,
+            ..
         } = self;
         let members = self.members.of(part);
         let ghosts = &self.ghosts[part as usize];
@@ -315,55 +379,60 @@ impl<'a> PartBuilder<'a> {
         for (place, &v) in (0u32..).zip(members.iter().chain(ghosts)) {
             places[v as usize] = place;
         }
-        let edges = members.iter().map(|&v| graph.sources_of(v as usize).len());
-        let edges = edges.sum();
+        let rows = || members.iter().map(|&v| graph.sources_of(v as usize));
         let mut offsets = Vec::with_capacity(members.len() + 1);
-        let mut sources = Vec::with_capacity(edges);
-        offsets.push(0);
-        for &v in members {
-            let row = graph.sources_of(v as usize);
-            sources.extend(row.iter().map(|&source| places[source as usize]));
-            offsets.push(sources.len() as u64);
+        let mut edges = 0;
+        offsets.push(0u64);
+        for row in rows() {
+            edges += row.len();
+            offsets.push(edges as u64);
         }
-        let weights = graph.in_weights.as_ref().map(|weights| {
-            let mut all = Vec::with_capacity(edges);
-            for &v in members {
-                let v = v as usize;
-                let row = graph.in_offsets[v] as usize..graph.in_offsets[v + 1] as usize;
-                all.extend_from_slice(&weights[row]);
-            }
-            all
-        });
-
         let mut ghost_offsets = Vec::with_capacity(partition.parts as usize + 1);
         let mut send_offsets = ghost_offsets.clone();
-        let mut send_index = Vec::new();
+        let mut send_index: Vec<u32> = Vec::new();
         for other in 0..partition.parts {
             ghost_offsets.push(owned_by(ghosts, partition, other).start as u64);
             send_offsets.push(send_index.len() as u64);
             let read = &self.ghosts[other as usize];
             let read = &read[owned_by(read, partition, part)];
-            send_index.extend(read.iter().map(|&v| self.local[v as usize]));
+            send_index.extend(read.iter().map(|&v| local[v as usize]));
         }
         ghost_offsets.push(ghosts.len() as u64);
         send_offsets.push(send_index.len() as u64);
 
-        Part {
+        let head = Head {
             part,
             parts: partition.parts,
-            ids: members.iter().map(|&v| graph.ids[v as usize]).collect(),
-            out_degree: members
-                .iter()
-                .map(|&v| graph.out_degree[v as usize])
-                .collect(),
-            offsets,
-            sources,
-            ghost_offsets,
-            ghost_index: ghosts.iter().map(|&v| self.local[v as usize]).collect(),
-            send_offsets,
-            send_index,
-            weights,
-        }
+            weighted: graph.in_weights.is_some(),
+            counts: [members.len(), edges, ghosts.len(), send_index.len()],
+        };
+        let of_members =
+            |of: &[u32]| -> Vec<u32> { members.iter().map(|&v| of[v as usize]).collect() };
+        head.encode(|bytes| {
+            let ids = members.iter().map(|&v| graph.ids[v as usize]);
+            put(bytes, &ids.collect::<Vec<u64>>());
+            put(bytes, &of_members(&graph.out_degree));
+            put(bytes, &offsets);
+            let mut buffer: Vec<u32> = Vec::new();
+            for row in rows() {
+                buffer.clear();
+                buffer.extend(row.iter().map(|&source| places[source as usize]));
+                bytes.extend_from_slice(buffer.as_bytes());
+            }
+            pad(bytes);
+            put(bytes, &ghost_offsets);
+            let ghosts = ghosts.iter().map(|&v| local[v as usize]);
+            put(bytes, &ghosts.collect::<Vec<u32>>());
+            put(bytes, &send_offsets);
+            put(bytes, &send_index);
+            if let Some(weights) = &graph.in_weights {
+                for &v in members {
+                    let v = v as usize;
+                    let row = graph.in_offsets[v] as usize..graph.in_offsets[v + 1] as usize;
+                    bytes.extend_from_slice(weights[row].as_bytes());
+                }
+            }
+        })
     }
 }
 
@@ -477,6 +546,10 @@ fn check_offsets(what: &str, offsets: &[u64], entries: usize) -> Result<(), Stri
 /// Appends an array as it lies in memory, and zeros up to a multiple of 8 bytes.
 fn put<T: IntoBytes + Immutable>(bytes: &mut Vec<u8>, values: &[T]) {
     bytes.extend_from_slice(values.as_bytes());
+    pad(bytes);
+}
+
+fn pad(bytes: &mut Vec<u8>) {
     bytes.resize(bytes.len().next_multiple_of(8), 0);
 }
 

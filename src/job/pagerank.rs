@@ -6,7 +6,7 @@
 
 use crate::graph::fixed::from_fixed;
 use crate::graph::pagerank::Settings;
-use crate::graph::{Dangling, PageRank, top};
+use crate::graph::{Dangling, PageRank, Precision, top};
 use crate::job::context::Context;
 use crate::job::graph_store::load;
 use crate::job::output::{self, RESULT_KEY};
@@ -46,6 +46,9 @@ pub struct Arguments {
     pub damping: f64,
     /// What becomes of the rank of vertices without out-edges.
     pub dangling: Dangling,
+    /// How exactly ranks tell each other their values.
+    #[serde(default)]
+    pub precision: Precision,
     /// Supersteps at most.
     pub iterations: u64,
     /// The L1 change below which it stops earlier.
@@ -163,7 +166,14 @@ fn run(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     let mut l1_changes = Vec::new();
     let begun = Instant::now();
     while iterations < arguments.iterations && !converged {
-        arrivals = exchange(context, &mut pagerank, iterations, arrivals, &mut delays)?;
+        arrivals = exchange(
+            context,
+            &mut pagerank,
+            arguments.precision,
+            iterations,
+            arrivals,
+            &mut delays,
+        )?;
         let step = pagerank.update(dangling);
         let sums = context
             .comm()
@@ -236,6 +246,7 @@ fn run(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
 fn exchange(
     context: &mut Context,
     pagerank: &mut PageRank,
+    precision: Precision,
     iteration: u64,
     mut arrivals: u32,
     delays: &mut Option<Delays>,
@@ -245,7 +256,10 @@ fn exchange(
     let tag = iteration as u32;
     let mut sends = Vec::with_capacity(pagerank.shard().sends.len());
     for (to, vertices) in &pagerank.shard().sends {
-        sends.push((*to as u32, Bytes::from(pagerank.gather(vertices))));
+        sends.push((
+            *to as u32,
+            Bytes::from(pagerank.gather(vertices, precision)),
+        ));
         if let Some(delays) = delays {
             delays.sleep();
         }
@@ -264,7 +278,7 @@ fn exchange(
                 message.source
             )));
         };
-        pagerank.scatter(ghosts, &message.payload)?;
+        pagerank.scatter(ghosts, &message.payload, precision)?;
     }
     Ok(arrivals)
 }

@@ -246,11 +246,9 @@ fn compute_here(
     lap("partition", &mut times);
     let builder = PartBuilder::new(&graph, &partition);
     (0..partition.parts).into_par_iter().for_each(|number| {
-        let part = builder.part(number);
-        let bytes = part.encode();
-        let entry = PartEntry::new(format!("parts/{id}-{number:05}.part"), &part, &bytes);
-        drop(part);
-        send(Built::Part(entry, bytes.into()));
+        let part = builder.encoded(number);
+        let entry = PartEntry::of(format!("parts/{id}-{number:05}.part"), &part);
+        send(Built::Part(entry, part.bytes.into()));
     });
     lap("build parts", &mut times);
     let source = spec

@@ -16,8 +16,8 @@ use lswitch::graph::read::{Read as TextRead, read_edges, read_text};
 use lswitch::graph::text::{Packing, Text};
 use lswitch::graph::{
     Balance, Dangling, Form, Graph, GraphError, Manifest, Notes, PageRank, Part, PartEntry,
-    Partition, Partitioner, Reading, Settings, Shard, build_parts, generate, import, quality,
-    rank_parts, top,
+    Partition, Partitioner, Precision, Reading, Settings, Shard, build_parts, generate, import,
+    quality, rank_parts, top,
 };
 use proptest::prelude::*;
 
@@ -78,7 +78,7 @@ fn distributed(
                 shard
                     .sends
                     .iter()
-                    .map(|(to, vertices)| ((from, *to), rank.gather(vertices))),
+                    .map(|(to, vertices)| ((from, *to), rank.gather(vertices, Precision::F64))),
             );
         }
         for (to, (rank, shard)) in ranks.iter_mut().zip(&shards).enumerate() {
@@ -86,7 +86,8 @@ fn distributed(
                 let payload = wire
                     .remove(&(*from, to))
                     .expect("who is to receive is sent to");
-                rank.scatter(ghosts.clone(), &payload).unwrap();
+                rank.scatter(ghosts.clone(), &payload, Precision::F64)
+                    .unwrap();
             }
         }
         assert!(wire.is_empty(), "somebody sent what nobody receives");

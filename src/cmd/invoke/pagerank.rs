@@ -3,7 +3,7 @@
 use super::graph::{GraphArgs, Opened};
 use crate::cmd::ui::{Ui, print, print_json};
 use crate::cmd::{UsageError, block_on};
-use crate::graph::{Dangling, Manifest};
+use crate::graph::{Dangling, Manifest, Precision};
 use crate::job::driver::JobOutcome;
 use crate::job::pagerank::{
     self, Arguments, ITERATIONS_DEFAULT, ITERATIONS_MAX_DEFAULT, Outcome, PROGRAM, TOP_MAX,
@@ -35,6 +35,10 @@ pub struct PagerankArgs {
     /// What becomes of the rank of vertices without out-edges
     #[arg(long, default_value = "redistribute", value_parser = ["redistribute", "drop"])]
     dangling: String,
+
+    /// How exactly workers tell each other their values: f32 halves the bytes, and ranks are within about 1e-7
+    #[arg(long, default_value = "f64", value_parser = ["f64", "f32"])]
+    precision: String,
 
     /// How many of the highest vertices to print
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
@@ -109,6 +113,10 @@ impl PagerankArgs {
             graph: opened.graph.url().into(),
             damping: self.damping,
             dangling,
+            precision: match self.precision.as_str() {
+                "f32" => Precision::F32,
+                _ => Precision::F64,
+            },
             iterations,
             tolerance: self.tolerance,
             top: self.top,
@@ -126,6 +134,7 @@ impl PagerankArgs {
         let mut own = json!({
             "damping": self.damping,
             "dangling": self.dangling,
+            "precision": self.precision,
             "iterations": outcome.iterations,
             "l1_change": outcome.l1_change,
             "l1_changes": outcome.l1_changes,

@@ -127,7 +127,14 @@ impl Bench {
 
     fn pagerank(&self, graph: &str, workers: &str, iterations: &str) -> Result<(Value, f64)> {
         self.lswitch(&[
-            "invoke", "pagerank", "--graph", graph, "--workers", workers, "--iterations", iterations,
+            "invoke",
+            "pagerank",
+            "--graph",
+            graph,
+            "--workers",
+            workers,
+            "--iterations",
+            iterations,
         ])
     }
 }
@@ -149,7 +156,16 @@ fn bench(arguments: &Arguments) -> Result<()> {
     let scale = arguments.scale.to_string();
     let out = rmat.text.to_str().context("a path that is text")?;
     let status = Command::new(&bench.lswitch)
-        .args(["generate", "rmat", "--scale", &scale, "--edge-factor", "16", "--symmetric", "-q"])
+        .args([
+            "generate",
+            "rmat",
+            "--scale",
+            &scale,
+            "--edge-factor",
+            "16",
+            "--symmetric",
+            "-q",
+        ])
         .args(["--out", out])
         .status()?;
     if !status.success() {
@@ -169,7 +185,9 @@ fn bench(arguments: &Arguments) -> Result<()> {
         let plain = bench.path(&format!("{}.el", subject.name));
         peers::write_plain(&subject.text, &plain)?;
         subject.text = plain;
-        bench.peers.convert(&subject.text, &bench.path(&format!("{}.sg", subject.name)))?;
+        bench
+            .peers
+            .convert(&subject.text, &bench.path(&format!("{}.sg", subject.name)))?;
     }
     for round in 1..=arguments.rounds {
         println!("round {round}");
@@ -194,13 +212,30 @@ fn texts(bench: &Bench, rmat: &Subject, report: &mut Report) -> Result<()> {
     let (made, seconds) = bench.preprocess(
         &rmat.text,
         "range",
-        &["--parts", "2", "--threads", "2", "--partitioner", "range", "--balance", "vertices"],
+        &[
+            "--parts",
+            "2",
+            "--threads",
+            "2",
+            "--partitioner",
+            "range",
+            "--balance",
+            "vertices",
+        ],
     )?;
     if let Some(theirs) = bench.peers.graph_crate(&bench.own, &rmat.text)? {
-        report.add("text to parts, over graph crate's load", theirs / seconds, Bound::AtLeast(1.2));
+        report.add(
+            "text to parts, over graph crate's load",
+            theirs / seconds,
+            Bound::AtLeast(1.2),
+        );
     }
     if let Some(theirs) = bench.peers.polars(&rmat.text)? {
-        report.add("text to parts, over polars' read_csv", theirs / seconds, Bound::AtLeast(1.5));
+        report.add(
+            "text to parts, over polars' read_csv",
+            theirs / seconds,
+            Bound::AtLeast(1.5),
+        );
     }
     let megabytes = rmat.text.metadata()?.len() as f64 / 1e6;
     report.add("text to parts, MB/s", megabytes / seconds, Bound::None);
@@ -217,18 +252,34 @@ fn texts(bench: &Bench, rmat: &Subject, report: &mut Report) -> Result<()> {
 /// The streaming partitioner, and what a balance by edges brings.
 fn partitions(bench: &Bench, rmat: &Subject, report: &mut Report) -> Result<()> {
     let fennel = ["--parts", "16", "--partitioner", "fennel", "--balance"];
-    let (made, _) = bench.preprocess(&rmat.text, "fennel", &[&fennel[..], &["vertices"]].concat())?;
+    let (made, _) =
+        bench.preprocess(&rmat.text, "fennel", &[&fennel[..], &["vertices"]].concat())?;
     let seconds = made["partition_seconds"]["fennel by vertices"].as_f64();
-    report.add("fennel into 16, seconds", seconds.context("its time")?, Bound::AtMost(0.3));
+    report.add(
+        "fennel into 16, seconds",
+        seconds.context("its time")?,
+        Bound::AtMost(0.3),
+    );
     let values = made["boundary_values"].as_f64().context("values")?;
-    report.add("fennel into 16, million values (rmat 20)", values / 1e6, Bound::AtMost(2.51 * 1.05));
+    report.add(
+        "fennel into 16, million values (rmat 20)",
+        values / 1e6,
+        Bound::AtMost(2.51 * 1.05),
+    );
     let (auto, _) = bench.preprocess(&rmat.text, "auto", &["--parts", "16"])?;
     let step = |made: &Value| made["modelled_step_seconds"].as_f64().context("a step");
-    report.add("modelled step of auto over fennel by vertices", step(&auto)? / step(&made)?, Bound::AtMost(1.0));
+    report.add(
+        "modelled step of auto over fennel by vertices",
+        step(&auto)? / step(&made)?,
+        Bound::AtMost(1.0),
+    );
     println!(
         "auto: {} by {}, {} values, edge balance {:.2}; fennel by vertices: edge balance {:.2}",
-        auto["partitioner"], auto["balance"], auto["boundary_values"],
-        auto["edge_balance"].as_f64().unwrap_or_default(), made["edge_balance"].as_f64().unwrap_or_default()
+        auto["partitioner"],
+        auto["balance"],
+        auto["boundary_values"],
+        auto["edge_balance"].as_f64().unwrap_or_default(),
+        made["edge_balance"].as_f64().unwrap_or_default()
     );
     Ok(())
 }
@@ -243,7 +294,11 @@ fn supersteps(bench: &Bench, subject: &Subject, report: &mut Report) -> Result<(
         "crawl" => ["--partitioner", "metis", "--balance", "edges"],
         _ => ["--partitioner", "range", "--balance", "edges"],
     };
-    let (parts, _) = bench.preprocess(&subject.text, &two, &[&["--parts", "2"], &method[..]].concat())?;
+    let (parts, _) = bench.preprocess(
+        &subject.text,
+        &two,
+        &[&["--parts", "2"], &method[..]].concat(),
+    )?;
 
     let count = subject.iterations.to_string();
     let sg = bench.path(&format!("{name}.sg"));
@@ -258,28 +313,57 @@ fn supersteps(bench: &Bench, subject: &Subject, report: &mut Report) -> Result<(
     let kernel: f64 = String::from_utf8_lossy(&child.stdout).trim().parse()?;
     if let Some(theirs) = theirs {
         let bound = if name == "crawl" { 1.1 } else { 0.9 };
-        report.add(&format!("{name}: kernel over GAP's pr_spmv (f32)"), kernel / theirs, Bound::AtMost(bound));
+        report.add(
+            &format!("{name}: kernel over GAP's pr_spmv (f32)"),
+            kernel / theirs,
+            Bound::AtMost(bound),
+        );
     }
-    let milliseconds = |run: &Value| run["iteration_seconds"].as_f64().map(|s| s * 1e3).context("a time");
+    let milliseconds = |run: &Value| {
+        run["iteration_seconds"]
+            .as_f64()
+            .map(|s| s * 1e3)
+            .context("a time")
+    };
     let (first, _) = bench.pagerank(&one, "1", &count)?;
-    report.add(&format!("{name}: superstep of 1 worker over its kernel"), milliseconds(&first)? / kernel, Bound::AtMost(1.1));
+    report.add(
+        &format!("{name}: superstep of 1 worker over its kernel"),
+        milliseconds(&first)? / kernel,
+        Bound::AtMost(1.1),
+    );
     let (second, _) = bench.pagerank(&two, "2", &count)?;
     let bound = if name == "crawl" { 1.6 } else { 1.5 };
-    report.add(&format!("{name}: 1 worker over 2"), milliseconds(&first)? / milliseconds(&second)?, Bound::AtLeast(bound));
+    report.add(
+        &format!("{name}: 1 worker over 2"),
+        milliseconds(&first)? / milliseconds(&second)?,
+        Bound::AtLeast(bound),
+    );
     let values = parts["boundary_values"].as_f64().context("values")?;
     let chunks = 2.0 + values * 8.0 / 65_536.0;
     let allowed = values * 8.0 + 2.0 * 64.0 + chunks * 40.0;
     let bytes = second["bytes"].as_f64().context("bytes")? / subject.iterations as f64;
-    report.add(&format!("{name}: bytes a superstep over 8 a value and overhead"), bytes / allowed, Bound::AtMost(1.0));
+    report.add(
+        &format!("{name}: bytes a superstep over 8 a value and overhead"),
+        bytes / allowed,
+        Bound::AtMost(1.0),
+    );
     Ok(())
 }
 
 /// From text to ranks, beside libraries.
 fn whole_job(bench: &Bench, rmat: &Subject, report: &mut Report) -> Result<()> {
-    let (_, split) = bench.preprocess(&rmat.text, "job", &["--parts", "2", "--partitioner", "range"])?;
+    let (_, split) = bench.preprocess(
+        &rmat.text,
+        "job",
+        &["--parts", "2", "--partitioner", "range"],
+    )?;
     let (_, ranks) = bench.pagerank("job", "2", "20")?;
     if let Some(theirs) = bench.peers.libraries(&rmat.text)? {
-        report.add("text to ranks, over the fastest library", theirs / (split + ranks), Bound::AtLeast(2.5));
+        report.add(
+            "text to ranks, over the fastest library",
+            theirs / (split + ranks),
+            Bound::AtLeast(2.5),
+        );
     }
     Ok(())
 }
@@ -294,10 +378,31 @@ fn metis(bench: &Bench, subject: &Subject, report: &mut Report) -> Result<()> {
     let Some((seconds, cut)) = bench.peers.gpmetis(&file)? else {
         return Ok(());
     };
-    let (made, _) = bench.preprocess(&file, "metis", &["--parts", "16", "--partitioner", "metis", "--balance", "vertices"])?;
-    let ours = made["partition_seconds"]["metis by vertices"].as_f64().context("its time")?;
-    report.add(&format!("{name}: METIS, time over gpmetis"), ours / seconds, Bound::AtMost(1.15));
+    let (made, _) = bench.preprocess(
+        &file,
+        "metis",
+        &[
+            "--parts",
+            "16",
+            "--partitioner",
+            "metis",
+            "--balance",
+            "vertices",
+        ],
+    )?;
+    let ours = made["partition_seconds"]["metis by vertices"]
+        .as_f64()
+        .context("its time")?;
+    report.add(
+        &format!("{name}: METIS, time over gpmetis"),
+        ours / seconds,
+        Bound::AtMost(1.15),
+    );
     let ours = made["cut_edges"].as_f64().context("a cut")? / 2.0;
-    report.add(&format!("{name}: METIS, cut over gpmetis"), ours / cut, Bound::AtMost(1.05));
+    report.add(
+        &format!("{name}: METIS, cut over gpmetis"),
+        ours / cut,
+        Bound::AtMost(1.05),
+    );
     Ok(())
 }

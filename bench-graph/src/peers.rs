@@ -70,8 +70,14 @@ impl Peers {
             gpmetis: Command::new("gpmetis").arg("-help").output().is_ok(),
         };
         for (is_there, what) in [
-            (peers.python.is_some(), "PYTHON names no interpreter with polars, scipy and igraph"),
-            (peers.gapbs.is_some(), "GAPBS names no folder with GAP's pr_spmv and converter"),
+            (
+                peers.python.is_some(),
+                "PYTHON names no interpreter with polars, scipy and igraph",
+            ),
+            (
+                peers.gapbs.is_some(),
+                "GAPBS names no folder with GAP's pr_spmv and converter",
+            ),
             (peers.gpmetis, "gpmetis is not installed (Debian: metis)"),
         ] {
             if !is_there {
@@ -83,7 +89,10 @@ impl Peers {
 
     /// Seconds that the graph crate loads a text, in a process of its own.
     pub fn graph_crate(&self, own: &Path, text: &Path) -> Result<Option<f64>> {
-        let child = Command::new(own).args(["--child", "graph"]).arg(text).output()?;
+        let child = Command::new(own)
+            .args(["--child", "graph"])
+            .arg(text)
+            .output()?;
         Ok(Some(String::from_utf8_lossy(&child.stdout).trim().parse()?))
     }
 
@@ -108,11 +117,16 @@ impl Peers {
         let Some(python) = &self.python else {
             return Ok(None);
         };
-        let output = Command::new(python).args(["-c", LIBRARY, name]).arg(text).output()?;
+        let output = Command::new(python)
+            .args(["-c", LIBRARY, name])
+            .arg(text)
+            .output()?;
         if !output.status.success() {
             bail!("{name}: {}", String::from_utf8_lossy(&output.stderr));
         }
-        Ok(Some(String::from_utf8_lossy(&output.stdout).trim().parse()?))
+        Ok(Some(
+            String::from_utf8_lossy(&output.stdout).trim().parse()?,
+        ))
     }
 
     /// Makes a file that GAP loads fast.
@@ -141,8 +155,13 @@ impl Peers {
             .env("OMP_NUM_THREADS", "1")
             .output()?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let line = text.lines().find_map(|line| line.strip_prefix("Average Time:"));
-        let seconds: f64 = line.context("GAP prints its average time")?.trim().parse()?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Average Time:"));
+        let seconds: f64 = line
+            .context("GAP prints its average time")?
+            .trim()
+            .parse()?;
         Ok(Some(seconds * 1e3 / iterations as f64))
     }
 

@@ -40,7 +40,10 @@ impl Report {
 
     /// Prints a line for each target.
     pub fn print(&self) {
-        println!("\n{:<56} {:>9} {:>17} {:>9}", "target", "measured", "(least-most)", "bound");
+        println!(
+            "\n{:<56} {:>9} {:>17} {:>9}",
+            "target", "measured", "(least-most)", "bound"
+        );
         for row in &self.rows {
             let middle = median(&row.values);
             let least = row.values.iter().copied().fold(f64::INFINITY, f64::min);
@@ -56,7 +59,10 @@ impl Report {
                 (_, false) => "short",
             };
             let spread = format!("({least:.2}-{most:.2})");
-            println!("{:<56} {middle:>9.2} {spread:>17} {bound:>9}  {verdict}", row.name);
+            println!(
+                "{:<56} {middle:>9.2} {spread:>17} {bound:>9}  {verdict}",
+                row.name
+            );
         }
     }
 }

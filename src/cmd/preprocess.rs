@@ -65,6 +65,10 @@ pub struct Preprocess {
     #[arg(long)]
     weights: bool,
 
+    /// Go on even if the graph seems too large for this machine's memory
+    #[arg(long)]
+    force: bool,
+
     /// Threads that compute, all processors otherwise
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -102,6 +106,7 @@ impl Preprocess {
                 partitioner,
                 balance,
                 import: self.import.clone(),
+                force: self.force,
                 threads: self.threads.map(usize::from),
             };
             let length = std::fs::metadata(&self.graph).map_or(0, |file| file.len());

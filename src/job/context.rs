@@ -146,6 +146,14 @@ impl BlockingStore {
         self.runtime.block_on(self.store.get(key))
     }
 
+    /// Reads an object of a known length.
+    ///
+    /// # Errors
+    /// As [`Store::get_of_length`].
+    pub fn get_of_length(&self, key: &str, length: u64) -> Result<Bytes, StoreError> {
+        self.runtime.block_on(self.store.get_of_length(key, length))
+    }
+
     /// Removes an object, if it is there.
     ///
     /// # Errors

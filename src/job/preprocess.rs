@@ -12,13 +12,18 @@ use crate::store::{Store, StoreError};
 use bytes::Bytes;
 use rayon::prelude::*;
 use std::future::Future;
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 /// Parts that are built ahead of being written, at most.
 const BUILT_AHEAD: usize = 2;
+
+/// Parts that are written at a time, at most.
+const WRITES: usize = 4;
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -35,6 +40,8 @@ pub struct PreprocessSpec {
     pub balance: Option<Balance>,
     /// A partition that was made elsewhere: a line for each vertex, by rising id, with its part.
     pub import: Option<PathBuf>,
+    /// Try even if the graph seems too large for memory.
+    pub force: bool,
     /// Threads that compute; as many as there are processors, if nothing is said.
     pub threads: Option<usize>,
 }
@@ -76,6 +83,20 @@ pub enum PreprocessError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It would not fit.
+    #[error(
+        "{graph} has about {edges} edges, for which {needed} MiB of memory are needed, and {available} MiB are available; use a larger machine, or --force to try"
+    )]
+    Memory {
+        /// The file.
+        graph: String,
+        /// Edges, by the length of its first lines.
+        edges: u64,
+        /// Memory for them.
+        needed: u64,
+        /// Memory that the system says is available.
+        available: u64,
+    },
     /// The system gave no threads.
     #[error("cannot start threads: {0}")]
     Threads(String),
@@ -152,8 +173,11 @@ async fn write(
         move || compute(spec, &id, &built)
     });
     let mut finished = None;
-    let mut writing = Duration::ZERO;
-    while let Some(next) = to_write.recv().await {
+    let mut writes = Writes::default();
+    let outcome = loop {
+        let Some(next) = to_write.recv().await else {
+            break Ok(());
+        };
         match next {
             Built::Event(event) => {
                 if event == PreprocessEvent::Partitioning {
@@ -165,16 +189,22 @@ async fn write(
                 tell(event);
             }
             Built::Part(entry, bytes) => {
-                let begun = Instant::now();
-                let key = entry.key.clone();
+                let (store, key) = (store.clone(), entry.key.clone());
                 entries.push(entry);
-                store.put(&key, bytes).await?;
-                writing += begun.elapsed();
-                tell(PreprocessEvent::Written(entries.len() as u32));
+                let write = async move { store.put(&key, bytes).await };
+                if let Err(error) = writes.begin(write, WRITES, tell).await {
+                    break Err(error);
+                }
             }
             Built::Done(done) => finished = Some(done),
         }
-    }
+    };
+    let waiting = Instant::now();
+    // All are over before anything is removed.
+    let written = writes.finish(tell).await;
+    outcome.and(written)?;
+    let writing = waiting.elapsed();
+    drop(to_write);
     computing
         .await
         .expect("reading and splitting a graph does not panic")?;
@@ -194,6 +224,48 @@ async fn write(
         attempts,
         bytes,
     })
+}
+
+/// Parts that are being written.
+#[derive(Default)]
+struct Writes {
+    under_way: JoinSet<Result<(), StoreError>>,
+    done: u32,
+}
+
+impl Writes {
+    /// Begins to write one, once fewer than `most` are under way.
+    async fn begin(
+        &mut self,
+        write: impl Future<Output = Result<(), StoreError>> + Send + 'static,
+        most: usize,
+        tell: &mut dyn FnMut(PreprocessEvent),
+    ) -> Result<(), StoreError> {
+        while self.under_way.len() >= most {
+            self.next(tell).await?;
+        }
+        self.under_way.spawn(write);
+        Ok(())
+    }
+
+    /// Waits for all, and gives the first error.
+    async fn finish(&mut self, tell: &mut dyn FnMut(PreprocessEvent)) -> Result<(), StoreError> {
+        let mut outcome = Ok(());
+        while !self.under_way.is_empty() {
+            outcome = outcome.and(self.next(tell).await);
+        }
+        outcome
+    }
+
+    async fn next(&mut self, tell: &mut dyn FnMut(PreprocessEvent)) -> Result<(), StoreError> {
+        let Some(written) = self.under_way.join_next().await else {
+            return Ok(());
+        };
+        written.expect("writing does not panic")?;
+        self.done += 1;
+        tell(PreprocessEvent::Written(self.done));
+        Ok(())
+    }
 }
 
 fn compute(
@@ -216,6 +288,9 @@ fn compute_here(
     id: &str,
     built: &mpsc::Sender<Built>,
 ) -> Result<(), PreprocessError> {
+    if !spec.force {
+        check_memory(&spec)?;
+    }
     // A writer that failed is gone, and its error is the one reported.
     let send = |next| built.blocking_send(next).is_ok();
     let mut times = Vec::new();
@@ -265,4 +340,80 @@ fn compute_here(
         attempts,
     })));
     Ok(())
+}
+
+/// Bytes that an edge takes at most while a graph is read and split, METIS apart; a weight takes as much again.
+const EDGE_BYTES: u64 = 20;
+
+/// Refuses a plain file that is much too large for the memory of this machine, before minutes are spent on it. What packed files
+/// and pipes hold is not known.
+fn check_memory(spec: &PreprocessSpec) -> Result<(), PreprocessError> {
+    let Some((edges, available)) = estimate(spec).zip(available_memory()) else {
+        return Ok(());
+    };
+    let edge_bytes = EDGE_BYTES * if spec.reading.weights { 2 } else { 1 };
+    let needed = edges * edge_bytes;
+    if needed <= available {
+        return Ok(());
+    }
+    Err(PreprocessError::Memory {
+        graph: spec.graph.display().to_string(),
+        edges,
+        needed: needed >> 20,
+        available: available >> 20,
+    })
+}
+
+/// About how many edges a plain file holds.
+fn estimate(spec: &PreprocessSpec) -> Option<u64> {
+    let mut file = std::fs::File::open(&spec.graph).ok()?;
+    let length = file.metadata().ok().filter(|found| found.is_file())?.len();
+    let mut head = Vec::new();
+    file.by_ref().take(1 << 18).read_to_end(&mut head).ok()?;
+    let is_text = !head.iter().any(|byte| *byte == 0 || *byte >= 0x80);
+    let lines = head.iter().filter(|byte| **byte == b'\n').count() as u64;
+    let both_ways = if spec.reading.undirected { 2 } else { 1 };
+    (is_text && lines > 0).then(|| length * lines / head.len() as u64 * both_ways)
+}
+
+/// What the system says can be had without swapping, in bytes.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_graph_that_cannot_fit_is_refused_before_it_is_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "1 2\n".repeat(100_000)).unwrap();
+        let mut spec = PreprocessSpec {
+            graph: file.path().to_path_buf(),
+            reading: Reading::default(),
+            parts: 1,
+            partitioner: None,
+            balance: None,
+            import: None,
+            force: false,
+            threads: None,
+        };
+        assert_eq!(estimate(&spec), Some(100_000));
+        check_memory(&spec).unwrap();
+        spec.reading.undirected = true;
+        assert_eq!(estimate(&spec), Some(200_000));
+        // What follows is a hole, which takes no room; the length is what counts.
+        file.as_file().set_len(1 << 43).unwrap();
+        let error = check_memory(&spec).unwrap_err().to_string();
+        assert!(error.contains("has about 4398046511104 edges"), "{error}");
+        // Of a pipe nothing is known.
+        spec.graph = "-".into();
+        assert_eq!(estimate(&spec), None);
+    }
 }

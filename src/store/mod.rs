@@ -152,6 +152,20 @@ impl Store {
         }
     }
 
+    /// Reads the whole object `key`, which is known to have `length` bytes; a long one in S3 in ranges side by side.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] when there is no such object, [`StoreError::ShortObject`] when it is long and ends earlier;
+    /// a short one is given as it is.
+    pub async fn get_of_length(&self, key: &str, length: u64) -> Result<Bytes, StoreError> {
+        let url = self.checked(key)?;
+        match &self.backend {
+            Backend::Dir(dir) => dir.get(key, url).await,
+            Backend::S3(s3) => s3.get_of_length(key, length, url).await,
+        }
+    }
+
     /// Reads exactly the bytes `range` of the object `key`, counted from 0. An empty range reads nothing, but the
     /// object must exist and reach that far.
     ///
@@ -176,7 +190,7 @@ impl Store {
 
     /// Writes the object `key`, replacing the one that may be there. Readers see the old object or the new one, whole.
     ///
-    /// S3 takes at most 5 GiB in one object written this way.
+    /// In S3 a long object is written in parts, and seen when the last of them is there; it has 160 GiB at most.
     ///
     /// # Errors
     ///

@@ -3,6 +3,7 @@
 //! Every wait ends: connecting after 5 s, a try of a request after a minute and one more second for each MiB it carries,
 //! and a body after the same time. The SDK repeats what may be repeated, 5 tries in all with growing pauses.
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::ops::Range;
 use std::time::Duration;
@@ -14,7 +15,9 @@ use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::aws::error_chain;
 
@@ -39,6 +42,15 @@ const READ_TRIES_MAX: u32 = 4;
 /// [`pause_after`] that is patience for some 6 s.
 const CONFLICT_TRIES_MAX: u32 = 8;
 
+/// Objects above this are written in parts. One connection to S3 carries some 80 MB/s, a function's network several times that.
+const WHOLE_MAX: usize = 32 << 20;
+
+/// Bytes of each of those parts but the last; S3 takes up to 10,000 of them.
+const PART_BYTES: usize = 16 << 20;
+
+/// Parts of one object that are under way at a time.
+const PARTS_AT_ONCE: usize = 8;
+
 /// A bucket, and a prefix in it.
 #[derive(Clone)]
 pub(super) struct S3 {
@@ -46,6 +58,35 @@ pub(super) struct S3 {
     bucket: String,
     /// Empty, or ending with a slash.
     prefix: String,
+}
+
+/// A task that does not outlive the one that waits for it.
+struct AbortOnDropHandle<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDropHandle<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What the first of these reads gives.
+async fn first(
+    reads: &mut VecDeque<AbortOnDropHandle<Result<Bytes, StoreError>>>,
+) -> Result<Bytes, StoreError> {
+    match reads.pop_front() {
+        Some(mut read) => (&mut read.0).await.expect("reading does not panic"),
+        None => Ok(Bytes::new()),
+    }
+}
+
+/// What the next of these writes that is done gives.
+async fn next<T: 'static>(
+    writes: &mut JoinSet<Result<T, StoreError>>,
+) -> Result<Option<T>, StoreError> {
+    match writes.join_next().await {
+        Some(written) => written.expect("writing does not panic").map(Some),
+        None => Ok(None),
+    }
 }
 
 impl S3 {
@@ -115,6 +156,9 @@ impl S3 {
     }
 
     pub(super) async fn put(&self, key: &str, value: Bytes, url: String) -> Result<(), StoreError> {
+        if value.len() > WHOLE_MAX {
+            return self.put_in_parts(key, value, url).await;
+        }
         let bytes = value.len() as u64;
         let put = self
             .client
@@ -129,6 +173,114 @@ impl S3 {
             Ok(_) => Ok(()),
             Err(error) => Err(self.explain("write", &url, &error)),
         }
+    }
+
+    /// Writes a long object: nobody sees it before it is whole.
+    async fn put_in_parts(&self, key: &str, value: Bytes, url: String) -> Result<(), StoreError> {
+        let begun = self
+            .client
+            .create_multipart_upload()
+            .bucket(&self.bucket)
+            .key(self.key(key))
+            .send()
+            .await
+            .map_err(|error| self.explain("write", &url, &error))?;
+        let upload = begun.upload_id().unwrap_or_default().to_owned();
+        match self.upload(key, value, &url, &upload).await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                // Parts of an upload that is not completed cost money. What counts is the error that there is already.
+                let _ = self
+                    .client
+                    .abort_multipart_upload()
+                    .bucket(&self.bucket)
+                    .key(self.key(key))
+                    .upload_id(&upload)
+                    .send()
+                    .await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn upload(
+        &self,
+        key: &str,
+        value: Bytes,
+        url: &str,
+        upload: &str,
+    ) -> Result<(), StoreError> {
+        let mut under_way = JoinSet::new();
+        let mut parts = Vec::new();
+        let mut number = 0;
+        for start in (0..value.len()).step_by(PART_BYTES) {
+            if under_way.len() == PARTS_AT_ONCE {
+                parts.extend(next(&mut under_way).await?);
+            }
+            number += 1;
+            let piece = value.slice(start..value.len().min(start + PART_BYTES));
+            let timeouts = timeouts(piece.len() as u64);
+            let put = self
+                .client
+                .upload_part()
+                .bucket(&self.bucket)
+                .key(self.key(key))
+                .upload_id(upload)
+                .part_number(number)
+                .body(ByteStream::from(piece))
+                .customize()
+                .config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts));
+            let (this, url) = (self.clone(), url.to_owned());
+            under_way.spawn(async move {
+                let put = put.send().await;
+                let put = put.map_err(|error| this.explain("write", &url, &error))?;
+                let part = CompletedPart::builder().part_number(number);
+                Ok(part.set_e_tag(put.e_tag).build())
+            });
+        }
+        while !under_way.is_empty() {
+            parts.extend(next(&mut under_way).await?);
+        }
+        parts.sort_by_key(|part: &CompletedPart| part.part_number());
+        let all = CompletedMultipartUpload::builder().set_parts(Some(parts));
+        self.client
+            .complete_multipart_upload()
+            .bucket(&self.bucket)
+            .key(self.key(key))
+            .upload_id(upload)
+            .multipart_upload(all.build())
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| self.explain("write", url, &error))
+    }
+
+    /// Reads an object of a known length, in ranges side by side.
+    pub(super) async fn get_of_length(
+        &self,
+        key: &str,
+        length: u64,
+        url: String,
+    ) -> Result<Bytes, StoreError> {
+        if length <= WHOLE_MAX as u64 {
+            return self.get(key, url).await;
+        }
+        let mut all = BytesMut::with_capacity(length as usize);
+        let mut under_way = VecDeque::new();
+        for start in (0..length).step_by(PART_BYTES) {
+            if under_way.len() == PARTS_AT_ONCE {
+                all.extend_from_slice(&first(&mut under_way).await?);
+            }
+            let range = start..length.min(start + PART_BYTES as u64);
+            let (this, key, url) = (self.clone(), key.to_owned(), url.clone());
+            let read = async move { this.get_range(&key, range, url).await };
+            // Ends with whoever waits for it.
+            under_way.push_back(AbortOnDropHandle(tokio::spawn(read)));
+        }
+        while !under_way.is_empty() {
+            all.extend_from_slice(&first(&mut under_way).await?);
+        }
+        Ok(all.freeze())
     }
 
     pub(super) async fn put_if_absent(

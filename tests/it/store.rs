@@ -237,6 +237,30 @@ async fn an_object_may_have_8_mib() {
 }
 
 #[tokio::test]
+async fn a_long_object_is_written_in_parts_and_read_in_ranges() {
+    for place in places().await {
+        let store = &place.store;
+        let length = (40 << 20) + 12_345;
+        let value: Bytes = (0..length).map(|i: u32| ((i * 31) >> 8) as u8).collect();
+        store.put("long", value.clone()).await.unwrap();
+        assert!(store.get_of_length("long", length.into()).await.unwrap() == value);
+        assert!(store.get("long").await.unwrap() == value);
+        // The last range asks for more than there is.
+        let more = u64::from(length) + 1;
+        match store.get_of_length("long", more).await {
+            Ok(shorter) => assert_eq!(
+                shorter.len() as u32,
+                length,
+                "a directory gives what it has"
+            ),
+            Err(error) => assert!(matches!(error, StoreError::ShortObject { .. }), "{error}"),
+        }
+        let missing = store.get_of_length("none", more).await.unwrap_err();
+        assert!(matches!(missing, StoreError::NotFound { .. }), "{missing}");
+    }
+}
+
+#[tokio::test]
 async fn a_list_is_sorted_and_its_prefix_is_a_plain_string() {
     for Place { store, .. } in &places().await {
         assert_eq!(store.list("").await.unwrap(), []);

@@ -446,6 +446,14 @@ impl Shared {
         given: Option<&[u8]>,
         take: &mut dyn FnMut(&[u8]),
     ) -> Result<(), CommError> {
+        if let ([_], Some(given)) = (&self.packs[..], given) {
+            // The only pack has what all have given.
+            if self.has_ended(0) {
+                return Err(self.ended());
+            }
+            take(given);
+            return Ok(());
+        }
         let segments = |total: usize| total.div_ceil(self.segment).max(1);
         let what = || format!("all ranks to make the same collective call ({operation})");
         let mut count = given.map_or(1, |bytes| segments(bytes.len()));

@@ -108,7 +108,7 @@ fn a_store_that_holds_no_graph_of_ours_is_refused() {
         (
             "newer",
             [
-                "made by a newer lswitch; its format is version 2",
+                "made by a newer lswitch; its format is version 3",
                 "upgrade lswitch",
             ],
         ),

@@ -1,6 +1,6 @@
 //! Parsed edges to in-edges by target: numbers their ids, and sorts each bucket by itself.
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
@@ -120,25 +120,12 @@ fn sorted<W: Weight>(
         });
         first = end;
     }
-    // A count for each thread, so that none waits for another.
-    let threads = rayon::current_num_threads();
-    let out_degrees: Vec<Mutex<Vec<u64>>> = (0..=threads).map(|_| Mutex::default()).collect();
-    slots.into_par_iter().for_each(|slot| {
-        let mine = &out_degrees[rayon::current_thread_index().unwrap_or(threads)];
-        let mut out_degree = mine.lock().expect("no holder of this lock panics");
-        out_degree.resize(vertices, 0);
-        slot.sort(&index, &mut out_degree);
-    });
+    let out_degree: Vec<AtomicU64> = (0..vertices).map(|_| AtomicU64::new(0)).collect();
+    slots
+        .into_par_iter()
+        .for_each(|slot| slot.sort(&index, &out_degree));
     accumulate(&mut offsets);
-    let mut out_degree = vec![0; vertices];
-    for of_thread in out_degrees {
-        let of_thread = of_thread
-            .into_inner()
-            .expect("no holder of this lock panics");
-        for (sum, count) in out_degree.iter_mut().zip(of_thread) {
-            *sum += count;
-        }
-    }
+    let out_degree = out_degree.into_iter().map(AtomicU64::into_inner).collect();
     let rows = Rows {
         offsets,
         columns,
@@ -152,16 +139,18 @@ fn split<'a, T>(slice: &mut &'a mut [T], count: usize) -> &'a mut [T] {
 }
 
 impl<W: Weight> Slot<'_, W> {
-    fn sort(mut self, index: impl Fn(u32) -> u32, out_degree: &mut [u64]) {
-        let mut last = (u32::MAX, 0);
+    fn sort(mut self, index: impl Fn(u32) -> u32, out_degree: &[AtomicU64]) {
+        let mut last = None;
         for (source, target, _) in self.buckets.iter_mut().flat_map(Bucket::iter_mut) {
             // Texts are often sorted by source.
-            if *source != last.0 {
-                last = (*source, index(*source));
-            }
-            *source = last.1;
+            let found = match last {
+                Some((id, found)) if id == *source => found,
+                _ => index(*source),
+            };
+            last = Some((*source, found));
+            *source = found;
             *target = index(*target) - self.first;
-            out_degree[*source as usize] += 1;
+            out_degree[*source as usize].fetch_add(1, Ordering::Relaxed);
             self.sizes[*target as usize] += 1;
         }
         let mut next = Vec::with_capacity(self.sizes.len());

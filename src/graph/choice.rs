@@ -83,7 +83,7 @@ pub fn import(graph: &Graph, parts: u32, file: &Path) -> Result<Chosen, GraphErr
     check_parts(graph, parts)?;
     let begun = Instant::now();
     let text = Text::open(file)?;
-    let (mut block, mut of, mut lines) = (Block::default(), Vec::new(), 0);
+    let (mut block, mut of, mut lines, mut blank) = (Block::default(), Vec::new(), 0, 0);
     let refused = |line: usize, problem: String| GraphError::Line {
         name: text.name().to_owned(),
         line: line as u64,
@@ -95,6 +95,14 @@ pub fn import(graph: &Graph, parts: u32, file: &Path) -> Result<Chosen, GraphErr
     {
         for line in block.text().split_inclusive(|&byte| byte == b'\n') {
             lines += 1;
+            // Blank lines may stand at the end.
+            if trimmed(line).is_empty() {
+                blank += 1;
+                continue;
+            }
+            if blank > 0 {
+                return Err(refused(of.len() + 1, "the line is blank".into()));
+            }
             let word = std::str::from_utf8(trimmed(line)).unwrap_or_default();
             let part = word.parse().ok().filter(|&part: &u32| part < parts);
             of.push(part.ok_or_else(|| {
@@ -108,6 +116,15 @@ pub fn import(graph: &Graph, parts: u32, file: &Path) -> Result<Chosen, GraphErr
         let (found, due) = (of.len(), graph.ids.len());
         let problem = format!("it has {found} lines, and the graph {due} vertices");
         return Err(refused(found.max(1), problem));
+    }
+    let mut is_used = vec![false; parts as usize];
+    of.iter().for_each(|&part| is_used[part as usize] = true);
+    if let Some(empty) = is_used.iter().position(|used| !used) {
+        let name = text.name();
+        let problem = format!(
+            "{name} puts no vertex into part {empty} of {parts}; give --parts as many as it has"
+        );
+        return Err(GraphError::Parts { problem });
     }
     let partition = Partition::new(parts, of);
     Ok(Chosen {
@@ -146,8 +163,6 @@ impl Trials<'_> {
             let second_quality = self.quality(&second);
             self.times.push(("look again".into(), begun.elapsed()));
             let saved = 1.0 - values(&second_quality) / values(&first).max(1.0);
-            let balance = self.best_balance();
-            self.consider(second, second_quality, Partitioner::Fennel, balance);
             if saved < SAVING {
                 self.why.push(format!(
                     "metis was not tried, since a second streaming pass saved {:.0} % of the values: there is little to find",
@@ -159,7 +174,16 @@ impl Trials<'_> {
         let Some(before) = self.best.take() else {
             return Ok(());
         };
-        self.try_balances(Partitioner::Metis)?;
+        match self.try_balances(Partitioner::Metis) {
+            Ok(()) => {}
+            // What stands is good enough to go on with.
+            Err(error @ (GraphError::TooManyNeighbours { .. } | GraphError::Metis { .. })) => {
+                self.why.push(error.to_string());
+                self.best = Some(before);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        }
         let metis = self.best.take().expect("it was just tried");
         let saved = 1.0 - values(&metis.1) / values(&before.1).max(1.0);
         let step = |of: &(Partition, Quality, Partitioner, Balance)| {

@@ -11,6 +11,7 @@ use super::GraphError;
 use super::by_target::by_target;
 use super::edges::{Edges, Weight};
 use super::numbering::Declared;
+use super::partition::splitmix64;
 use super::rows::{self, Rows};
 
 /// The most vertices a graph may have: a dense index, and one value that means "none", fit in 32 bits.
@@ -208,8 +209,7 @@ fn is_symmetric<W: Weight>(incoming: &Rows<W>, out_degree: &[u32]) -> bool {
 
 /// A number for a pair: sums of them tell multisets of pairs apart.
 fn fingerprint(a: u32, b: u32) -> u64 {
-    let pair = (u64::from(a) << 32 | u64::from(b)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (pair ^ pair >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93)
+    splitmix64(u64::from(a) << 32 | u64::from(b))
 }
 
 /// Keeps the first of equal columns in each row. True if there were any others.

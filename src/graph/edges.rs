@@ -46,7 +46,8 @@ impl Weight for f64 {
     const SOME: bool = true;
 
     fn of(value: f64) -> f64 {
-        value
+        // There is one zero.
+        value + 0.0
     }
 
     fn numbers(weights: Vec<f64>) -> Option<Vec<f64>> {

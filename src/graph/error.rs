@@ -102,7 +102,7 @@ pub enum GraphError {
 
     /// The symmetric adjacency has more entries than METIS's 32-bit indexes.
     #[error(
-        "the graph has {entries} neighbour entries, and METIS takes up to {max}; use the partitioner range or hash"
+        "the graph has {entries} neighbour entries, and METIS takes up to {max}; use the partitioner fennel, range or hash"
     )]
     TooManyNeighbours {
         /// Entries of the symmetric adjacency (or vertices), at least.
@@ -127,7 +127,7 @@ pub enum GraphError {
 
     /// METIS gave up.
     #[error(
-        "METIS cannot split the graph into {parts} parts: {cause}; use fewer parts, or the partitioner range or hash"
+        "METIS cannot split the graph into {parts} parts: {cause}; use fewer parts, or the partitioner fennel, range or hash"
     )]
     Metis {
         /// Parts asked for.

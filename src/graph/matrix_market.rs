@@ -16,6 +16,8 @@ pub struct Head {
     pub entries: u64,
     /// An entry off the diagonal stands for its mirror image too.
     pub both_ways: bool,
+    /// The mirror image has the negative value.
+    pub skew: bool,
     /// Entries have values.
     pub valued: bool,
 }
@@ -33,7 +35,7 @@ pub fn is_one(text: &[u8]) -> bool {
 pub fn head(text: &[u8]) -> Result<Head, (u64, String)> {
     let mut lines = 0;
     let mut length = 0;
-    let (mut both_ways, mut valued) = (false, false);
+    let (mut both_ways, mut skew, mut valued) = (false, false, false);
     for line in text.split_inclusive(|&byte| byte == b'\n') {
         lines += 1;
         length += line.len();
@@ -63,6 +65,7 @@ pub fn head(text: &[u8]) -> Result<Head, (u64, String)> {
                 "symmetric" | "skew-symmetric" | "hermitian" => true,
                 _ => return Err((1, format!("no symmetry is named {symmetry:?}"))),
             };
+            skew = symmetry == "skew-symmetric";
             continue;
         }
         if line.is_empty() || is_comment(line) {
@@ -89,10 +92,14 @@ pub fn head(text: &[u8]) -> Result<Head, (u64, String)> {
             vertices: *rows,
             entries: *entries,
             both_ways,
+            skew,
             valued,
         });
     }
-    Err((lines, "the line with the matrix's size is missing".into()))
+    Err((
+        lines,
+        "the line with the matrix's size is missing, or behind more than 500 KB of comments".into(),
+    ))
 }
 
 #[cfg(test)]
@@ -110,6 +117,7 @@ mod tests {
             vertices: 4,
             entries: 3,
             both_ways: true,
+            skew: false,
             valued: false,
         };
         assert_eq!(head(text), Ok(expected));

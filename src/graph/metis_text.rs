@@ -79,7 +79,7 @@ impl<W: Weight> MetisText<W> {
                 "it says {} vertices, and has a line for {}",
                 head.vertices, self.row
             ),
-            Some(head) if self.entries != 2 * head.edges => format!(
+            Some(head) if Some(self.entries) != head.edges.checked_mul(2) => format!(
                 "it says {} edges, and its lines have {} neighbours instead of twice as many",
                 head.edges, self.entries
             ),
@@ -160,13 +160,20 @@ fn head(line: &[u8]) -> Result<Head, String> {
     }
     let has = |place: usize| format.bytes().rev().nth(place) == Some(b'1');
     let weights = match rest.get(1) {
-        Some(word) => count(word)? as usize,
-        None => usize::from(has(1)),
+        Some(word) => count(word)?,
+        None => u64::from(has(1)),
     };
+    if weights > 0 && !has(1) {
+        return Err(format!(
+            "format {format:?} has no weights of vertices, and {weights} are announced"
+        ));
+    }
+    // Of weights that there are there is at least one.
+    let weights = if has(1) { weights.max(1) } else { 0 };
     Ok(Head {
         vertices,
         edges,
-        before: weights.min(1 << 20) + usize::from(has(2)),
+        before: weights.min(1 << 20) as usize + usize::from(has(2)),
         weighted: has(0),
     })
 }
@@ -212,6 +219,16 @@ mod tests {
         assert_eq!(refusal("x y\n").0, 1);
         assert!(refusal("3 1\n2\n1\n").1.contains("3 vertices"));
         assert!(refusal("2 2\n2\n1\n").1.contains("2 edges"));
+        assert!(
+            refusal("1 9223372036854775808\n\n")
+                .1
+                .contains("9223372036854775808 edges")
+        );
+        assert!(
+            refusal("2 1 001 1\n2 5\n1 5\n")
+                .1
+                .contains("no weights of vertices")
+        );
         assert!(refusal("2 1\n3\n").1.contains("\"3\" is no vertex"));
         assert_eq!(refusal("2 1\n2\n1\n1\n").0, 4);
         assert!(

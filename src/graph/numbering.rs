@@ -29,6 +29,14 @@ pub enum Declared {
 }
 
 impl Declared {
+    /// The largest of them.
+    fn largest(&self) -> Option<u64> {
+        match self {
+            Declared::UpTo(last) => (*last > 0).then_some(*last),
+            _ => self.iter().max(),
+        }
+    }
+
     /// Each of them.
     pub fn iter(&self) -> Box<dyn Iterator<Item = u64> + '_> {
         match self {
@@ -77,20 +85,20 @@ impl Numbering {
         edges: &[Edges<W>],
         declared: &Declared,
     ) -> Result<Numbering, GraphError> {
-        let buckets: Vec<&Bucket<W>> = edges.iter().flat_map(|edges| edges.buckets().0).collect();
-        let narrow = buckets.par_iter();
-        let narrow = narrow.map(|bucket| bucket.iter().map(|&(s, t, _)| s.max(t)).max());
-        let wide = edges.iter().flat_map(|edges| &edges.wide);
-        let largest = (wide.map(|&(s, t, _)| s.max(t)).max())
-            .max(narrow.max().flatten().map(u64::from))
-            .max(declared.iter().max())
-            .ok_or(GraphError::NoVertices)?;
         if let Declared::UpTo(vertices) = *declared
             && vertices > VERTICES_MAX
         {
             let max = VERTICES_MAX;
             return Err(GraphError::TooManyVertices { vertices, max });
         }
+        let buckets: Vec<&Bucket<W>> = edges.iter().flat_map(|edges| edges.buckets().0).collect();
+        let narrow = buckets.par_iter();
+        let narrow = narrow.map(|bucket| bucket.iter().map(|&(s, t, _)| s.max(t)).max());
+        let wide = edges.iter().flat_map(|edges| &edges.wide);
+        let largest = (wide.map(|&(s, t, _)| s.max(t)).max())
+            .max(narrow.max().flatten().map(u64::from))
+            .max(declared.largest())
+            .ok_or(GraphError::NoVertices)?;
         let count: usize = edges.iter().map(Edges::len).sum();
         let spread = (count as u64 * BITMAP_SPREAD).max(BITMAP_IDS);
         let numbering = match declared {

@@ -325,7 +325,7 @@ impl Members {
 
 /// The finaliser of splitmix64 (G. Steele, D. Lea, C. Flood, "Fast Splittable Pseudorandom Number Generators",
 /// OOPSLA 2014) over one step: near ids get unrelated values.
-fn splitmix64(id: u64) -> u64 {
+pub(crate) fn splitmix64(id: u64) -> u64 {
     let mut z = id.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

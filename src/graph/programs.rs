@@ -43,7 +43,6 @@ impl VertexProgram for Sssp {
     type Value = f64;
     const ALONG: Along = Along::In;
     const MONOTONE: bool = true;
-    const WEIGHTED: bool = true;
 
     fn start(&self, id: u64) -> f64 {
         if id == self.source {

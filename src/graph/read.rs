@@ -271,6 +271,10 @@ fn read_lines<W: Weight>(
     progress: Progress<'_>,
 ) -> Result<Read<W>, GraphError> {
     let name = || text.name().to_owned();
+    let begun = match begun {
+        Err(error) => return Err(text.failure(error, 0)),
+        Ok(begun) => begun,
+    };
     let head = match form {
         Form::MatrixMarket => Some(matrix_market::head(first.text()).map_err(
             |(line, problem)| GraphError::Line {
@@ -281,8 +285,15 @@ fn read_lines<W: Weight>(
         )?),
         _ => None,
     };
-    if W::SOME && head.is_some_and(|head| !head.valued) {
-        let problem = "its entries have no values, so edges have no weights".into();
+    let unfit = match head {
+        Some(head) if W::SOME && !head.valued => Some("its entries have no values"),
+        Some(head) if W::SOME && head.skew => {
+            Some("its edges have other weights than their reverse")
+        }
+        _ => None,
+    };
+    if let Some(problem) = unfit {
+        let problem = format!("{problem}, so it cannot be read with weights");
         let (name, line) = (name(), 1);
         return Err(GraphError::Line {
             name,
@@ -312,12 +323,8 @@ fn read_lines<W: Weight>(
     };
     let mut first_share = share();
     let goes_on = match begun {
-        Ok(true) => parse(&first, head.map_or(0, |head| head.length), &mut first_share),
-        Ok(false) => false,
-        Err(error) => {
-            first_share.found.push((0, Err(error)));
-            false
-        }
+        true => parse(&first, head.map_or(0, |head| head.length), &mut first_share),
+        false => false,
     };
     let mut shares = vec![first_share];
     if goes_on {
@@ -672,5 +679,23 @@ mod tests {
                 || refusal(format!("{banner}2 1 7\n4 1 1\n")).contains("an entry at 1 4")
         );
         assert!(refusal(format!("{banner}2 1 7\nx 1 1\n")).starts_with("g.txt:5:"));
+        let skew = banner.replace("symmetric", "skew-symmetric");
+        let weighted = Reading {
+            weights: true,
+            ..Reading::default()
+        };
+        let error = read::<f64>(format!("{skew}2 1 7\n3 1 8\n"), weighted).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("other weights than their reverse")
+        );
+        let endless = "%%MatrixMarket matrix coordinate pattern general\n18446744073709551615 18446744073709551615 0\n";
+        let read = read::<()>(endless, Reading::default()).unwrap();
+        let error = Graph::build(read.edges, &read.declared, false).unwrap_err();
+        assert!(
+            matches!(error, GraphError::TooManyVertices { .. }),
+            "{error}"
+        );
     }
 }

@@ -70,7 +70,7 @@ impl<W: Weight> Buckets<W> {
     /// Adds a pair.
     #[inline]
     pub fn push(&mut self, row: u32, column: u32, weight: W) {
-        let pieces = &mut self.pieces[(row >> self.shift) as usize];
+        let pieces = &mut self.pieces[row as usize >> self.shift];
         match pieces.last_mut() {
             Some(piece) if piece.len() < piece.capacity() => piece.push((row, column, weight)),
             last => {

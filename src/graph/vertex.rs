@@ -58,9 +58,6 @@ pub trait VertexProgram {
     /// on by itself until nothing changes, before it exchanges.
     const MONOTONE: bool;
 
-    /// Edges have to have weights.
-    const WEIGHTED: bool = false;
-
     /// What a vertex begins with, by its id.
     fn start(&self, id: u64) -> Self::Value;
 

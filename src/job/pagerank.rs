@@ -2,7 +2,8 @@
 //!
 //! A superstep is one message to each rank that reads values of ours, and one all-reduce of two integers. Arithmetic is
 //! per part and sums over parts are integers, so the result depends to the bit on the partition alone: not on timing, on
-//! packs or on how many ranks share the parts.
+//! packs or on how many ranks share the parts. With values of 32 bits it does depend on which parts share a rank, since
+//! only what is sent is rounded.
 
 use crate::graph::fixed::from_fixed;
 use crate::graph::pagerank::Settings;

@@ -19,7 +19,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-/// Parts that are built ahead of being written, at most.
+/// Parts that are built ahead of being written, at most, beside one for each thread.
 const BUILT_AHEAD: usize = 2;
 
 /// Parts that are written at a time, at most.
@@ -132,10 +132,13 @@ pub async fn run(
 ) -> Result<PreprocessOutcome, PreprocessError> {
     let earlier = earlier_parts(store).await?;
     let mut entries = Vec::new();
+    let mut writes = Writes::default();
     let outcome = tokio::select! {
-        outcome = write(spec, store, &mut entries, tell) => outcome,
+        outcome = write(spec, store, &mut entries, &mut writes, tell) => outcome,
         () = cancel => Err(PreprocessError::Interrupted),
     };
+    // All are over before anything is removed.
+    let _ = writes.finish(&mut |_| {}).await;
     let obsolete = match &outcome {
         Ok(_) => earlier,
         Err(_) => entries.into_iter().map(|entry| entry.key).collect(),
@@ -164,6 +167,7 @@ async fn write(
     spec: PreprocessSpec,
     store: &Store,
     entries: &mut Vec<PartEntry>,
+    writes: &mut Writes,
     tell: &mut dyn FnMut(PreprocessEvent),
 ) -> Result<PreprocessOutcome, PreprocessError> {
     let id = random::to_hex(&random::bytes::<8>());
@@ -173,10 +177,9 @@ async fn write(
         move || compute(spec, &id, &built)
     });
     let mut finished = None;
-    let mut writes = Writes::default();
-    let outcome = loop {
+    loop {
         let Some(next) = to_write.recv().await else {
-            break Ok(());
+            break;
         };
         match next {
             Built::Event(event) => {
@@ -193,16 +196,14 @@ async fn write(
                 entries.push(entry);
                 let write = async move { store.put(&key, bytes).await };
                 if let Err(error) = writes.begin(write, WRITES, tell).await {
-                    break Err(error);
+                    return Err(error.into());
                 }
             }
             Built::Done(done) => finished = Some(done),
         }
-    };
+    }
     let waiting = Instant::now();
-    // All are over before anything is removed.
-    let written = writes.finish(tell).await;
-    outcome.and(written)?;
+    writes.finish(tell).await?;
     let writing = waiting.elapsed();
     drop(to_write);
     computing
@@ -320,10 +321,12 @@ fn compute_here(
     send(Built::Event(PreprocessEvent::Partitioned(why)));
     lap("partition", &mut times);
     let builder = PartBuilder::new(&graph, &partition);
-    (0..partition.parts).into_par_iter().for_each(|number| {
+    let all = (0..partition.parts).into_par_iter();
+    let _ = all.try_for_each(|number| {
         let part = builder.encoded(number);
         let entry = PartEntry::of(format!("parts/{id}-{number:05}.part"), &part);
-        send(Built::Part(entry, part.bytes.into()));
+        // Without a writer there is nothing more to do.
+        send(Built::Part(entry, part.bytes.into())).then_some(())
     });
     lap("build parts", &mut times);
     let source = spec
@@ -366,8 +369,10 @@ fn check_memory(spec: &PreprocessSpec) -> Result<(), PreprocessError> {
 
 /// About how many edges a plain file holds.
 fn estimate(spec: &PreprocessSpec) -> Option<u64> {
+    // A pipe must not be opened twice.
+    let length = std::fs::metadata(&spec.graph).ok()?;
+    let length = Some(length).filter(|found| found.is_file())?.len();
     let mut file = std::fs::File::open(&spec.graph).ok()?;
-    let length = file.metadata().ok().filter(|found| found.is_file())?.len();
     let mut head = Vec::new();
     file.by_ref().take(1 << 18).read_to_end(&mut head).ok()?;
     let is_text = !head.iter().any(|byte| *byte == 0 || *byte >= 0x80);

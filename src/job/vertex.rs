@@ -78,8 +78,8 @@ pub struct Findings {
     pub farthest: Option<f64>,
     /// Components, or communities.
     pub groups: Option<u64>,
-    /// The sum of all coefficients; in an [`Outcome`] their mean.
-    pub coefficient: Option<f64>,
+    /// The sum of the coefficients of each part; in an [`Outcome`] the mean of all.
+    pub coefficients: Option<Vec<f64>>,
 }
 
 /// The result of a run.
@@ -101,7 +101,6 @@ pub struct Outcome {
 struct RankResult {
     supersteps: u64,
     findings: Findings,
-    has_source: bool,
     load: Duration,
     compute: Duration,
 }
@@ -109,12 +108,8 @@ struct RankResult {
 /// Puts the ranks' results together.
 ///
 /// # Errors
-/// When a result does not decode, or no rank had the source.
-pub fn collect(
-    results: &[Vec<u8>],
-    manifest: &Manifest,
-    source: Option<u64>,
-) -> Result<Outcome, String> {
+/// When a result does not decode.
+pub fn collect(results: &[Vec<u8>], manifest: &Manifest) -> Result<Outcome, String> {
     let decode = |bytes: &Vec<u8>| codec::decode::<RankResult, REPORT_MAX>(bytes);
     let results: Vec<RankResult> = results
         .iter()
@@ -122,27 +117,23 @@ pub fn collect(
         .collect::<Result<_, _>>()
         .map_err(|error| format!("a rank's result does not decode: {error}"))?;
     let first = results.first().ok_or("no rank reported a result")?;
-    if let Some(source) = source
-        && !results.iter().any(|result| result.has_source)
-    {
-        let graph = &manifest.source;
-        return Err(format!("{graph} has no vertex {source} to start at"));
-    }
     let sum = |of: fn(&Findings) -> Option<u64>| -> Option<u64> {
         results.iter().map(|result| of(&result.findings)).sum()
     };
     let farthest = results.iter().filter_map(|result| result.findings.farthest);
-    let coefficient: Option<f64> = results
+    // In the order of parts, so that the sum is the same however ranks share them.
+    let parts = results
         .iter()
-        .map(|result| result.findings.coefficient)
-        .sum();
+        .filter_map(|result| result.findings.coefficients.as_ref());
+    let sums: Vec<f64> = parts.flatten().copied().collect();
+    let mean = sums.iter().sum::<f64>() / manifest.vertices as f64;
     Ok(Outcome {
         supersteps: first.supersteps,
         findings: Findings {
             reached: sum(|findings| findings.reached),
             farthest: farthest.reduce(f64::max),
             groups: sum(|findings| findings.groups),
-            coefficient: coefficient.map(|sum| sum / manifest.vertices as f64),
+            coefficients: (!sums.is_empty()).then(|| vec![mean]),
         },
         load: results
             .iter()
@@ -162,7 +153,7 @@ struct Loaded {
     arguments: Arguments,
     manifest: Manifest,
     shard: Shard,
-    reads: Reads,
+    reads: Arc<Reads>,
     load: Duration,
     begun: Instant,
 }
@@ -191,15 +182,25 @@ impl Loaded {
             arguments,
             manifest,
             shard,
-            reads,
+            reads: Arc::new(reads),
             load,
             begun: Instant::now(),
         })
     }
 
-    fn source(&self) -> Result<u64, ProgramError> {
+    /// The vertex to start at. All ranks fail alike when none of them has it.
+    fn source(&self, context: &mut Context) -> Result<u64, ProgramError> {
         let missing = || ProgramError::Other("no source was given".into());
-        self.arguments.source.ok_or_else(missing)
+        let source = self.arguments.source.ok_or_else(missing)?;
+        let here = i64::from(self.shard.ids.contains(&source));
+        match context.comm().all_reduce(Fold::Sum, &[here])?[0] {
+            0 => {
+                let graph = &self.manifest.source;
+                let what = format!("{graph} has no vertex {source} to start at");
+                Err(ProgramError::Other(what))
+            }
+            _ => Ok(source),
+        }
     }
 
     /// Writes all values, if that was asked for, and reports.
@@ -220,11 +221,9 @@ impl Loaded {
             context.comm().barrier()?;
             output::write(&output, &self.shard, value)?;
         }
-        let source = self.arguments.source;
         let result = RankResult {
             supersteps,
             findings,
-            has_source: source.is_some_and(|source| self.shard.ids.contains(&source)),
             load: self.load,
             compute,
         };
@@ -259,7 +258,7 @@ fn supersteps<P: VertexProgram>(
     program: P,
 ) -> Result<(Vec<P::Value>, u64), ProgramError> {
     let most = program.supersteps().unwrap_or(u64::MAX);
-    let reads = Arc::new(loaded.reads.clone());
+    let reads = Arc::clone(&loaded.reads);
     let due = reads.receives.len();
     let mut rank = Superstep::new(program, reads, &loaded.shard.ids);
     let mut made = 0;
@@ -284,7 +283,7 @@ fn supersteps<P: VertexProgram>(
 
 fn bfs(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     let loaded = Loaded::new(context, Bfs::ALONG)?;
-    let source = loaded.source()?;
+    let source = loaded.source(context)?;
     let (hops, made) = supersteps(context, &loaded, Bfs { source })?;
     let reached = || hops.iter().filter(|&&hops| hops != UNREACHABLE);
     let findings = Findings {
@@ -299,7 +298,7 @@ fn bfs(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
 
 fn sssp(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     let loaded = Loaded::new(context, Sssp::ALONG)?;
-    let source = loaded.source()?;
+    let source = loaded.source(context)?;
     let what = match &loaded.shard.weights {
         None => Some("has no weights; run preprocess with --weights"),
         Some(weights) if weights.iter().any(|&weight| weight < 0.0) => {
@@ -395,7 +394,14 @@ fn lcc(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     let coefficients = clustering.coefficients();
     drop(clustering);
     let findings = Findings {
-        coefficient: Some(coefficients.iter().sum()),
+        coefficients: Some(
+            loaded
+                .shard
+                .part_ranges
+                .iter()
+                .map(|range| coefficients[range.clone()].iter().sum())
+                .collect(),
+        ),
         ..Findings::default()
     };
     loaded.finish(context, 1, findings, |text, vertex| {

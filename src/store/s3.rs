@@ -265,7 +265,8 @@ impl S3 {
         if length <= WHOLE_MAX as u64 {
             return self.get(key, url).await;
         }
-        let mut all = BytesMut::with_capacity(length as usize);
+        // It grows with what comes, whatever the length is said to be.
+        let mut all = BytesMut::new();
         let mut under_way = VecDeque::new();
         for start in (0..length).step_by(PART_BYTES) {
             if under_way.len() == PARTS_AT_ONCE {

@@ -712,6 +712,19 @@ fn the_same_graph_is_read_from_every_form_and_packing() {
         chosen.partition.of,
         (0..size as u32).map(|v| v % 3).collect::<Vec<_>>()
     );
+    assert!(
+        import(
+            &graph,
+            3,
+            &write("blank.part", format!("{lines}\n\n").as_bytes())
+        )
+        .is_ok()
+    );
+    let error = import(&graph, 4, &write("wiki.part.3", lines.as_bytes())).unwrap_err();
+    assert!(
+        error.to_string().contains("no vertex into part 3 of 4"),
+        "{error}"
+    );
     for (lines, word) in [
         ("0\n1\n", "2 lines"),
         ("0\n3\n", "\"3\" is no part"),

@@ -155,15 +155,15 @@ impl<'a> VertexJob<'a> {
                 .on
                 .drive(ui, &opened, self.name, arguments, "changed")
                 .await?;
-            let outcome = vertex::collect(&job.results, &opened.manifest, self.source)
-                .map_err(|error| anyhow!(error))?;
+            let outcome =
+                vertex::collect(&job.results, &opened.manifest).map_err(|error| anyhow!(error))?;
             let own = json!({
                 "source": self.source,
                 "supersteps": outcome.supersteps,
                 "reached": outcome.findings.reached,
                 "farthest": outcome.findings.farthest,
                 "groups": outcome.findings.groups,
-                "mean_coefficient": outcome.findings.coefficient,
+                "mean_coefficient": outcome.findings.coefficients.as_ref().map(|mean| mean[0]),
                 "compute_seconds": outcome.compute.as_secs_f64(),
             });
             let summary = self.on.summary(&opened, &job, self.name, outcome.load, own);
@@ -193,8 +193,8 @@ impl<'a> VertexJob<'a> {
         if let Some(groups) = findings.groups {
             facts.push((self.values, groups.to_string()));
         }
-        if let Some(coefficient) = findings.coefficient {
-            facts.push(("mean coefficient", format!("{coefficient:.6}")));
+        if let Some([mean]) = findings.coefficients.as_deref() {
+            facts.push(("mean coefficient", format!("{mean:.6}")));
         }
         facts
     }

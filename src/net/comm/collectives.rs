@@ -17,6 +17,7 @@ use crate::net::shared::Shared;
 use bytes::{Buf, BufMut, Bytes};
 use std::collections::VecDeque;
 use std::fmt;
+use std::time::Instant;
 use tracing::warn;
 
 /// The group of messages that collectives consist of.
@@ -450,6 +451,10 @@ impl Shared {
             // The only pack has what all have given.
             if self.has_ended(0) {
                 return Err(self.ended());
+            }
+            if Instant::now() >= self.deadline {
+                let what = operation.to_string();
+                return Err(CommError::Deadline { rank, what });
             }
             take(given);
             return Ok(());

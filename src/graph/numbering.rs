@@ -60,7 +60,7 @@ pub enum Numbering {
     Table {
         /// Ascending.
         ids: Vec<u64>,
-        /// A power of two of them; [`EMPTY`] or a place in `ids`.
+        /// A power of two of them: each the largest u32, or a place in `ids`.
         slots: Vec<u32>,
     },
 }

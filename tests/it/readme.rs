@@ -83,3 +83,19 @@ fn the_commands_for_a_laptop_work_when_pasted() {
         "17 digits and an exponent: {rank}"
     );
 }
+
+#[test]
+fn the_other_programs_of_the_readme_run_when_pasted() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("there is a README");
+    let place = Place::new();
+    let preparing = commands(&readme, "run by tests/it/readme.rs");
+    let others = commands(&readme, "PageRank is not all");
+    assert_eq!(others.len(), 4, "{others:?}");
+    for command in preparing[..2].iter().chain(&others) {
+        let arguments = command.strip_prefix("lswitch ").expect("it is ours");
+        place.lswitch(arguments).ok();
+    }
+    assert!(place.path("hops/part-00003.tsv").is_file());
+    assert!(place.path("coefficients/result.json").is_file());
+}

@@ -345,7 +345,7 @@ fn compute_here(
     Ok(())
 }
 
-/// Bytes that an edge takes at most while a graph is read and split, METIS apart; a weight takes as much again.
+/// Bytes that an edge takes, about, while a graph is read and split, vertices and METIS apart; with a weight twice as much.
 const EDGE_BYTES: u64 = 20;
 
 /// Refuses a plain file that is much too large for the memory of this machine, before minutes are spent on it. What packed files

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::{Output, Place, data};
 
-const PARTITIONERS: [&str; 3] = ["metis", "range", "hash"];
+const PARTITIONERS: [&str; 4] = ["metis", "fennel", "range", "hash"];
 
 /// A graph of the test data and its reference.
 struct Known {

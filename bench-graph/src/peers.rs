@@ -203,7 +203,7 @@ pub fn write_plain(text: &Path, into: &Path) -> Result<()> {
     let (graph, _) = lswitch::graph::read_graph(text, Default::default(), &|_| {})?;
     let mut out = BufWriter::new(fs::File::create(into)?);
     let edges = graph.out_edges();
-    for source in 0..edges.rows() {
+    for source in 0..graph.ids.len() {
         for &target in edges.of(source) {
             writeln!(out, "{}\t{}", graph.ids[source], graph.ids[target as usize])?;
         }

@@ -111,8 +111,7 @@ impl Graph {
 
     /// The out-edges: by source, targets ascending.
     pub fn out_edges(&self) -> Rows<()> {
-        let weights = vec![(); self.in_sources.len()];
-        rows::transposed(&self.in_offsets, &self.in_sources, &weights, self.ids.len())
+        rows::transposed(&self.in_offsets, &self.in_sources, self.ids.len())
     }
 
     /// Number of vertices.

@@ -142,8 +142,7 @@ impl Reads {
 
     fn with_readers(mut self) -> Reads {
         let places = self.vertices + self.ghosts;
-        let weights = vec![(); self.places.len()];
-        let transposed = rows::transposed(&self.offsets, &self.places, &weights, places);
+        let transposed = rows::transposed(&self.offsets, &self.places, places);
         self.reader_offsets = transposed.offsets;
         self.readers = transposed.columns;
         self

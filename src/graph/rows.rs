@@ -1,169 +1,26 @@
-//! Pairs sorted into rows, side by side: how an edge list becomes compressed sparse rows, and those their transpose.
+//! Edges sorted into rows, side by side: compressed sparse rows, and their transpose.
 //!
-//! Two steps, each of which stays within a processor's caches. First every thread spreads its pairs over some hundred
-//! buckets, each a range of rows; then each bucket is sorted by counting. That is a radix sort whose first digit is chosen
-//! so that the second fits (as in J. Wassenberg and P. Sanders, "Engineering a Multi-core Radix Sort", Euro-Par 2011).
+//! Threads have spread their edges over buckets, each a range of rows ([`Edges`]); here each bucket is sorted by counting, by
+//! itself.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::edges::Weight;
-
-/// Buckets at most.
-const BUCKETS_MAX: usize = 256;
-
-/// Pairs of a bucket at least, so that small graphs take few.
-const BUCKET_PAIRS: usize = 1 << 14;
-
-/// Pairs of one piece of a bucket.
-const PIECE: usize = 1 << 11;
-
-/// A row, a column, and a weight.
-pub type Pair<W> = (u32, u32, W);
+use super::edges::{Bucket, Edges, Weight};
 
 /// Compressed sparse rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rows<W> {
     /// Where each row starts in `columns`; one more entry than rows.
     pub offsets: Vec<u64>,
-    /// The columns, by row.
+    /// The columns, by row, ascending within a row.
     pub columns: Vec<u32>,
     /// As many weights.
     pub weights: Vec<W>,
 }
 
-/// How rows are spread over buckets.
-#[derive(Debug, Clone, Copy)]
-pub struct Spread {
-    rows: usize,
-    shift: u32,
-    buckets: usize,
-}
-
-impl Spread {
-    /// For so many rows with so many pairs.
-    pub fn new(rows: usize, pairs: usize) -> Spread {
-        let wanted = (pairs / BUCKET_PAIRS).clamp(1, BUCKETS_MAX);
-        let in_bucket = rows.div_ceil(wanted).max(1).next_power_of_two();
-        Spread {
-            rows,
-            shift: in_bucket.trailing_zeros(),
-            buckets: rows.div_ceil(in_bucket).max(1),
-        }
-    }
-}
-
-/// What one thread has spread.
-pub struct Buckets<W> {
-    shift: u32,
-    pieces: Vec<Vec<Vec<Pair<W>>>>,
-}
-
-impl<W: Weight> Buckets<W> {
-    /// Empty ones.
-    pub fn new(spread: Spread) -> Buckets<W> {
-        Buckets {
-            shift: spread.shift,
-            pieces: (0..spread.buckets).map(|_| Vec::new()).collect(),
-        }
-    }
-
-    /// Adds a pair.
-    #[inline]
-    pub fn push(&mut self, row: u32, column: u32, weight: W) {
-        let pieces = &mut self.pieces[row as usize >> self.shift];
-        match pieces.last_mut() {
-            Some(piece) if piece.len() < piece.capacity() => piece.push((row, column, weight)),
-            last => {
-                let length = last.map_or(64, |piece| (2 * piece.len()).min(PIECE));
-                let mut piece = Vec::with_capacity(length);
-                piece.push((row, column, weight));
-                pieces.push(piece);
-            }
-        }
-    }
-}
-
-/// One bucket of the result: its rows' sizes, and where its pairs go.
-struct Slot<'a, W> {
-    first_row: usize,
-    sizes: &'a mut [u64],
-    columns: &'a mut [u32],
-    weights: &'a mut [W],
-    pieces: Vec<Vec<Pair<W>>>,
-}
-
-/// The rows of what several threads have spread. Within a row pairs keep the order of the threads, and of each thread's
-/// pushes.
-pub fn collect<W: Weight>(spread: Spread, threads: Vec<Buckets<W>>) -> Rows<W> {
-    let mut by_bucket: Vec<Vec<Vec<Pair<W>>>> = (0..spread.buckets).map(|_| Vec::new()).collect();
-    for thread in threads {
-        for (bucket, mut pieces) in by_bucket.iter_mut().zip(thread.pieces) {
-            bucket.append(&mut pieces);
-        }
-    }
-    let lengths: Vec<usize> = by_bucket
-        .iter()
-        .map(|pieces| pieces.iter().map(Vec::len).sum())
-        .collect();
-    let all = lengths.iter().sum();
-    let mut offsets = vec![0u64; spread.rows + 1];
-    let mut columns = vec![0u32; all];
-    let mut weights = vec![W::default(); all];
-    let mut slots = Vec::with_capacity(spread.buckets);
-    let (mut sizes, mut columns_left, mut weights_left) =
-        (&mut offsets[1..], &mut columns[..], &mut weights[..]);
-    for (bucket, (pieces, &length)) in by_bucket.into_iter().zip(&lengths).enumerate() {
-        let rows = sizes.len().min(1 << spread.shift);
-        slots.push(Slot {
-            first_row: bucket << spread.shift,
-            sizes: sizes.split_off_mut(..rows).expect("there are so many"),
-            columns: columns_left
-                .split_off_mut(..length)
-                .expect("there are so many"),
-            weights: weights_left
-                .split_off_mut(..length)
-                .expect("there are so many"),
-            pieces,
-        });
-    }
-    slots.into_par_iter().for_each(Slot::sort);
-    accumulate(&mut offsets);
-    Rows {
-        offsets,
-        columns,
-        weights,
-    }
-}
-
-impl<W: Weight> Slot<'_, W> {
-    fn sort(self) {
-        for &(row, _, _) in self.pieces.iter().flatten() {
-            self.sizes[row as usize - self.first_row] += 1;
-        }
-        let mut next = Vec::with_capacity(self.sizes.len());
-        let mut sum = 0usize;
-        for &size in &*self.sizes {
-            next.push(sum);
-            sum += size as usize;
-        }
-        // Each piece goes as soon as it is read.
-        for piece in self.pieces {
-            for (row, column, weight) in piece {
-                let at = &mut next[row as usize - self.first_row];
-                self.columns[*at] = column;
-                self.weights[*at] = weight;
-                *at += 1;
-            }
-        }
-    }
-}
-
-impl<W: Weight> Rows<W> {
-    /// Number of rows.
-    pub fn rows(&self) -> usize {
-        self.offsets.len() - 1
-    }
-
+impl<W> Rows<W> {
     /// The columns of a row.
     ///
     /// # Panics
@@ -173,38 +30,160 @@ impl<W: Weight> Rows<W> {
     pub fn of(&self, row: usize) -> &[u32] {
         &self.columns[self.offsets[row] as usize..self.offsets[row + 1] as usize]
     }
+}
 
-    /// The same pairs from the other end: rows are columns, of which there are `columns`. In each, ascending.
-    pub fn transposed(&self, columns: usize) -> Rows<W> {
-        transposed(&self.offsets, &self.columns, &self.weights, columns)
+/// The same pairs from the other end: `into_rows` rows, one for each column.
+pub fn transposed(offsets: &[u64], columns: &[u32], into_rows: usize) -> Rows<()> {
+    let largest = into_rows.saturating_sub(1) as u64;
+    let spread = |(number, rows): (usize, Range<usize>)| {
+        let mut edges = Edges::spread(largest);
+        edges.begin_block(number);
+        for row in rows {
+            for &column in &columns[offsets[row] as usize..offsets[row + 1] as usize] {
+                edges.push(row as u64, column.into(), ());
+            }
+        }
+        edges
+    };
+    let shares = shares(offsets, rayon::current_num_threads());
+    let edges = shares.into_par_iter().enumerate().map(spread);
+    sorted(edges.collect(), into_rows, |row| row, |_| ())
+}
+
+/// What all threads have of one bucket, and where it goes.
+struct Slot<'a, W> {
+    /// The dense index of its first row.
+    first: u32,
+    sizes: &'a mut [u64],
+    columns: &'a mut [u32],
+    weights: &'a mut [W],
+    buckets: Vec<Bucket<W>>,
+}
+
+/// Sorts edges into so many rows, by their targets; within a row by sources, and then by weights. Gives their memory up on the
+/// way. `index` turns ids into dense indexes and does not change their order; `count` hears of the source of each edge.
+pub fn sorted<W: Weight>(
+    edges: Vec<Edges<W>>,
+    rows: usize,
+    index: impl Fn(u32) -> u32 + Sync,
+    count: impl Fn(u32) + Sync,
+) -> Rows<W> {
+    let all = edges.iter().map(Edges::len).sum();
+    let ranges = edges.iter().map(|edges| edges.buckets().0.len()).max();
+    let ranges = ranges.unwrap_or_default();
+    let shift = edges.first().map_or(0, |edges| edges.buckets().1);
+    let mut by_range: Vec<Vec<Bucket<W>>> = (0..ranges).map(|_| Vec::new()).collect();
+    for edges in edges {
+        for (range, bucket) in by_range.iter_mut().zip(edges.into_buckets()) {
+            range.push(bucket);
+        }
+    }
+    let mut offsets = vec![0u64; rows + 1];
+    let mut columns = vec![0u32; all];
+    let mut weights = vec![W::default(); all];
+    let mut slots = Vec::with_capacity(ranges);
+    let (mut sizes_left, mut columns_left, mut weights_left) =
+        (&mut offsets[1..], &mut columns[..], &mut weights[..]);
+    let mut first = 0;
+    for (number, buckets) in by_range.into_iter().enumerate() {
+        // The last bucket has all rows that are left.
+        let end = match u32::try_from((number as u64 + 1) << shift) {
+            Ok(id) if number + 1 < ranges => index(id) as usize,
+            _ => rows,
+        };
+        let length = buckets.iter().map(Bucket::len).sum();
+        slots.push(Slot {
+            first: first as u32,
+            sizes: split(&mut sizes_left, end - first),
+            columns: split(&mut columns_left, length),
+            weights: split(&mut weights_left, length),
+            buckets,
+        });
+        first = end;
+    }
+    slots
+        .into_par_iter()
+        .for_each(|slot| slot.sort(&index, &count));
+    accumulate(&mut offsets);
+    Rows {
+        offsets,
+        columns,
+        weights,
     }
 }
 
-/// As [`Rows::transposed`], of rows that are kept in another way.
-pub fn transposed<W: Weight>(
-    offsets: &[u64],
-    columns: &[u32],
-    weights: &[W],
-    into_rows: usize,
-) -> Rows<W> {
-    let spread = Spread::new(into_rows, columns.len());
-    let shares = shares(offsets, rayon::current_num_threads());
-    let spread_share = |rows: std::ops::Range<usize>| {
-        let mut buckets = Buckets::new(spread);
-        for row in rows {
-            let range = offsets[row] as usize..offsets[row + 1] as usize;
-            for (&column, &weight) in columns[range.clone()].iter().zip(&weights[range]) {
-                buckets.push(column, row as u32, weight);
+fn split<'a, T>(slice: &mut &'a mut [T], count: usize) -> &'a mut [T] {
+    slice.split_off_mut(..count).expect("there are so many")
+}
+
+impl<W: Weight> Slot<'_, W> {
+    fn sort(mut self, index: impl Fn(u32) -> u32, count: impl Fn(u32)) {
+        let mut last = None;
+        for (source, target, _) in self.buckets.iter_mut().flat_map(Bucket::iter_mut) {
+            // Texts are often sorted by source.
+            let found = match last {
+                Some((id, found)) if id == *source => found,
+                _ => index(*source),
+            };
+            last = Some((*source, found));
+            *source = found;
+            *target = index(*target) - self.first;
+            count(found);
+            self.sizes[*target as usize] += 1;
+        }
+        let mut next = Vec::with_capacity(self.sizes.len());
+        let mut sum = 0usize;
+        for &size in &*self.sizes {
+            next.push(sum);
+            sum += size as usize;
+        }
+        // In the order of the text, in which rows are often sorted already.
+        let mut blocks: Vec<(usize, usize, Range<usize>)> = Vec::new();
+        for (bucket, of_thread) in self.buckets.iter().enumerate() {
+            blocks.extend(
+                of_thread
+                    .blocks()
+                    .map(|(block, range)| (block, bucket, range)),
+            );
+        }
+        blocks.sort_unstable_by_key(|(block, bucket, _)| (*block, *bucket));
+        for (_, bucket, range) in blocks {
+            for &(source, target, weight) in self.buckets[bucket].range(range) {
+                let at = &mut next[target as usize];
+                self.columns[*at] = source;
+                self.weights[*at] = weight;
+                *at += 1;
             }
         }
-        buckets
-    };
-    let threads = shares.into_par_iter().map(spread_share).collect();
-    collect(spread, threads)
+        let mut start = 0;
+        for end in next {
+            sort_row(&mut self.columns[start..end], &mut self.weights[start..end]);
+            start = end;
+        }
+    }
+}
+
+/// Sorts a row by column, and then by weight.
+fn sort_row<W: Weight>(columns: &mut [u32], weights: &mut [W]) {
+    if !W::SOME {
+        if !columns.is_sorted() {
+            columns.sort_unstable();
+        }
+        return;
+    }
+    let mut row: Vec<(u32, W)> = columns
+        .iter()
+        .copied()
+        .zip(weights.iter().copied())
+        .collect();
+    row.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+    for (at, (column, weight)) in row.into_iter().enumerate() {
+        (columns[at], weights[at]) = (column, weight);
+    }
 }
 
 /// Rows in so many runs of about as many pairs each, ascending.
-pub fn shares(offsets: &[u64], count: usize) -> Vec<std::ops::Range<usize>> {
+pub fn shares(offsets: &[u64], count: usize) -> Vec<Range<usize>> {
     let rows = offsets.len() - 1;
     let all = offsets[rows];
     let mut shares = Vec::with_capacity(count);
@@ -235,31 +214,26 @@ pub fn accumulate(offsets: &mut [u64]) {
 mod tests {
     use super::*;
 
-    fn random_rows(rows: usize, pairs: usize) -> (Vec<Pair<f64>>, Rows<f64>) {
+    /// Some pairs of a row and a column, by row and column, and where each row starts.
+    fn random_rows(rows: usize, pairs: usize) -> (Vec<u64>, Vec<u32>) {
         let mut state = 7u64;
         let mut next = |below: usize| {
             state = state
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1);
-            ((state >> 33) as usize % below) as u32
+            (state >> 33) as usize % below
         };
-        let pairs: Vec<Pair<f64>> = (0..pairs)
-            .map(|i| (next(rows), next(1000), i as f64))
+        let mut pairs: Vec<(usize, u32)> = (0..pairs)
+            .map(|_| (next(rows), next(1000) as u32))
             .collect();
-        let spread = Spread::new(rows, pairs.len());
-        let threads = pairs.chunks(pairs.len().div_ceil(3).max(1)).map(|chunk| {
-            let mut buckets = Buckets::new(spread);
-            for &(row, column, weight) in chunk {
-                buckets.push(row, column, weight);
-            }
-            buckets
-        });
-        let sorted = collect(spread, threads.collect());
-        (pairs, sorted)
+        pairs.sort_unstable();
+        let start = |row| pairs.partition_point(|pair| pair.0 < row) as u64;
+        let offsets = (0..=rows).map(start).collect();
+        (offsets, pairs.into_iter().map(|pair| pair.1).collect())
     }
 
     #[test]
-    fn pairs_come_to_their_rows_in_the_order_in_which_they_were_given() {
+    fn a_transpose_has_each_pair_from_the_other_end_and_its_own_is_what_was() {
         for (rows, count) in [
             (1, 0),
             (1, 10),
@@ -267,26 +241,20 @@ mod tests {
             (5_000, 300_000),
             (300_000, 50_000),
         ] {
-            let (mut pairs, sorted) = random_rows(rows, count);
-            pairs.sort_by_key(|&(row, _, _)| row);
-            let columns: Vec<u32> = pairs.iter().map(|pair| pair.1).collect();
-            let weights: Vec<f64> = pairs.iter().map(|pair| pair.2).collect();
-            assert!(sorted.columns == columns && sorted.weights == weights);
-            for row in 0..rows {
-                let count = pairs.partition_point(|pair| (pair.0 as usize) < row);
-                assert_eq!(sorted.offsets[row], count as u64);
+            let (offsets, columns) = random_rows(rows, count);
+            let across = transposed(&offsets, &columns, 1000);
+            assert_eq!(across.offsets.len(), 1001);
+            for column in [0, 1, 500, 999] {
+                let has = |row: usize| {
+                    let row = &columns[offsets[row] as usize..offsets[row + 1] as usize];
+                    row.iter().filter(|&&found| found == column).count()
+                };
+                let expected = (0..rows).flat_map(|row| vec![row as u32; has(row)]);
+                assert!(across.of(column as usize).iter().copied().eq(expected));
             }
-            assert_eq!(sorted.offsets[rows], count as u64);
+            let again = transposed(&across.offsets, &across.columns, rows);
+            assert!(again.offsets == offsets && again.columns == columns);
         }
-    }
-
-    #[test]
-    fn twice_transposed_is_sorted_within_rows() {
-        let (mut pairs, sorted) = random_rows(3_000, 200_000);
-        let again = sorted.transposed(1000).transposed(3_000);
-        pairs.sort_by_key(|&(row, column, _)| (row, column));
-        let columns: Vec<u32> = pairs.iter().map(|pair| pair.1).collect();
-        assert!(again.offsets == sorted.offsets && again.columns == columns);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::part::EncodedPart;
 use super::partition::PARTS_MAX;
-use super::{Balance, Graph, GraphError, Part, Partitioner, Quality};
+use super::{Balance, Graph, GraphError, Partitioner, Split};
 
 /// The key of the manifest below the graph's prefix.
 pub const MANIFEST_KEY: &str = "manifest.json";
@@ -91,30 +91,18 @@ impl PartEntry {
             ghosts: part.ghosts,
         }
     }
-
-    /// The entry of a part and its encoded bytes.
-    pub fn new(key: impl Into<String>, part: &Part, encoded: &[u8]) -> PartEntry {
-        PartEntry {
-            key: key.into(),
-            bytes: encoded.len() as u64,
-            crc32c: crc32c::crc32c(encoded),
-            vertices: part.ids.len() as u64,
-            edges: part.sources.len() as u64,
-            ghosts: part.ghost_index.len() as u64,
-        }
-    }
 }
 
 impl Manifest {
-    /// The manifest of a graph that was split with this quality into these parts.
+    /// The manifest of a graph that was split so, into these parts.
     pub fn new(
         graph_id: impl Into<String>,
         source: impl Into<String>,
         graph: &Graph,
-        partitioner: Partitioner,
-        quality: Quality,
+        split: &Split,
         parts: Vec<PartEntry>,
     ) -> Manifest {
+        let quality = split.quality;
         Manifest {
             format: MANIFEST_FORMAT.to_owned(),
             version: MANIFEST_VERSION,
@@ -126,8 +114,8 @@ impl Manifest {
             self_loops: graph.self_loops(),
             symmetric: graph.symmetric,
             weighted: graph.in_weights.is_some(),
-            partitioner,
-            balance: Balance::default(),
+            partitioner: split.partitioner,
+            balance: split.balance,
             cut_edges: quality.cut_edges,
             boundary_values: quality.boundary_values,
             vertex_balance: quality.vertex_balance,

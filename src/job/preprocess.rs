@@ -5,7 +5,7 @@
 
 use crate::graph::{
     Balance, Chosen, Graph, GraphError, MANIFEST_KEY, Manifest, Notes, PartBuilder, PartEntry,
-    Partitioner, Reading, choose, import, read_graph,
+    Partitioner, Reading, Split, choose, import, read_graph,
 };
 use crate::random;
 use crate::store::{Store, StoreError};
@@ -177,10 +177,7 @@ async fn write(
         move || compute(spec, &id, &built)
     });
     let mut finished = None;
-    loop {
-        let Some(next) = to_write.recv().await else {
-            break;
-        };
+    while let Some(next) = to_write.recv().await {
         match next {
             Built::Event(event) => {
                 if event == PreprocessEvent::Partitioning {
@@ -195,9 +192,7 @@ async fn write(
                 let (store, key) = (store.clone(), entry.key.clone());
                 entries.push(entry);
                 let write = async move { store.put(&key, bytes).await };
-                if let Err(error) = writes.begin(write, WRITES, tell).await {
-                    return Err(error.into());
-                }
+                writes.begin(write, tell).await?;
             }
             Built::Done(done) => finished = Some(done),
         }
@@ -205,7 +200,6 @@ async fn write(
     let waiting = Instant::now();
     writes.finish(tell).await?;
     let writing = waiting.elapsed();
-    drop(to_write);
     computing
         .await
         .expect("reading and splitting a graph does not panic")?;
@@ -235,14 +229,13 @@ struct Writes {
 }
 
 impl Writes {
-    /// Begins to write one, once fewer than `most` are under way.
+    /// Begins to write one, once fewer than [`WRITES`] are under way.
     async fn begin(
         &mut self,
         write: impl Future<Output = Result<(), StoreError>> + Send + 'static,
-        most: usize,
         tell: &mut dyn FnMut(PreprocessEvent),
     ) -> Result<(), StoreError> {
-        while self.under_way.len() >= most {
+        while self.under_way.len() >= WRITES {
             self.next(tell).await?;
         }
         self.under_way.spawn(write);
@@ -308,20 +301,25 @@ fn compute_here(
     send(Built::Event(PreprocessEvent::Recognised(notes)));
     send(Built::Event(PreprocessEvent::Partitioning));
     let Chosen {
-        partition,
-        quality,
-        partitioner,
-        balance,
+        split,
         why,
         times: attempts,
     } = match &spec.import {
-        Some(file) => import(&graph, spec.parts, file)?,
+        Some(file) => {
+            let partition = import(&graph, spec.parts, file)?;
+            let balance = Balance::default();
+            Chosen {
+                split: Split::new(&graph, partition, Partitioner::Import, balance),
+                why: Vec::new(),
+                times: Vec::new(),
+            }
+        }
         None => choose(&graph, spec.parts, spec.partitioner, spec.balance)?,
     };
     send(Built::Event(PreprocessEvent::Partitioned(why)));
     lap("partition", &mut times);
-    let builder = PartBuilder::new(&graph, &partition);
-    let all = (0..partition.parts).into_par_iter();
+    let builder = PartBuilder::new(&graph, &split.partition);
+    let all = (0..split.partition.parts).into_par_iter();
     let _ = all.try_for_each(|number| {
         let part = builder.encoded(number);
         let entry = PartEntry::of(format!("parts/{id}-{number:05}.part"), &part);
@@ -335,8 +333,7 @@ fn compute_here(
         .unwrap_or(spec.graph.as_os_str())
         .to_string_lossy()
         .into_owned();
-    let mut manifest = Manifest::new(id, source, &graph, partitioner, quality, Vec::new());
-    manifest.balance = balance;
+    let manifest = Manifest::new(id, source, &graph, &split, Vec::new());
     send(Built::Done(Box::new(Finished {
         manifest,
         times,

@@ -15,9 +15,9 @@ use lswitch::graph::pagerank::sequential;
 use lswitch::graph::read::{Read as TextRead, read_edges, read_text};
 use lswitch::graph::text::{Packing, Text};
 use lswitch::graph::{
-    Balance, Dangling, Form, Graph, GraphError, Manifest, Notes, PageRank, Part, PartEntry,
-    Partition, Partitioner, Precision, Reading, Settings, Shard, build_parts, generate, import,
-    quality, rank_parts, top,
+    Balance, Dangling, Form, Graph, GraphError, Manifest, Notes, PageRank, Part, PartBuilder,
+    PartEntry, Partition, Partitioner, Precision, Reading, Settings, Shard, Split, build_parts,
+    generate, import, quality, rank_parts, top,
 };
 use proptest::prelude::*;
 
@@ -375,12 +375,19 @@ fn metis_balances_and_cuts_less_than_the_others() {
 fn a_manifest_of_a_real_graph_agrees_with_itself() {
     let graph = Graph::from_edges(generate::rmat(8, 8, 1).unwrap().collect::<Vec<_>>()).unwrap();
     for partitioner in PARTITIONERS {
-        let split = partition(&graph, 5, partitioner).unwrap();
-        let entry =
-            |part: Part| PartEntry::new(format!("part-{}", part.part), &part, &part.encode());
-        let entries = build_parts(&graph, &split).map(entry).collect();
-        let measured = quality(&graph, &split);
-        let manifest = Manifest::new("1f", "rmat", &graph, partitioner, measured, entries);
+        let made = partition(&graph, 5, partitioner).unwrap();
+        let builder = PartBuilder::new(&graph, &made);
+        let entry = |part| PartEntry::of(format!("part-{part}"), &builder.encoded(part));
+        let entries: Vec<PartEntry> = (0..5).map(entry).collect();
+        for (part, entry) in build_parts(&graph, &made).zip(&entries) {
+            let bytes = part.encode();
+            assert_eq!(
+                (bytes.len() as u64, crc32c::crc32c(&bytes)),
+                (entry.bytes, entry.crc32c)
+            );
+        }
+        let split = Split::new(&graph, made, partitioner, Balance::Vertices);
+        let manifest = Manifest::new("1f", "rmat", &graph, &split, entries);
         assert_eq!(
             Manifest::parse(manifest.to_json().as_bytes(), "m").unwrap(),
             manifest
@@ -707,9 +714,9 @@ fn the_same_graph_is_read_from_every_form_and_packing() {
 
     // A partition from elsewhere: a line for each vertex.
     let lines: String = (0..size).map(|v| format!("{}\n", v % 3)).collect();
-    let chosen = import(&graph, 3, &write("wiki.part.3", lines.as_bytes())).unwrap();
+    let imported = import(&graph, 3, &write("wiki.part.3", lines.as_bytes())).unwrap();
     assert_eq!(
-        chosen.partition.of,
+        imported.of,
         (0..size as u32).map(|v| v % 3).collect::<Vec<_>>()
     );
     assert!(

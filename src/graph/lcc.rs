@@ -68,7 +68,7 @@ impl<'a> Clustering<'a> {
         shard: &Shard,
         reads: &'a Reads,
         starts: &[u64],
-        introduced: &[(usize, Vec<u8>)],
+        introduced: &[(usize, impl AsRef<[u8]>)],
     ) -> Result<Clustering<'a>, GraphError> {
         let all = starts[starts.len() - 1];
         if all > u64::from(u32::MAX) {
@@ -81,7 +81,7 @@ impl<'a> Clustering<'a> {
         };
         let local: Vec<(usize, Vec<u32>)> = introduced
             .iter()
-            .map(|(rank, bytes)| (*rank, words(bytes)))
+            .map(|(rank, bytes)| (*rank, words(bytes.as_ref())))
             .collect();
         let numbers = numbers(reads, shard.rank, starts, &local)
             .map_err(|problem| GraphError::Shard { problem })?;
@@ -127,13 +127,13 @@ impl<'a> Clustering<'a> {
     /// # Errors
     ///
     /// [`GraphError::Shard`] when it is not what is read here.
-    pub fn incoming(&mut self, messages: &[(usize, Vec<u8>)]) -> Result<(), GraphError> {
+    pub fn incoming(&mut self, messages: &[(usize, impl AsRef<[u8]>)]) -> Result<(), GraphError> {
         for (rank, range) in &self.reads.receives {
             let refused = || GraphError::Shard {
                 problem: format!("rank {rank} sent other edges than are read of it"),
             };
             let message = messages.iter().find(|(from, _)| from == rank);
-            let (words, rest) = message.ok_or_else(refused)?.1.as_chunks::<4>();
+            let (words, rest) = message.ok_or_else(refused)?.1.as_ref().as_chunks::<4>();
             let mut words = words.iter().map(|&word| u32::from_le_bytes(word));
             for ghost in range.clone() {
                 let count = words.next().ok_or_else(refused)? as usize;

@@ -1,6 +1,7 @@
 //! The head of a Matrix Market file (R. Boisvert, R. Pozo, K. Remington, "The Matrix Market Exchange Formats", NIST IR 5935,
 //! 1996): a banner, comments, and a line with the matrix's size. What follows are edges, `row column [value]`.
 
+use super::edges::Edge;
 use super::snap::{is_comment, trimmed};
 
 /// What the head says.
@@ -20,6 +21,34 @@ pub struct Head {
     pub skew: bool,
     /// Entries have values.
     pub valued: bool,
+}
+
+impl Head {
+    /// Whether a file holds what its head says.
+    ///
+    /// # Errors
+    ///
+    /// What it holds instead.
+    pub fn check<W>(
+        &self,
+        entries: u64,
+        mut edges: impl Iterator<Item = Edge<u64, W>>,
+    ) -> Result<(), String> {
+        if entries != self.entries {
+            return Err(format!(
+                "it says {} entries, and has {entries}",
+                self.entries
+            ));
+        }
+        let allowed = 1..=self.vertices;
+        match edges.find(|(s, t, _)| !allowed.contains(s) || !allowed.contains(t)) {
+            None => Ok(()),
+            Some((source, target, _)) => Err(format!(
+                "it says {} rows, and has an entry at {source} {target}",
+                self.vertices
+            )),
+        }
+    }
 }
 
 /// True if a text begins as a Matrix Market file does.

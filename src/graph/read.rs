@@ -4,140 +4,17 @@
 //! beside edges is put together in the order of the blocks, so that messages and counts do not depend on threads.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use super::edges::{Edges, Weight};
 use super::error::excerpt;
+use super::matrix_market::{self, Head};
 use super::metis_text::MetisText;
 use super::numbering::Declared;
+use super::reading::{Form, Notes, Reading};
 use super::snap::{self, Found, Problem, Taking};
-use super::text::{Block, BlockError, Packing, Text};
-use super::{Graph, GraphError, matrix_market};
-
-/// How a text says what its edges are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Form {
-    /// A line for each edge.
-    #[default]
-    EdgeList,
-    /// The same, with a head that says more.
-    MatrixMarket,
-    /// A line for each vertex, with its neighbours.
-    Metis,
-}
-
-impl fmt::Display for Form {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Form::EdgeList => "edge list",
-            Form::MatrixMarket => "Matrix Market",
-            Form::Metis => "METIS graph",
-        })
-    }
-}
-
-impl FromStr for Form {
-    type Err = GraphError;
-
-    fn from_str(name: &str) -> Result<Form, GraphError> {
-        match name {
-            "edges" => Ok(Form::EdgeList),
-            "mtx" => Ok(Form::MatrixMarket),
-            "metis" => Ok(Form::Metis),
-            _ => Err(GraphError::Setting {
-                what: "format",
-                value: format!("{name:?}"),
-                range: "edges, mtx or metis",
-            }),
-        }
-    }
-}
-
-/// How a text is to be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Reading {
-    /// Its form, unless that is to be seen from its name and first line.
-    pub form: Option<Form>,
-    /// Each line is an edge in both directions.
-    pub undirected: bool,
-    /// Repeats of an edge are dropped.
-    pub unique: bool,
-    /// Edges from a vertex to itself are dropped.
-    pub drop_loops: bool,
-    /// Edges have weights: the third column.
-    pub weights: bool,
-}
-
-/// What was recognised in a file: worth telling a user, who may have expected something else.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Notes {
-    /// What the file is packed with.
-    pub packing: Packing,
-    /// Its form.
-    pub form: Form,
-    /// The header row that was skipped, shortened.
-    pub header: Option<String>,
-    /// Lines that start with `#` or `%`.
-    pub comment_lines: u64,
-    /// Lines without content.
-    pub blank_lines: u64,
-    /// Data lines with more columns than were read.
-    pub extra_column_lines: u64,
-    /// Vertices declared by a vertex list beside the edge list, or by the file itself.
-    pub declared_vertices: Option<u64>,
-    /// Each line became two edges.
-    pub both_ways: bool,
-    /// Edges have weights.
-    pub weighted: bool,
-    /// Edges from a vertex to itself that were dropped.
-    pub dropped_loops: u64,
-    /// Repeats of an edge that were dropped.
-    pub dropped_repeats: u64,
-}
-
-impl fmt::Display for Notes {
-    /// A list in words, such as `edge list, gzip, 4 comment lines skipped`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut said = vec![self.form.to_string()];
-        let mut count = |count: u64, one: &str, many: &str| match count {
-            0 => {}
-            1 => said.push(one.to_owned()),
-            n => said.push(many.replace('#', &n.to_string())),
-        };
-        if self.packing != Packing::Plain {
-            count(1, self.packing.name(), "");
-        }
-        if let Some(header) = &self.header {
-            count(1, &format!("header row {header} skipped"), "");
-        }
-        count(
-            self.comment_lines,
-            "1 comment line skipped",
-            "# comment lines skipped",
-        );
-        count(
-            self.extra_column_lines,
-            "extra columns of 1 line ignored",
-            "extra columns of # lines ignored",
-        );
-        count(
-            self.declared_vertices.unwrap_or_default(),
-            "1 vertex declared",
-            "# vertices declared",
-        );
-        count(u64::from(self.both_ways), "each line both ways", "");
-        count(u64::from(self.weighted), "weighted", "");
-        count(self.dropped_loops, "1 loop dropped", "# loops dropped");
-        count(
-            self.dropped_repeats,
-            "1 repeat dropped",
-            "# repeats dropped",
-        );
-        f.write_str(&said.join(", "))
-    }
-}
+use super::text::{Block, BlockError, Text};
+use super::{Graph, GraphError};
 
 /// The edges of a text, and what else it says.
 #[derive(Debug, Default)]
@@ -218,7 +95,9 @@ pub fn read_text<W: Weight>(
     progress: Progress<'_>,
 ) -> Result<Read<W>, GraphError> {
     let mut first = Block::default();
-    let begun = text.next(&mut first);
+    let is_some = text
+        .next(&mut first)
+        .map_err(|error| text.failure(error, 0))?;
     let form = reading
         .form
         .unwrap_or(match matrix_market::is_one(first.text()) {
@@ -226,8 +105,8 @@ pub fn read_text<W: Weight>(
             false => Form::EdgeList,
         });
     let mut read = match form {
-        Form::Metis => read_metis(text, first, begun, reading, progress),
-        _ => read_lines(text, first, begun, reading, form, progress),
+        Form::Metis => read_metis(text, first, is_some, reading, progress),
+        _ => read_lines(text, first, is_some, reading, form, progress),
     }?;
     read.notes.packing = text.packing();
     read.notes.form = form;
@@ -262,91 +141,80 @@ struct Share<W> {
     found: Vec<(usize, Result<Found, BlockError>)>,
 }
 
+impl<W: Weight> Share<W> {
+    /// For ids up to about `largest`.
+    fn new(largest: u64) -> Share<W> {
+        Share {
+            edges: Edges::spread(largest),
+            found: Vec::new(),
+        }
+    }
+
+    /// Parses a block, from byte `from` on. False if something is wrong with it.
+    fn parse(&mut self, block: &Block, from: usize, taking: Taking) -> bool {
+        self.edges.begin_block(block.number);
+        let found = snap::parse(block, from, taking, &mut self.edges);
+        let is_good = found.problem.is_none();
+        self.found.push((block.number, Ok(found)));
+        is_good
+    }
+
+    /// Parses what is left of a text, one block after the other.
+    fn parse_all(&mut self, text: &Text, taking: Taking, progress: Progress<'_>) {
+        let mut block = Block::default();
+        loop {
+            match text.next(&mut block) {
+                Ok(false) => return,
+                Ok(true) => {
+                    if !self.parse(&block, 0, taking) {
+                        // Nobody needs to read on; blocks before this one are being read.
+                        return text.stop();
+                    }
+                    progress(text.file_bytes());
+                }
+                Err(error) => return self.found.push((block.number, Err(error))),
+            }
+        }
+    }
+}
+
+/// A line of a text that is refused.
+fn refused(text: &Text, (line, problem): (u64, String)) -> GraphError {
+    GraphError::Line {
+        name: text.name().to_owned(),
+        line,
+        problem,
+    }
+}
+
 fn read_lines<W: Weight>(
     text: &Text,
     first: Block,
-    begun: Result<bool, BlockError>,
+    is_some: bool,
     reading: Reading,
     form: Form,
     progress: Progress<'_>,
 ) -> Result<Read<W>, GraphError> {
-    let name = || text.name().to_owned();
-    let begun = match begun {
-        Err(error) => return Err(text.failure(error, 0)),
-        Ok(begun) => begun,
-    };
     let head = match form {
-        Form::MatrixMarket => Some(matrix_market::head(first.text()).map_err(
-            |(line, problem)| GraphError::Line {
-                name: name(),
-                line,
-                problem,
-            },
-        )?),
+        Form::MatrixMarket => Some(read_head::<W>(text, &first)?),
         _ => None,
     };
-    let unfit = match head {
-        Some(head) if W::SOME && !head.valued => Some("its entries have no values"),
-        Some(head) if W::SOME && head.skew => {
-            Some("its edges have other weights than their reverse")
-        }
-        _ => None,
-    };
-    if let Some(problem) = unfit {
-        let problem = format!("{problem}, so it cannot be read with weights");
-        let (name, line) = (name(), 1);
-        return Err(GraphError::Line {
-            name,
-            line,
-            problem,
-        });
-    }
     let taking = Taking {
         both_ways: reading.undirected || head.is_some_and(|head| head.both_ways),
         drop_loops: reading.drop_loops,
-    };
-    let parse = |block: &Block, from: usize, share: &mut Share<W>| {
-        share.edges.begin_block(block.number);
-        let found = snap::parse(block, from, taking, &mut share.edges);
-        let is_good = found.problem.is_none();
-        share.found.push((block.number, Ok(found)));
-        progress(text.file_bytes());
-        is_good
     };
     let largest = match head {
         Some(head) => head.vertices,
         None => snap::largest_id(&first),
     };
-    let share = || Share {
-        edges: Edges::spread(largest),
-        found: Vec::new(),
-    };
-    let mut first_share = share();
-    let goes_on = match begun {
-        true => parse(&first, head.map_or(0, |head| head.length), &mut first_share),
-        false => false,
-    };
-    let mut shares = vec![first_share];
-    if goes_on {
+    let mut shares = vec![Share::new(largest)];
+    let from = head.map_or(0, |head| head.length);
+    if is_some && shares[0].parse(&first, from, taking) {
+        progress(text.file_bytes());
         shares.extend(rayon::broadcast(|_| {
-            let mut share = share();
-            let mut block = Block::default();
-            loop {
-                match text.next(&mut block) {
-                    Ok(false) => return share,
-                    Ok(true) => {
-                        if !parse(&block, 0, &mut share) {
-                            // Nobody needs to read on; blocks before this one are being read.
-                            text.stop();
-                            return share;
-                        }
-                    }
-                    Err(error) => {
-                        share.found.push((block.number, Err(error)));
-                        return share;
-                    }
-                }
-            }
+            let mut share = Share::new(largest);
+            share.parse_all(text, taking, progress);
+            share
         }));
     }
     let mut edges = Vec::with_capacity(shares.len());
@@ -357,57 +225,47 @@ fn read_lines<W: Weight>(
     }
     let mut notes = Notes {
         both_ways: taking.both_ways,
+        declared_vertices: head.map(|head| head.vertices),
         ..Notes::default()
     };
     let lines_before = head.map_or(0, |head| head.lines);
     let data_lines = put_together(text, found, lines_before, taking, &mut notes)?;
-    if let Some(head) = head {
-        if data_lines != head.entries {
-            let problem = format!("it says {} entries, and has {data_lines}", head.entries);
-            let (name, line) = (name(), head.lines);
-            return Err(GraphError::Line {
-                name,
-                line,
-                problem,
-            });
+    match head {
+        Some(head) => head
+            .check(data_lines, edges.iter().flat_map(Edges::iter))
+            .map_err(|problem| refused(text, (head.lines, problem)))?,
+        None if data_lines == 0 => {
+            let found = if notes.header.is_some() {
+                "there is only a header row"
+            } else if notes.comment_lines > 0 {
+                "there are only comments"
+            } else if notes.blank_lines > 0 {
+                "there are only blank lines"
+            } else {
+                "the file is empty"
+            };
+            let name = text.name().to_owned();
+            return Err(GraphError::NoEdges { name, found });
         }
-        let outside = edges
-            .iter()
-            .flat_map(Edges::iter)
-            .find(|(s, t, _)| *s.min(t) == 0 || *s.max(t) > head.vertices);
-        if let Some((source, target, _)) = outside {
-            let problem = format!(
-                "it says {} rows, and has an entry at {source} {target}",
-                head.vertices
-            );
-            let (name, line) = (name(), head.lines);
-            return Err(GraphError::Line {
-                name,
-                line,
-                problem,
-            });
-        }
-        notes.declared_vertices = Some(head.vertices);
-    } else if data_lines == 0 {
-        let found = if notes.header.is_some() {
-            "there is only a header row"
-        } else if notes.comment_lines > 0 {
-            "there are only comments"
-        } else if notes.blank_lines > 0 {
-            "there are only blank lines"
-        } else {
-            "the file is empty"
-        };
-        return Err(GraphError::NoEdges {
-            name: name(),
-            found,
-        });
+        None => {}
     }
     Ok(Read {
         edges,
         declared: head.map_or(Declared::Nothing, |head| Declared::UpTo(head.vertices)),
         notes,
     })
+}
+
+/// The head of a Matrix Market file, whose edges can be read with weights like these.
+fn read_head<W: Weight>(text: &Text, first: &Block) -> Result<Head, GraphError> {
+    let head = matrix_market::head(first.text()).map_err(|problem| refused(text, problem))?;
+    let unfit = match head {
+        Head { valued: false, .. } if W::SOME => "its entries have no values",
+        Head { skew: true, .. } if W::SOME => "its edges have other weights than their reverse",
+        _ => return Ok(head),
+    };
+    let problem = format!("{unfit}, so it cannot be read with weights");
+    Err(refused(text, (1, problem)))
 }
 
 /// What was found in all blocks: counts into `notes`, the number of data lines, or the first problem.
@@ -448,21 +306,17 @@ fn put_together(
 fn read_metis<W: Weight>(
     text: &Text,
     mut block: Block,
-    begun: Result<bool, BlockError>,
+    mut is_some: bool,
     reading: Reading,
     progress: Progress<'_>,
 ) -> Result<Read<W>, GraphError> {
-    let refused = |(line, problem)| GraphError::Line {
-        name: text.name().to_owned(),
-        line,
-        problem,
-    };
+    let refused = |problem| refused(text, problem);
     let mut reader = MetisText::new(reading.drop_loops);
-    let mut more = begun;
-    while more.map_err(|error| text.failure(error, reader.lines()))? {
+    while is_some {
         reader.take(block.text()).map_err(refused)?;
         progress(text.file_bytes());
-        more = text.next(&mut block);
+        let more = text.next(&mut block);
+        is_some = more.map_err(|error| text.failure(error, reader.lines()))?;
     }
     let dropped_loops = reader.dropped_loops();
     let (edges, vertices) = reader.finish().map_err(refused)?;

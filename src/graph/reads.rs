@@ -119,10 +119,10 @@ impl Reads {
     /// # Errors
     ///
     /// [`GraphError::Shard`] when what was heard does not fit the shard.
-    pub fn both(
+    pub fn both<B: AsRef<[u8]>>(
         shard: &Shard,
         told: Vec<Mirror>,
-        heard: &[(usize, Vec<u8>)],
+        heard: &[(usize, B)],
     ) -> Result<Reads, GraphError> {
         both(shard, told, heard).map_err(|problem| GraphError::Shard { problem })
     }
@@ -149,7 +149,11 @@ impl Reads {
     }
 }
 
-fn both(shard: &Shard, told: Vec<Mirror>, heard: &[(usize, Vec<u8>)]) -> Result<Reads, String> {
+fn both<B: AsRef<[u8]>>(
+    shard: &Shard,
+    told: Vec<Mirror>,
+    heard: &[(usize, B)],
+) -> Result<Reads, String> {
     let vertices = shard.vertices();
     // Ghosts of a rank: first what is read along in-edges, then along out-edges.
     let mut ranks: Vec<usize> = shard.receives.iter().map(|(rank, _)| *rank).collect();
@@ -168,7 +172,7 @@ fn both(shard: &Shard, told: Vec<Mirror>, heard: &[(usize, Vec<u8>)]) -> Result<
         }
         if let Some((_, message)) = heard.iter().find(|(from, _)| *from == rank) {
             let refused = |what: &str| format!("rank {rank} told of its edges, {what}");
-            let (pairs, rest) = message.as_chunks::<8>();
+            let (pairs, rest) = message.as_ref().as_chunks::<8>();
             if !rest.is_empty() {
                 return Err(refused("in half pairs"));
             }

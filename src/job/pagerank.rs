@@ -12,6 +12,7 @@ use crate::job::context::Context;
 use crate::job::graph_store::load;
 use crate::job::output::{self, RESULT_KEY};
 use crate::job::program::{Program, ProgramError};
+use crate::job::report::decode_results;
 use crate::net::codec::{self, REPORT_MAX};
 use crate::net::element::Fold;
 use bytes::Bytes;
@@ -108,13 +109,8 @@ struct RankResult {
 /// # Errors
 /// When a result does not decode.
 pub fn collect(results: &[Vec<u8>], top_count: usize) -> Result<Outcome, String> {
-    let decode = |bytes: &Vec<u8>| codec::decode::<RankResult, REPORT_MAX>(bytes);
-    let results: Vec<RankResult> = results
-        .iter()
-        .map(decode)
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("a rank's result does not decode: {error}"))?;
-    let first = results.first().ok_or("no rank reported a result")?;
+    let results: Vec<RankResult> = decode_results(results)?;
+    let first = &results[0];
     let mut arrivals = Vec::new();
     results
         .iter()

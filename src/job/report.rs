@@ -2,6 +2,7 @@
 
 use crate::net::codec::{self, REPORT_MAX};
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The tag of reports to the driver.
@@ -44,4 +45,19 @@ impl Report {
         codec::decode::<Report, REPORT_MAX>(bytes)
             .map_err(|error| format!("a rank's report does not decode: {error}"))
     }
+}
+
+/// What each rank's program returned, read; at least one.
+///
+/// # Errors
+/// When there is none, or one does not decode.
+pub fn decode_results<T: DeserializeOwned>(results: &[Vec<u8>]) -> Result<Vec<T>, String> {
+    if results.is_empty() {
+        return Err("no rank reported a result".into());
+    }
+    let decode = |bytes: &Vec<u8>| {
+        codec::decode::<T, REPORT_MAX>(bytes)
+            .map_err(|error| format!("a rank's result does not decode: {error}"))
+    };
+    results.iter().map(decode).collect()
 }

@@ -11,6 +11,7 @@ use crate::job::context::Context;
 use crate::job::graph_store::load;
 use crate::job::output::{self, RESULT_KEY};
 use crate::job::program::{Program, ProgramError};
+use crate::job::report::decode_results;
 use crate::net::codec::{self, REPORT_MAX};
 use crate::net::element::Fold;
 use bytes::Bytes;
@@ -69,31 +70,33 @@ pub struct Arguments {
     pub output: Option<String>,
 }
 
-/// What a program found, in numbers that are added or compared over all ranks.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Findings {
+/// The result of a run. What a program does not look for is `None`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Supersteps that were made.
+    pub supersteps: u64,
     /// Vertices that the source reaches, itself included.
     pub reached: Option<u64>,
     /// The largest finite distance.
     pub farthest: Option<f64>,
     /// Components, or communities.
     pub groups: Option<u64>,
-    /// The sum of the coefficients of each part; in an [`Outcome`] the mean of all.
-    pub coefficients: Option<Vec<f64>>,
-}
-
-/// The result of a run.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Outcome {
-    /// Supersteps that were made.
-    pub supersteps: u64,
-    /// What was found.
-    #[serde(flatten)]
-    pub findings: Findings,
+    /// The mean of all coefficients.
+    pub mean_coefficient: Option<f64>,
     /// The longest that any rank took to load its parts.
     pub load: Duration,
     /// The longest that any rank took to compute, once all had loaded.
     pub compute: Duration,
+}
+
+/// What a rank has found among its own vertices.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Findings {
+    reached: Option<u64>,
+    farthest: Option<f64>,
+    groups: Option<u64>,
+    /// The sum of the coefficients of each part.
+    coefficients: Option<Vec<f64>>,
 }
 
 /// What one rank reports.
@@ -110,31 +113,17 @@ struct RankResult {
 /// # Errors
 /// When a result does not decode.
 pub fn collect(results: &[Vec<u8>], manifest: &Manifest) -> Result<Outcome, String> {
-    let decode = |bytes: &Vec<u8>| codec::decode::<RankResult, REPORT_MAX>(bytes);
-    let results: Vec<RankResult> = results
-        .iter()
-        .map(decode)
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("a rank's result does not decode: {error}"))?;
-    let first = results.first().ok_or("no rank reported a result")?;
-    let sum = |of: fn(&Findings) -> Option<u64>| -> Option<u64> {
-        results.iter().map(|result| of(&result.findings)).sum()
-    };
-    let farthest = results.iter().filter_map(|result| result.findings.farthest);
+    let results: Vec<RankResult> = decode_results(results)?;
+    let found = || results.iter().map(|result| &result.findings);
     // In the order of parts, so that the sum is the same however ranks share them.
-    let parts = results
-        .iter()
-        .filter_map(|result| result.findings.coefficients.as_ref());
-    let sums: Vec<f64> = parts.flatten().copied().collect();
-    let mean = sums.iter().sum::<f64>() / manifest.vertices as f64;
+    let coefficients = found().filter_map(|found| found.coefficients.as_ref());
+    let coefficients = coefficients.flatten().copied().reduce(|a, b| a + b);
     Ok(Outcome {
-        supersteps: first.supersteps,
-        findings: Findings {
-            reached: sum(|findings| findings.reached),
-            farthest: farthest.reduce(f64::max),
-            groups: sum(|findings| findings.groups),
-            coefficients: (!sums.is_empty()).then(|| vec![mean]),
-        },
+        supersteps: results[0].supersteps,
+        reached: found().map(|found| found.reached).sum(),
+        farthest: found().filter_map(|found| found.farthest).reduce(f64::max),
+        groups: found().map(|found| found.groups).sum(),
+        mean_coefficient: coefficients.map(|sum| sum / manifest.vertices as f64),
         load: results
             .iter()
             .map(|result| result.load)
@@ -167,10 +156,10 @@ impl Loaded {
         // Where each edge has its reverse, both directions are one.
         let reads = match along {
             Along::Both if !manifest.symmetric => {
-                let told = mirrors(&shard);
+                let mut told = mirrors(&shard);
                 let sends = told
-                    .iter()
-                    .map(|mirror| (mirror.rank, mirror.message.clone()));
+                    .iter_mut()
+                    .map(|mirror| (mirror.rank, std::mem::take(&mut mirror.message)));
                 let heard = exchange(context, TAG_MIRROR, sends.collect(), shard.sends.len())?;
                 Reads::both(&shard, told, &heard)?
             }
@@ -238,14 +227,14 @@ fn exchange(
     tag: u32,
     sends: Vec<(usize, Vec<u8>)>,
     count: usize,
-) -> Result<Vec<(usize, Vec<u8>)>, ProgramError> {
+) -> Result<Vec<(usize, Bytes)>, ProgramError> {
     let sends = sends
         .into_iter()
         .map(|(to, bytes)| (to as u32, Bytes::from(bytes)));
     let messages = context.comm().exchange(tag, sends.collect(), count)?;
-    let mut received: Vec<(usize, Vec<u8>)> = messages
+    let mut received: Vec<(usize, Bytes)> = messages
         .into_iter()
-        .map(|message| (message.source as usize, message.payload.to_vec()))
+        .map(|message| (message.source as usize, message.payload))
         .collect();
     received.sort_unstable_by_key(|(rank, _)| *rank);
     Ok(received)
@@ -265,10 +254,8 @@ fn supersteps<P: VertexProgram>(
     while made < most {
         // A neighbour may be one superstep ahead, never two, since the all-reduce holds it.
         let tag = TAG_SUPERSTEP + (made % 2) as u32;
-        let sends = rank.outgoing().into_iter();
-        let sends = sends.map(|(to, bytes)| (to as u32, Bytes::from(bytes)));
-        for message in context.comm().exchange(tag, sends.collect(), due)? {
-            rank.incoming(message.source as usize, &message.payload)?;
+        for (from, message) in exchange(context, tag, rank.outgoing(), due)? {
+            rank.incoming(from, &message)?;
         }
         let changed = rank.compute() as i64;
         made += 1;

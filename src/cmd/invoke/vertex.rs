@@ -160,10 +160,10 @@ impl<'a> VertexJob<'a> {
             let own = json!({
                 "source": self.source,
                 "supersteps": outcome.supersteps,
-                "reached": outcome.findings.reached,
-                "farthest": outcome.findings.farthest,
-                "groups": outcome.findings.groups,
-                "mean_coefficient": outcome.findings.coefficients.as_ref().map(|mean| mean[0]),
+                "reached": outcome.reached,
+                "farthest": outcome.farthest,
+                "groups": outcome.groups,
+                "mean_coefficient": outcome.mean_coefficient,
                 "compute_seconds": outcome.compute.as_secs_f64(),
             });
             let summary = self.on.summary(&opened, &job, self.name, outcome.load, own);
@@ -179,21 +179,20 @@ impl<'a> VertexJob<'a> {
     }
 
     fn facts(&self, outcome: &Outcome) -> Vec<(&'static str, String)> {
-        let findings = &outcome.findings;
         let mut facts = vec![("supersteps", outcome.supersteps.to_string())];
-        if let Some(reached) = findings.reached {
+        if let Some(reached) = outcome.reached {
             facts.push((
                 "reached",
                 format!("{reached} vertices, the source included"),
             ));
         }
-        if let Some(farthest) = findings.farthest {
+        if let Some(farthest) = outcome.farthest {
             facts.push(("farthest", farthest.to_string()));
         }
-        if let Some(groups) = findings.groups {
+        if let Some(groups) = outcome.groups {
             facts.push((self.values, groups.to_string()));
         }
-        if let Some([mean]) = findings.coefficients.as_deref() {
+        if let Some(mean) = outcome.mean_coefficient {
             facts.push(("mean coefficient", format!("{mean:.6}")));
         }
         facts

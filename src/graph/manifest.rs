@@ -50,13 +50,13 @@ pub struct Manifest {
     /// What parts have equally much of.
     #[serde(default)]
     pub balance: Balance,
-    /// As in [`Quality::cut_edges`].
+    /// As in [`crate::graph::partition::Quality::cut_edges`].
     pub cut_edges: u64,
-    /// As in [`Quality::boundary_values`].
+    /// As in [`crate::graph::partition::Quality::boundary_values`].
     pub boundary_values: u64,
-    /// As in [`Quality::vertex_balance`].
+    /// As in [`crate::graph::partition::Quality::vertex_balance`].
     pub vertex_balance: f64,
-    /// As in [`Quality::edge_balance`].
+    /// As in [`crate::graph::partition::Quality::edge_balance`].
     pub edge_balance: f64,
     /// The parts, in order of their numbers.
     pub parts: Vec<PartEntry>,

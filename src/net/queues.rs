@@ -90,8 +90,11 @@ impl Queues {
         }
         queue.used = true;
         self.total += bytes.len();
+        let is_full = queue.bytes.len() - queue.head > self.queue_max;
         let Some(from) = from else { return };
-        self.hold_behind(to, from);
+        if is_full {
+            self.hold_behind(to, from);
+        }
         if self.total > self.budget && self.held_by_total.insert(from) {
             *self.held.entry(from).or_default() += 1;
         }

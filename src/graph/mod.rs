@@ -2,9 +2,9 @@
 //!
 //! | step | file | result |
 //! |---|---|---|
-//! | read a text on all threads | [`read`] over [`text`]: [`snap`], [`matrix_market`], [`metis_text`] | [`edges`] |
-//! | number its vertices, index its in-edges | [`csr`] over [`by_target`], [`numbering`]; [`rows`] | [`Graph`] |
-//! | split the vertices | [`mod@partition`] (METIS in [`metis`]) | [`Partition`] |
+//! | read a text on all threads | [`read`] over [`text`]: [`snap`], [`matrix_market`], [`metis_text`]; as [`reading`] says | [`edges`] |
+//! | number its vertices, index its in-edges | [`csr`] over [`by_target`], [`numbering`], [`rows`] | [`Graph`] |
+//! | split the vertices | [`mod@partition`] ([`metis`], [`fennel`]), picked by [`choice`], or [`mod@import`] | [`Split`] |
 //! | write each piece | [`part`], listed by [`manifest`] | [`Part`], [`Manifest`] |
 //! | join the pieces of one rank | [`shard`] | [`Shard`] |
 //! | compute | [`pagerank`] (sums in [`fixed`], order in [`top`]) | ranks |

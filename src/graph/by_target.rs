@@ -1,16 +1,14 @@
 //! Parsed edges to in-edges by target: their ids become dense indexes, and they rows.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
 use super::GraphError;
-use super::edges::{Bucket, Edges, Weight};
+use super::edges::{Edges, Spreader, Weight};
 use super::numbering::{Declared, Numbering};
 use super::rows::{self, Rows};
-
-/// Edges of a bucket above which it is too large for what a processor has in its caches, if others are much smaller.
-const LARGE: usize = 1 << 20;
 
 /// The ids, ascending; the in-edges of each, by sources ascending and then by weight; and how many out-edges each has.
 type Sorted<W> = (Vec<u64>, Rows<W>, Vec<u64>);
@@ -26,52 +24,103 @@ pub fn by_target<W: Weight>(
 ) -> Result<Sorted<W>, GraphError> {
     let numbering = Numbering::new(&edges, declared)?;
     let vertices = numbering.vertices();
-    let out_degree: Vec<AtomicU64> = (0..vertices).map(|_| AtomicU64::new(0)).collect();
-    let count = |source: u32| {
-        out_degree[source as usize].fetch_add(1, Ordering::Relaxed);
-    };
-    let rows = if let Numbering::Bitmap { .. } = numbering
-        && !needs_spreading(&edges)
-    {
+    let all: usize = edges.iter().map(Edges::len).sum();
+    let degrees = Degrees::new(vertices, all);
+    let count = |sources: &[u32]| degrees.count(sources);
+    let is_close = |edges: &Edges<W>| edges.wide().next().is_none();
+    let rows = if matches!(numbering, Numbering::Bitmap { .. }) && edges.iter().all(is_close) {
         rows::sorted(edges, vertices, |id| numbering.index(id.into()), count)
     } else {
-        // Ids are spread out, or unevenly: dense indexes are not.
+        // Ids are spread out: dense indexes are not.
         let largest = vertices.saturating_sub(1) as u64;
         let dense = edges.into_par_iter();
         let dense = dense.map(|edges| densely(edges, &numbering, largest));
         rows::sorted(dense.collect(), vertices, |index| index, count)
     };
-    let out_degree = out_degree.into_iter().map(AtomicU64::into_inner).collect();
-    Ok((numbering.into_ids(), rows, out_degree))
-}
-
-/// Some ids are long, or most targets are in one bucket.
-fn needs_spreading<W: Weight>(edges: &[Edges<W>]) -> bool {
-    let longest = |edges: &Edges<W>| edges.buckets().0.iter().map(Bucket::len).max();
-    edges.iter().any(|edges| {
-        let longest = longest(edges).unwrap_or_default();
-        !edges.wide.is_empty() || longest > LARGE && longest > edges.len() / 16
-    })
+    Ok((numbering.into_ids(), rows, degrees.finish()))
 }
 
 /// The same edges by dense indexes.
 fn densely<W: Weight>(edges: Edges<W>, numbering: &Numbering, largest: u64) -> Edges<W> {
-    let mut dense = Edges::spread(largest);
+    let mut dense = Spreader::new(largest);
     let mut push = |source: u64, target: u64, weight: W| {
         let (source, target) = (numbering.index(source), numbering.index(target));
         dense.push(source.into(), target.into(), weight);
     };
-    for &(source, target, weight) in &edges.wide {
-        push(source, target, weight);
+    let (buckets, wide) = edges.into_parts();
+    // Each piece is dropped before the next is looked at.
+    for piece in wide {
+        for (source, target, weight) in piece {
+            push(source, target, weight);
+        }
     }
-    for bucket in edges.into_buckets() {
-        for piece in bucket.into_pieces() {
-            for (source, target, weight) in piece {
-                push(source.into(), target.into(), weight);
+    for piece in buckets.into_iter().flatten() {
+        for (source, target, weight) in piece.iter() {
+            push(source.into(), target.into(), weight);
+        }
+    }
+    dense.finish()
+}
+
+/// How many out-edges vertices have, counted by several threads.
+enum Degrees {
+    /// A list for each thread.
+    Each(Vec<Mutex<Vec<u32>>>),
+    /// One list.
+    Together(Vec<AtomicU64>),
+}
+
+impl Degrees {
+    /// For this many vertices, with so many edges altogether.
+    fn new(vertices: usize, edges: usize) -> Degrees {
+        let threads = rayon::current_num_threads();
+        // Counting in one list takes four times as long. Several may take as much memory as edges do, and no count may
+        // overflow.
+        if vertices.saturating_mul(threads) <= edges && u32::try_from(edges).is_ok() {
+            let lists = (0..threads).map(|_| Mutex::new(vec![0; vertices]));
+            Degrees::Each(lists.collect())
+        } else {
+            Degrees::Together((0..vertices).map(|_| AtomicU64::new(0)).collect())
+        }
+    }
+
+    /// Counts one out-edge for each of these sources.
+    fn count(&self, sources: &[u32]) {
+        match self {
+            Degrees::Each(lists) => {
+                let thread = rayon::current_thread_index().unwrap_or_default();
+                let list = lists[thread].lock();
+                let mut list = list.expect("no holder of this lock panics");
+                sources
+                    .iter()
+                    .for_each(|&source| list[source as usize] += 1);
+            }
+            Degrees::Together(list) => {
+                for &source in sources {
+                    list[source as usize].fetch_add(1, Ordering::Relaxed);
+                }
             }
         }
     }
-    dense
+
+    fn finish(self) -> Vec<u64> {
+        match self {
+            Degrees::Each(lists) => {
+                let lists = lists.into_iter().map(Mutex::into_inner);
+                let lists: Vec<Vec<u32>> = lists
+                    .map(|list| list.expect("no holder of this lock panics"))
+                    .collect();
+                let vertices = lists.first().map_or(0, Vec::len);
+                let mut sum = vec![0; vertices];
+                for list in lists {
+                    let pairs = sum.iter_mut().zip(list);
+                    pairs.for_each(|(sum, count)| *sum += u64::from(count));
+                }
+                sum
+            }
+            Degrees::Together(list) => list.into_iter().map(AtomicU64::into_inner).collect(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -123,12 +172,13 @@ mod tests {
             let edges: Vec<(u64, u64, f64)> = (0..20_000)
                 .map(|i| (next(), next(), f64::from(i % 7)))
                 .collect();
-            let mut threads: Vec<Edges<f64>> = (0..3).map(|_| Edges::spread(largest)).collect();
+            let mut threads: Vec<Spreader<f64>> = (0..3).map(|_| Spreader::new(largest)).collect();
             for (block, lines) in edges.chunks(500).enumerate() {
                 let thread = &mut threads[block * block % 3];
                 thread.begin_block(block);
                 lines.iter().for_each(|&(s, t, w)| thread.push(s, t, w));
             }
+            let threads = threads.into_iter().map(Spreader::finish).collect();
             assert_eq!(
                 by_target(threads, &Declared::Nothing).unwrap(),
                 slowly(&edges),

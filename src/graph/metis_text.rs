@@ -2,14 +2,14 @@
 //! numbers of vertices and edges, then a line for each vertex with its neighbours, which count from 1. An edge stands with
 //! both of its ends.
 
-use super::edges::{Edges, Weight};
+use super::edges::{Edges, Spreader, Weight};
 use super::error::excerpt;
 use super::snap::{is_comment, number, trimmed};
 
 /// Reads such a file line by line.
 pub struct MetisText<W> {
     /// The edges so far, each in both directions.
-    pub edges: Edges<W>,
+    edges: Spreader<W>,
     lines: u64,
     head: Option<Head>,
     row: u64,
@@ -31,7 +31,7 @@ impl<W: Weight> MetisText<W> {
     /// At the start of a file; edges from a vertex to itself are dropped, if asked.
     pub fn new(drop_loops: bool) -> MetisText<W> {
         MetisText {
-            edges: Edges::default(),
+            edges: Spreader::new(0),
             lines: 0,
             head: None,
             row: 0,
@@ -83,7 +83,7 @@ impl<W: Weight> MetisText<W> {
                 "it says {} edges, and its lines have {} neighbours instead of twice as many",
                 head.edges, self.entries
             ),
-            Some(head) => return Ok((self.edges, head.vertices)),
+            Some(head) => return Ok((self.edges.finish(), head.vertices)),
         };
         Err((self.lines, problem))
     }
@@ -92,7 +92,7 @@ impl<W: Weight> MetisText<W> {
         let Some(head) = self.head else {
             if !line.is_empty() {
                 let read = head(line)?;
-                self.edges = Edges::spread(read.vertices);
+                self.edges = Spreader::new(read.vertices);
                 self.head = Some(read);
                 if W::SOME && !self.head.is_some_and(|head| head.weighted) {
                     return Err("its edges have no weights".into());

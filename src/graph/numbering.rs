@@ -8,7 +8,7 @@ use rustc_hash::{FxHashSet, FxHasher};
 
 use super::GraphError;
 use super::csr::VERTICES_MAX;
-use super::edges::{Bucket, Edges, Weight};
+use super::edges::{Edges, Piece, Weight};
 
 /// Ids for each edge up to which a bitmap is used: 8 bytes an edge at most.
 const BITMAP_SPREAD: u64 = 32;
@@ -91,19 +91,15 @@ impl Numbering {
             let max = VERTICES_MAX;
             return Err(GraphError::TooManyVertices { vertices, max });
         }
-        let buckets: Vec<&Bucket<W>> = edges.iter().flat_map(|edges| edges.buckets().0).collect();
-        let narrow = buckets.par_iter();
-        let narrow = narrow.map(|bucket| bucket.iter().map(|&(s, t, _)| s.max(t)).max());
-        let wide = edges.iter().flat_map(|edges| &edges.wide);
-        let largest = (wide.map(|&(s, t, _)| s.max(t)).max())
-            .max(narrow.max().flatten().map(u64::from))
+        let bounds = edges.iter().filter(|edges| !edges.is_empty());
+        let bound = (bounds.map(Edges::bound).max())
             .max(declared.largest())
             .ok_or(GraphError::NoVertices)?;
         let count: usize = edges.iter().map(Edges::len).sum();
         let spread = (count as u64 * BITMAP_SPREAD).max(BITMAP_IDS);
         let numbering = match declared {
-            Declared::UpTo(_) => Numbering::bitmap(edges, declared, largest),
-            _ if largest <= spread => Numbering::bitmap(edges, declared, largest),
+            Declared::UpTo(_) => Numbering::bitmap(edges, declared, bound),
+            _ if bound <= spread => Numbering::bitmap(edges, declared, bound),
             _ => Numbering::table(edges, declared),
         };
         match numbering.vertices() as u64 {
@@ -166,8 +162,9 @@ impl Numbering {
         }
     }
 
-    fn bitmap<W: Weight>(edges: &[Edges<W>], declared: &Declared, largest: u64) -> Numbering {
-        let words = (largest / 64 + 1) as usize;
+    /// Of ids that are at most `bound`.
+    fn bitmap<W: Weight>(edges: &[Edges<W>], declared: &Declared, bound: u64) -> Numbering {
+        let words = (bound / 64 + 1) as usize;
         let bits: Vec<AtomicU64> = (0..words).map(|_| AtomicU64::new(0)).collect();
         let mark = |id: u64| {
             let (word, bit) = (&bits[(id >> 6) as usize], 1 << (id & 63));
@@ -176,11 +173,11 @@ impl Numbering {
                 word.fetch_or(bit, Ordering::Relaxed);
             }
         };
-        let buckets: Vec<&Bucket<W>> = edges.iter().flat_map(|edges| edges.buckets().0).collect();
-        buckets.par_iter().for_each(|bucket| {
+        let pieces: Vec<&Piece<W>> = edges.iter().flat_map(Edges::pieces).collect();
+        pieces.par_iter().for_each(|piece| {
             // Texts are often sorted by source.
             let mut last = None;
-            for &(source, target, _) in bucket.iter() {
+            for (source, target, _) in piece.iter() {
                 if last != Some(source) {
                     mark(source.into());
                     last = Some(source);
@@ -188,7 +185,7 @@ impl Numbering {
                 mark(target.into());
             }
         });
-        for &(source, target, _) in edges.iter().flat_map(|edges| &edges.wide) {
+        for &(source, target, _) in edges.iter().flat_map(Edges::wide) {
             mark(source);
             mark(target);
         }

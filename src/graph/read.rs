@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use super::edges::{Edges, Weight};
+use super::edges::{Edges, Spreader, Weight};
 use super::error::excerpt;
 use super::matrix_market::{self, Head};
 use super::metis_text::MetisText;
@@ -137,7 +137,7 @@ pub fn read_vertex_list(path: &Path) -> Result<Vec<u64>, GraphError> {
 
 /// What one thread makes of its blocks.
 struct Share<W> {
-    edges: Edges<W>,
+    edges: Spreader<W>,
     found: Vec<(usize, Result<Found, BlockError>)>,
 }
 
@@ -145,7 +145,7 @@ impl<W: Weight> Share<W> {
     /// For ids up to about `largest`.
     fn new(largest: u64) -> Share<W> {
         Share {
-            edges: Edges::spread(largest),
+            edges: Spreader::new(largest),
             found: Vec::new(),
         }
     }
@@ -220,7 +220,7 @@ fn read_lines<W: Weight>(
     let mut edges = Vec::with_capacity(shares.len());
     let mut found = Vec::new();
     for share in shares {
-        edges.push(share.edges);
+        edges.push(share.edges.finish());
         found.extend(share.found);
     }
     let mut notes = Notes {
@@ -404,6 +404,26 @@ mod tests {
             assert_eq!(edges(text), [(1, 2), (3, 4)], "{text:?}");
         }
         assert_eq!(edges("0 18446744073709551615"), [(0, u64::MAX)]);
+        // Lines that begin like the one before, and some that only seem to.
+        let long = "000000000012345";
+        let text = format!(
+            "12\t3\n12\t4\n12,5\n123\t6\n12\t 7\n12\t8\n{long} 1\n{long} 2\n0{long} 3\n{long},4\n"
+        );
+        let found = [
+            (12, 3),
+            (12, 4),
+            (12, 5),
+            (12, 7),
+            (12, 8),
+            (123, 6),
+            (12_345, 1),
+            (12_345, 2),
+            (12_345, 3),
+            (12_345, 4),
+        ];
+        let mut edges = edges(&text);
+        edges.sort_unstable();
+        assert_eq!(edges, found);
     }
 
     #[test]

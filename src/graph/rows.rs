@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::edges::{Bucket, Edges, Weight};
+use super::edges::{Bucket, Edges, Piece, Spreader, Weight};
 
 /// Compressed sparse rows.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,68 +36,79 @@ impl<W> Rows<W> {
 pub fn transposed(offsets: &[u64], columns: &[u32], into_rows: usize) -> Rows<()> {
     let largest = into_rows.saturating_sub(1) as u64;
     let spread = |(number, rows): (usize, Range<usize>)| {
-        let mut edges = Edges::spread(largest);
+        let mut edges = Spreader::new(largest);
         edges.begin_block(number);
         for row in rows {
             for &column in &columns[offsets[row] as usize..offsets[row + 1] as usize] {
                 edges.push(row as u64, column.into(), ());
             }
         }
-        edges
+        edges.finish()
     };
     let shares = shares(offsets, rayon::current_num_threads());
     let edges = shares.into_par_iter().enumerate().map(spread);
     sorted(edges.collect(), into_rows, |row| row, |_| ())
 }
 
-/// What all threads have of one bucket, and where it goes.
+/// What all threads have of one range of targets, and where it goes.
 struct Slot<'a, W> {
+    /// The lowest target, and one more than the highest.
+    targets: Range<u64>,
     /// The dense index of its first row.
     first: u32,
     sizes: &'a mut [u64],
     columns: &'a mut [u32],
     weights: &'a mut [W],
-    buckets: Vec<Bucket<W>>,
+    bucket: Bucket<W>,
 }
 
 /// Sorts edges into so many rows, by their targets; within a row by sources, and then by weights. Gives their memory up on the
-/// way. `index` turns ids into dense indexes and does not change their order; `count` hears of the source of each edge.
+/// way. `index` turns ids into dense indexes and does not change their order; `count` hears of all sources, some at
+/// a time.
+///
+/// # Panics
+///
+/// When an id is 2^32 or more.
 pub fn sorted<W: Weight>(
     edges: Vec<Edges<W>>,
     rows: usize,
     index: impl Fn(u32) -> u32 + Sync,
-    count: impl Fn(u32) + Sync,
+    count: impl Fn(&[u32]) + Sync,
 ) -> Rows<W> {
     let all = edges.iter().map(Edges::len).sum();
-    let ranges = edges.iter().map(|edges| edges.buckets().0.len()).max();
-    let ranges = ranges.unwrap_or_default();
-    let shift = edges.first().map_or(0, |edges| edges.buckets().1);
-    let mut by_range: Vec<Vec<Bucket<W>>> = (0..ranges).map(|_| Vec::new()).collect();
+    // Threads that saw large ids have wider buckets.
+    let shift = edges.iter().map(Edges::shift).max().unwrap_or_default();
+    let mut buckets: Vec<Bucket<W>> = Vec::new();
     for edges in edges {
-        for (range, bucket) in by_range.iter_mut().zip(edges.into_buckets()) {
-            range.push(bucket);
+        let finer = shift - edges.shift();
+        let (of_thread, wide) = edges.into_parts();
+        assert!(wide.is_empty(), "long ids became dense indexes before");
+        for (at, bucket) in of_thread.into_iter().enumerate() {
+            let at = at >> finer;
+            if at >= buckets.len() {
+                buckets.resize_with(at + 1, Bucket::new);
+            }
+            buckets[at].extend(bucket);
         }
     }
     let mut offsets = vec![0u64; rows + 1];
     let mut columns = vec![0u32; all];
     let mut weights = vec![W::default(); all];
-    let mut slots = Vec::with_capacity(ranges);
+    let mut slots = Vec::with_capacity(buckets.len());
     let (mut sizes_left, mut columns_left, mut weights_left) =
         (&mut offsets[1..], &mut columns[..], &mut weights[..]);
     let mut first = 0;
-    for (number, buckets) in by_range.into_iter().enumerate() {
-        // The last bucket has all rows that are left.
-        let end = match u32::try_from((number as u64 + 1) << shift) {
-            Ok(id) if number + 1 < ranges => index(id) as usize,
-            _ => rows,
-        };
-        let length = buckets.iter().map(Bucket::len).sum();
+    for (number, bucket) in (0u64..).zip(buckets) {
+        let targets = number << shift..(number + 1) << shift;
+        let end = u32::try_from(targets.end).map_or(rows, |id| rows.min(index(id) as usize));
+        let length = bucket.iter().map(Piece::len).sum();
         slots.push(Slot {
+            targets,
             first: first as u32,
             sizes: split(&mut sizes_left, end - first),
             columns: split(&mut columns_left, length),
             weights: split(&mut weights_left, length),
-            buckets,
+            bucket,
         });
         first = end;
     }
@@ -117,46 +128,52 @@ fn split<'a, T>(slice: &mut &'a mut [T], count: usize) -> &'a mut [T] {
 }
 
 impl<W: Weight> Slot<'_, W> {
-    fn sort(mut self, index: impl Fn(u32) -> u32, count: impl Fn(u32)) {
-        let mut last = None;
-        for (source, target, _) in self.buckets.iter_mut().flat_map(Bucket::iter_mut) {
-            // Texts are often sorted by source.
-            let found = match last {
-                Some((id, found)) if id == *source => found,
-                _ => index(*source),
-            };
-            last = Some((*source, found));
-            *source = found;
-            *target = index(*target) - self.first;
-            count(found);
-            self.sizes[*target as usize] += 1;
+    fn sort(self, index: impl Fn(u32) -> u32, count: impl Fn(&[u32])) {
+        // How often each target occurs, and then where its next source goes.
+        let width = (self.targets.end - self.targets.start) as usize;
+        let base = self.targets.start as u32;
+        let mut next = vec![0usize; width];
+        for piece in &self.bucket {
+            let counts = &mut next[(piece.base() - base) as usize..];
+            for &low in piece.targets() {
+                counts[usize::from(low)] += 1;
+            }
         }
-        let mut next = Vec::with_capacity(self.sizes.len());
-        let mut sum = 0usize;
-        for &size in &*self.sizes {
-            next.push(sum);
-            sum += size as usize;
+        let mut sum = 0;
+        for (target, next) in (base..).zip(&mut next) {
+            let size = std::mem::replace(next, sum);
+            if size > 0 {
+                self.sizes[(index(target) - self.first) as usize] = size as u64;
+                sum += size;
+            }
         }
         // In the order of the text, in which rows are often sorted already.
         let mut blocks: Vec<(usize, usize, Range<usize>)> = Vec::new();
-        for (bucket, of_thread) in self.buckets.iter().enumerate() {
-            blocks.extend(
-                of_thread
-                    .blocks()
-                    .map(|(block, range)| (block, bucket, range)),
-            );
+        for (place, piece) in self.bucket.iter().enumerate() {
+            let of_piece = piece.blocks();
+            blocks.extend(of_piece.map(|(block, range)| (block, place, range)));
         }
-        blocks.sort_unstable_by_key(|(block, bucket, _)| (*block, *bucket));
-        for (_, bucket, range) in blocks {
-            for &(source, target, weight) in self.buckets[bucket].range(range) {
-                let at = &mut next[target as usize];
+        blocks.sort_unstable_by_key(|(block, place, _)| (*block, *place));
+        let mut sources = Vec::new();
+        for (_, place, range) in blocks {
+            let piece = &self.bucket[place];
+            let next = &mut next[(piece.base() - base) as usize..];
+            let targets = &piece.targets()[range.clone()];
+            sources.clear();
+            sources.extend(piece.sources()[range.clone()].iter().map(|&id| index(id)));
+            // Here, where they stand as in the text and not yet by target, equal ones are close together.
+            count(&sources);
+            let edges = sources.iter().zip(targets).zip(&piece.weights()[range]);
+            for ((&source, &low), &weight) in edges {
+                let at = &mut next[usize::from(low)];
                 self.columns[*at] = source;
                 self.weights[*at] = weight;
                 *at += 1;
             }
         }
         let mut start = 0;
-        for end in next {
+        for &size in &*self.sizes {
+            let end = start + size as usize;
             sort_row(&mut self.columns[start..end], &mut self.weights[start..end]);
             start = end;
         }

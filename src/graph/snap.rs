@@ -8,7 +8,7 @@
 //! their time.
 
 use super::GraphError;
-use super::edges::{Edges, Weight};
+use super::edges::{Spreader, Weight};
 use super::error::Column;
 use super::text::Block;
 
@@ -76,7 +76,12 @@ impl Problem {
 }
 
 /// Adds the edges of a block, from byte `from` on, to `edges`.
-pub fn parse<W: Weight>(block: &Block, from: usize, taking: Taking, edges: &mut Edges<W>) -> Found {
+pub fn parse<W: Weight>(
+    block: &Block,
+    from: usize,
+    taking: Taking,
+    edges: &mut Spreader<W>,
+) -> Found {
     let (text, end) = (block.padded(), block.text().len());
     let mut found = Found::default();
     let mut at = from;
@@ -92,12 +97,12 @@ pub fn parse<W: Weight>(block: &Block, from: usize, taking: Taking, edges: &mut 
         }
         edges.push(source, target, weight);
     };
+    let mut last = Source::default();
     while at < end {
         found.lines += 1;
         if !W::SOME
-            && let Some((source, after)) = id_at(text, at)
-            && matches!(text[after], b'\t' | b' ' | b',')
-            && let Some((target, after)) = id_at(text, after + 1)
+            && let Some((source, after)) = last.at(text, at).or_else(|| last.read(text, at))
+            && let Some((target, after)) = id_at(text, after)
         {
             let next = match text[after] {
                 b'\n' => after + 1,
@@ -134,6 +139,45 @@ pub fn parse<W: Weight>(block: &Block, from: usize, taking: Taking, edges: &mut 
         }
     }
     found
+}
+
+/// The source of the line before, which lines often begin with: then it need not be read again.
+#[derive(Default)]
+struct Source {
+    id: u64,
+    /// Its digits and what separates it from the target; their length in bytes, 0 if there is none.
+    bytes: u128,
+    length: usize,
+}
+
+impl Source {
+    /// The source and where the target begins, if the line at `at` begins like the one before.
+    #[inline]
+    fn at(&self, text: &[u8], at: usize) -> Option<(u64, usize)> {
+        let word = u128::from_le_bytes(*text.get(at..)?.first_chunk()?);
+        let differ = word ^ self.bytes;
+        let is_same = self.length > 0 && differ.trailing_zeros() as usize >= 8 * self.length;
+        is_same.then_some((self.id, at + self.length))
+    }
+
+    /// The source of the line at `at`, and where the target begins.
+    #[inline]
+    fn read(&mut self, text: &[u8], at: usize) -> Option<(u64, usize)> {
+        let (id, after) = id_at(text, at)?;
+        if !matches!(text[after], b'\t' | b' ' | b',') {
+            return None;
+        }
+        let length = after + 1 - at;
+        *self = match text.get(at..)?.first_chunk() {
+            Some(&word) if length <= 16 => Source {
+                id,
+                bytes: u128::from_le_bytes(word),
+                length,
+            },
+            _ => Source::default(),
+        };
+        Some((id, after + 1))
+    }
 }
 
 /// The largest of the short ids at the start of lines, and behind them: about how large ids are.

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::part::EncodedPart;
+use super::part::WrittenPart;
 use super::partition::PARTS_MAX;
 use super::{Balance, Graph, GraphError, Partitioner, Split};
 
@@ -18,7 +18,7 @@ pub const MANIFEST_KEY: &str = "manifest.json";
 pub const MANIFEST_FORMAT: &str = "lswitch-graph";
 
 /// The version of the manifest, and of the parts that it names, that is written and read.
-pub const MANIFEST_VERSION: u32 = 2;
+pub const MANIFEST_VERSION: u32 = 3;
 
 /// What a manifest says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,11 +80,11 @@ pub struct PartEntry {
 }
 
 impl PartEntry {
-    /// The entry of a part that was built as bytes.
-    pub fn of(key: impl Into<String>, part: &EncodedPart) -> PartEntry {
+    /// The entry of a part that was written.
+    pub fn of(key: impl Into<String>, part: &WrittenPart) -> PartEntry {
         PartEntry {
             key: key.into(),
-            bytes: part.bytes.len() as u64,
+            bytes: part.bytes,
             crc32c: part.crc32c,
             vertices: part.vertices,
             edges: part.edges,
@@ -239,7 +239,7 @@ mod tests {
         };
         Manifest {
             format: MANIFEST_FORMAT.into(),
-            version: 2,
+            version: 3,
             graph: "0123".into(),
             source: "g.txt".into(),
             vertices: 5,
@@ -280,8 +280,8 @@ mod tests {
         assert_eq!(refusal("{\"format\": \"x\"}"), not_ours);
         let newer = manifest()
             .to_json()
-            .replace("\"version\": 2", "\"version\": 3");
-        assert!(refusal(&newer).starts_with("m: made by a newer lswitch; its format is version 3"));
+            .replace("\"version\": 3", "\"version\": 4");
+        assert!(refusal(&newer).starts_with("m: made by a newer lswitch; its format is version 4"));
         let missing = manifest().to_json().replace("\"edges\": 4,", "");
         assert!(refusal(&missing).contains("missing field `edges`"));
     }

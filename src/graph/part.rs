@@ -1,13 +1,13 @@
 //! A part of a graph, and its format: one object, laid out so that loading it is reading arrays.
 //!
-//! # Format, version 2
+//! # Format, version 3
 //!
 //! All integers are little-endian. A header of 64 bytes:
 //!
 //! | bytes | field |
 //! |---|---|
 //! | 0..8 | magic `LSWPART\0` |
-//! | 8..12 | u32 version, 2 |
+//! | 8..12 | u32 version, 3 |
 //! | 12..16 | u32 number of this part, from 0 |
 //! | 16..20 | u32 number of parts |
 //! | 20..24 | u32 flags: 1 if edges have weights |
@@ -15,11 +15,12 @@
 //! | 32..40 | u64 edges: in-edges of these vertices |
 //! | 40..48 | u64 ghosts: distinct vertices of other parts that these edges start at |
 //! | 48..56 | u64 sends: pairs of a vertex here and another part that has it as a ghost |
-//! | 56..60 | u32 CRC32C of everything after the header |
+//! | 56..60 | u32 0 |
 //! | 60..64 | u32 CRC32C of header bytes 0..60 |
 //!
-//! Then these arrays, each padded with zeros to a multiple of 8 bytes, and nothing after them. A *local index* is a
-//! vertex's place in its part, whose vertices are in ascending order of their ids.
+//! Then these arrays, each padded with zeros to a multiple of 8 bytes; at the end a u32 CRC32C of all arrays, where it is
+//! known when a part is written piece by piece, and a u32 0. A *local index* is a vertex's place in its part, whose
+//! vertices are in ascending order of their ids.
 //!
 //! | array | meaning |
 //! |---|---|
@@ -35,19 +36,20 @@
 //!
 //! What part p sends to part q is, in order, what part q has as ghosts owned by p. A part has none of itself.
 
-use rayon::prelude::*;
+use std::convert::Infallible;
+
+use bytes::Bytes;
 use zerocopy::{Immutable, IntoBytes};
 
 use super::GraphError;
 use super::csr::VERTICES_MAX;
-use super::partition::{Members, PARTS_MAX};
-use super::{Graph, Partition};
+use super::partition::PARTS_MAX;
 
 /// The first bytes of a part.
 pub const PART_MAGIC: [u8; 8] = *b"LSWPART\0";
 
 /// The version of the part format that is written and read.
-pub const PART_VERSION: u32 = 2;
+pub const PART_VERSION: u32 = 3;
 
 /// The flag of a part whose edges have weights.
 const FLAG_WEIGHTS: u32 = 1;
@@ -57,6 +59,12 @@ const _: () = assert!(cfg!(target_endian = "little"));
 
 /// Bytes of a part's header.
 pub const PART_HEADER_BYTES: usize = 64;
+
+/// Bytes behind the arrays.
+const TRAILER_BYTES: usize = 8;
+
+/// Bytes that are written together, about: memory that comes back, and large enough for a system call.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// A part of a graph. The fields are the format's arrays; see the module's table.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,18 +125,23 @@ impl Part {
                 self.send_index.len(),
             ],
         };
-        let encoded = head.encode(|bytes| {
-            put(bytes, &self.ids);
-            put(bytes, &self.out_degree);
-            put(bytes, &self.offsets);
-            put(bytes, &self.sources);
-            put(bytes, &self.ghost_offsets);
-            put(bytes, &self.ghost_index);
-            put(bytes, &self.send_offsets);
-            put(bytes, &self.send_index);
-            put(bytes, self.weights.as_deref().unwrap_or_default());
+        let mut bytes = Vec::new();
+        let sink = |piece: Bytes| -> Result<(), Infallible> {
+            bytes.extend_from_slice(&piece);
+            Ok(())
+        };
+        let Ok(_) = head.write(sink, |writer| {
+            writer.put(&self.ids)?;
+            writer.put(&self.out_degree)?;
+            writer.put(&self.offsets)?;
+            writer.put(&self.sources)?;
+            writer.put(&self.ghost_offsets)?;
+            writer.put(&self.ghost_index)?;
+            writer.put(&self.send_offsets)?;
+            writer.put(&self.send_index)?;
+            writer.put(self.weights.as_deref().unwrap_or_default())
         });
-        encoded.bytes
+        bytes
     }
 
     /// The part in these bytes, which messages call `name`. Takes memory in proportion to the bytes given, whatever
@@ -204,11 +217,11 @@ impl Part {
     }
 }
 
-/// A part as bytes, and what its manifest says of it.
+/// A part that was written, as its manifest tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EncodedPart {
-    /// The object.
-    pub bytes: Vec<u8>,
+pub struct WrittenPart {
+    /// The object's length.
+    pub bytes: u64,
     /// CRC32C of the object.
     pub crc32c: u32,
     /// Vertices of the part.
@@ -220,31 +233,29 @@ pub struct EncodedPart {
 }
 
 /// What a header says.
-struct Head {
-    part: u32,
-    parts: u32,
-    weighted: bool,
+pub(super) struct Head {
+    pub(super) part: u32,
+    pub(super) parts: u32,
+    pub(super) weighted: bool,
     /// Vertices, edges, ghosts, sends.
-    counts: [usize; 4],
+    pub(super) counts: [usize; 4],
 }
 
 impl Head {
-    /// The bytes of a part with this head, whose arrays `fill` appends.
-    fn encode(&self, fill: impl FnOnce(&mut Vec<u8>)) -> EncodedPart {
+    /// Gives the bytes of a part with this head to `sink`, piece by piece. `arrays` puts them, in order.
+    ///
+    /// # Errors
+    ///
+    /// The sink's.
+    pub(super) fn write<S: FnMut(Bytes) -> Result<(), E>, E>(
+        &self,
+        sink: S,
+        arrays: impl FnOnce(&mut Writer<S>) -> Result<(), E>,
+    ) -> Result<WrittenPart, E> {
         let counts = self.counts.map(|count| count as u64);
         let flags = if self.weighted { FLAG_WEIGHTS } else { 0 };
         let length = encoded_length(self.parts, counts, flags);
-        let length = length.expect("what is in memory has a length") as usize;
-        let mut bytes = Vec::with_capacity(length);
-        bytes.resize(PART_HEADER_BYTES, 0);
-        fill(&mut bytes);
-        assert_eq!(
-            bytes.len(),
-            length,
-            "the arrays are as long as the head says"
-        );
-
-        let body = crc32c::crc32c(&bytes[PART_HEADER_BYTES..]);
+        let length = length.expect("what is in memory has a length");
         let mut header = Vec::with_capacity(PART_HEADER_BYTES);
         header.extend(PART_MAGIC);
         for field in [PART_VERSION, self.part, self.parts, flags] {
@@ -253,194 +264,87 @@ impl Head {
         for count in counts {
             header.extend(count.to_le_bytes());
         }
-        header.extend(body.to_le_bytes());
+        header.extend([0; 4]);
         header.extend(crc32c::crc32c(&header).to_le_bytes());
-        bytes[..PART_HEADER_BYTES].copy_from_slice(&header);
+
+        let mut writer = Writer {
+            crc32c: crc32c::crc32c(&header),
+            length: 0,
+            arrays_crc32c: 0,
+            piece: Vec::with_capacity(PIECE_BYTES.min(length as usize)),
+            sink,
+        };
+        writer.piece.extend_from_slice(&header);
+        writer.length = writer.piece.len() as u64;
+        arrays(&mut writer)?;
+        let (crc32c, written) = writer.finish()?;
+        assert_eq!(written, length, "the arrays are as long as the head says");
         let [vertices, edges, ghosts, _] = counts;
-        EncodedPart {
-            crc32c: crc32c::crc32c_combine(
-                crc32c::crc32c(&header),
-                body,
-                length - PART_HEADER_BYTES,
-            ),
-            bytes,
+        Ok(WrittenPart {
+            bytes: length,
+            crc32c,
             vertices,
             edges,
             ghosts,
-        }
-    }
-}
-
-/// Builds the parts of a graph, one at a time and in order; [`PartBuilder`] builds several side by side.
-///
-/// # Panics
-///
-/// When the partition is of another graph.
-pub fn build_parts<'a>(
-    graph: &'a Graph,
-    partition: &'a Partition,
-) -> impl ExactSizeIterator<Item = Part> + 'a {
-    let builder = PartBuilder::new(graph, partition);
-    (0..partition.parts as usize).map(move |part| builder.part(part as u32))
-}
-
-/// Builds the parts of a graph, so that a caller can write each and drop it.
-pub struct PartBuilder<'a> {
-    graph: &'a Graph,
-    partition: &'a Partition,
-    members: Members,
-    /// The local index of each vertex in its part.
-    local: Vec<u32>,
-    /// The ghosts of each part (dense), ordered by owner, then ascending.
-    ghosts: Vec<Vec<u32>>,
-}
-
-impl<'a> PartBuilder<'a> {
-    /// Finds what each part reads of others. Takes memory for each vertex, and each value that is exchanged.
-    ///
-    /// # Panics
-    ///
-    /// When the partition is of another graph.
-    pub fn new(graph: &'a Graph, partition: &'a Partition) -> PartBuilder<'a> {
-        let vertices = graph.ids.len();
-        assert_eq!(
-            vertices,
-            partition.of.len(),
-            "the partition is of this graph"
-        );
-        let members = partition.members();
-        let mut local = vec![0; vertices];
-        for part in 0..partition.parts {
-            for (index, &v) in members.of(part).iter().enumerate() {
-                local[v as usize] = index as u32;
-            }
-        }
-        let of = &partition.of;
-        let ghosts_of = |part: u32| {
-            let mut seen = vec![0u64; vertices / 64 + 1];
-            let mut count = 0;
-            for &v in members.of(part) {
-                for &source in graph.sources_of(v as usize) {
-                    let (word, bit) = (&mut seen[source as usize / 64], 1u64 << (source % 64));
-                    if *word & bit == 0 && of[source as usize] != part {
-                        *word |= bit;
-                        count += 1;
-                    }
-                }
-            }
-            let mut ghosts = Vec::with_capacity(count);
-            for (mut bits, base) in seen.into_iter().zip((0u32..).step_by(64)) {
-                while bits != 0 {
-                    ghosts.push(base + bits.trailing_zeros());
-                    bits &= bits - 1;
-                }
-            }
-            // Stable: ascending within an owner.
-            ghosts.sort_by_key(|&v| of[v as usize]);
-            ghosts
-        };
-        let ghosts = (0..partition.parts).into_par_iter().map(ghosts_of);
-        PartBuilder {
-            ghosts: ghosts.collect(),
-            graph,
-            partition,
-            members,
-            local,
-        }
-    }
-
-    /// Builds one of them.
-    ///
-    /// # Panics
-    ///
-    /// When there is no such part.
-    pub fn part(&self, part: u32) -> Part {
-        let encoded = self.encoded(part);
-        Part::decode(&encoded.bytes, "a part").expect("it was just made")
-    }
-
-    /// Builds one of them as bytes, without having it in memory twice.
-    ///
-    /// # Panics
-    ///
-    /// When there is no such part.
-    pub fn encoded(&self, part: u32) -> EncodedPart {
-        let PartBuilder {
-            graph,
-            partition,
-            local,
-            ..
-        } = self;
-        let members = self.members.of(part);
-        let ghosts = &self.ghosts[part as usize];
-
-        // Where each vertex stands that this part reads.
-        let mut places = vec![0u32; graph.ids.len()];
-        for (place, &v) in (0u32..).zip(members.iter().chain(ghosts)) {
-            places[v as usize] = place;
-        }
-        let rows = || members.iter().map(|&v| graph.sources_of(v as usize));
-        let mut offsets = Vec::with_capacity(members.len() + 1);
-        let mut edges = 0;
-        offsets.push(0u64);
-        for row in rows() {
-            edges += row.len();
-            offsets.push(edges as u64);
-        }
-        let mut ghost_offsets = Vec::with_capacity(partition.parts as usize + 1);
-        let mut send_offsets = ghost_offsets.clone();
-        let mut send_index: Vec<u32> = Vec::new();
-        for other in 0..partition.parts {
-            ghost_offsets.push(owned_by(ghosts, partition, other).start as u64);
-            send_offsets.push(send_index.len() as u64);
-            let read = &self.ghosts[other as usize];
-            let read = &read[owned_by(read, partition, part)];
-            send_index.extend(read.iter().map(|&v| local[v as usize]));
-        }
-        ghost_offsets.push(ghosts.len() as u64);
-        send_offsets.push(send_index.len() as u64);
-
-        let head = Head {
-            part,
-            parts: partition.parts,
-            weighted: graph.in_weights.is_some(),
-            counts: [members.len(), edges, ghosts.len(), send_index.len()],
-        };
-        let of_members =
-            |of: &[u32]| -> Vec<u32> { members.iter().map(|&v| of[v as usize]).collect() };
-        head.encode(|bytes| {
-            let ids = members.iter().map(|&v| graph.ids[v as usize]);
-            put(bytes, &ids.collect::<Vec<u64>>());
-            put(bytes, &of_members(&graph.out_degree));
-            put(bytes, &offsets);
-            let mut buffer: Vec<u32> = Vec::new();
-            for row in rows() {
-                buffer.clear();
-                buffer.extend(row.iter().map(|&source| places[source as usize]));
-                bytes.extend_from_slice(buffer.as_bytes());
-            }
-            pad(bytes);
-            put(bytes, &ghost_offsets);
-            let ghosts = ghosts.iter().map(|&v| local[v as usize]);
-            put(bytes, &ghosts.collect::<Vec<u32>>());
-            put(bytes, &send_offsets);
-            put(bytes, &send_index);
-            if let Some(weights) = &graph.in_weights {
-                for &v in members {
-                    let v = v as usize;
-                    let row = graph.in_offsets[v] as usize..graph.in_offsets[v + 1] as usize;
-                    bytes.extend_from_slice(weights[row].as_bytes());
-                }
-            }
         })
     }
 }
 
-/// Where the ghosts of one owner lie.
-fn owned_by(ghosts: &[u32], partition: &Partition, owner: u32) -> std::ops::Range<usize> {
-    let start = ghosts.partition_point(|&v| partition.of[v as usize] < owner);
-    let count = ghosts[start..].partition_point(|&v| partition.of[v as usize] == owner);
-    start..start + count
+/// Writes the arrays of a part, in pieces.
+pub(super) struct Writer<S> {
+    /// Of the header.
+    crc32c: u32,
+    /// Of all arrays so far.
+    arrays_crc32c: u32,
+    /// Bytes so far.
+    length: u64,
+    piece: Vec<u8>,
+    sink: S,
+}
+
+impl<S: FnMut(Bytes) -> Result<(), E>, E> Writer<S> {
+    /// Puts a whole array.
+    pub(super) fn put<T: IntoBytes + Immutable>(&mut self, values: &[T]) -> Result<(), E> {
+        self.put_some(values)?;
+        self.pad()
+    }
+
+    /// Puts some values of an array; [`pad`](Writer::pad) ends it.
+    pub(super) fn put_some<T: IntoBytes + Immutable>(&mut self, values: &[T]) -> Result<(), E> {
+        let mut bytes = values.as_bytes();
+        self.arrays_crc32c = crc32c::crc32c_append(self.arrays_crc32c, bytes);
+        self.length += bytes.len() as u64;
+        loop {
+            let room = PIECE_BYTES - self.piece.len();
+            if bytes.len() < room {
+                self.piece.extend_from_slice(bytes);
+                return Ok(());
+            }
+            let (now, later) = bytes.split_at(room);
+            self.piece.extend_from_slice(now);
+            let full = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
+            (self.sink)(full.into())?;
+            bytes = later;
+        }
+    }
+
+    /// Ends an array with zeros up to a multiple of 8 bytes.
+    pub(super) fn pad(&mut self) -> Result<(), E> {
+        let zeros = self.length.next_multiple_of(8) - self.length;
+        self.put_some(&[0u8; 8][..zeros as usize])
+    }
+
+    /// The CRC32C of all bytes, and how many there are.
+    fn finish(mut self) -> Result<(u32, u64), E> {
+        let arrays = self.arrays_crc32c;
+        let trailer = [arrays, 0];
+        let length = self.length as usize - PART_HEADER_BYTES;
+        let crc32c = crc32c::crc32c_combine(self.crc32c, arrays, length);
+        self.put_some(&trailer)?;
+        (self.sink)(self.piece.into())?;
+        let crc32c = crc32c::crc32c_append(crc32c, trailer.as_bytes());
+        Ok((crc32c, self.length))
+    }
 }
 
 fn group<'a>(offsets: &[u64], entries: &'a [u32], of: u32) -> &'a [u32] {
@@ -448,7 +352,7 @@ fn group<'a>(offsets: &[u64], entries: &'a [u32], of: u32) -> &'a [u32] {
 }
 
 fn decode(bytes: &[u8]) -> Result<Part, String> {
-    let Some((header, mut body)) = bytes.split_at_checked(PART_HEADER_BYTES) else {
+    let Some((header, body)) = bytes.split_at_checked(PART_HEADER_BYTES) else {
         return Err(format!("it has {} bytes, fewer than a header", bytes.len()));
     };
     if header[..8] != PART_MAGIC {
@@ -480,7 +384,9 @@ fn decode(bytes: &[u8]) -> Result<Part, String> {
             "it has {length} bytes, which is not what its counts need; it may be truncated"
         ));
     }
-    if crc32c::crc32c(body) != word(56) {
+    let (mut body, trailer) = body.split_at(body.len() - TRAILER_BYTES);
+    let arrays_crc32c = crc32c::crc32c(body);
+    if word(56) != 0 || trailer != [arrays_crc32c, 0].as_bytes() {
         return Err("its checksum is wrong".into());
     }
 
@@ -527,7 +433,7 @@ fn encoded_length(
         u64s(if flags & FLAG_WEIGHTS != 0 { edges } else { 0 }),
     ]
     .into_iter()
-    .try_fold(PART_HEADER_BYTES as u64, |sum, bytes| {
+    .try_fold((PART_HEADER_BYTES + TRAILER_BYTES) as u64, |sum, bytes| {
         sum.checked_add(bytes?)
     })
 }
@@ -541,16 +447,6 @@ fn check_offsets(what: &str, offsets: &[u64], entries: usize) -> Result<(), Stri
             "its {what} offsets do not divide {entries} entries"
         ))
     }
-}
-
-/// Appends an array as it lies in memory, and zeros up to a multiple of 8 bytes.
-fn put<T: IntoBytes + Immutable>(bytes: &mut Vec<u8>, values: &[T]) {
-    bytes.extend_from_slice(values.as_bytes());
-    pad(bytes);
-}
-
-fn pad(bytes: &mut Vec<u8>) {
-    bytes.resize(bytes.len().next_multiple_of(8), 0);
 }
 
 /// Takes an array off the front of bytes that are known to be long enough.

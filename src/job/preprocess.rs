@@ -19,11 +19,14 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-/// Parts that are built ahead of being written, at most, beside one for each thread.
-const BUILT_AHEAD: usize = 2;
+/// What computing threads have to say, at most, before the writer has heard of it.
+const SAID_AHEAD: usize = 2;
 
 /// Parts that are written at a time, at most.
-const WRITES: usize = 4;
+const WRITES: usize = 8;
+
+/// Pieces of a part that are built ahead of being written, at most.
+const PIECES_AHEAD: usize = 2;
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -108,8 +111,18 @@ pub enum PreprocessError {
 /// What the computing threads hand to the writer.
 enum Built {
     Event(PreprocessEvent),
-    Part(PartEntry, Bytes),
+    /// The key of a part, and its pieces as they come.
+    Begun(String, mpsc::Receiver<Piece>),
+    /// All its pieces were given.
+    Part(PartEntry),
     Done(Box<Finished>),
+}
+
+/// What a part is written from.
+enum Piece {
+    Some(Bytes),
+    /// That was all. What ends without this was given up.
+    End,
 }
 
 /// All but the parts.
@@ -131,17 +144,17 @@ pub async fn run(
     tell: &mut dyn FnMut(PreprocessEvent),
 ) -> Result<PreprocessOutcome, PreprocessError> {
     let earlier = earlier_parts(store).await?;
-    let mut entries = Vec::new();
-    let mut writes = Writes::default();
+    let mut keys = Vec::new();
+    let mut writes = JoinSet::new();
     let outcome = tokio::select! {
-        outcome = write(spec, store, &mut entries, &mut writes, tell) => outcome,
+        outcome = write(spec, store, &mut keys, &mut writes, tell) => outcome,
         () = cancel => Err(PreprocessError::Interrupted),
     };
-    // All are over before anything is removed.
-    let _ = writes.finish(&mut |_| {}).await;
+    // All are over before anything is removed: those whose builders are gone give up.
+    while writes.join_next().await.is_some() {}
     let obsolete = match &outcome {
         Ok(_) => earlier,
-        Err(_) => entries.into_iter().map(|entry| entry.key).collect(),
+        Err(_) => keys,
     };
     for key in obsolete {
         // What counts is done or has its error already; an object too many harms nobody.
@@ -162,24 +175,35 @@ async fn earlier_parts(store: &Store) -> Result<Vec<String>, StoreError> {
     Ok(parts.into_iter().map(|entry| entry.key).collect())
 }
 
-/// Writes the parts as they are built, and the manifest last.
+/// Writes the parts while they are built, and the manifest last.
 async fn write(
     spec: PreprocessSpec,
     store: &Store,
-    entries: &mut Vec<PartEntry>,
-    writes: &mut Writes,
+    keys: &mut Vec<String>,
+    writes: &mut JoinSet<Result<(), StoreError>>,
     tell: &mut dyn FnMut(PreprocessEvent),
 ) -> Result<PreprocessOutcome, PreprocessError> {
     let id = random::to_hex(&random::bytes::<8>());
-    let (built, mut to_write) = mpsc::channel(BUILT_AHEAD);
+    let (built, mut said) = mpsc::channel(SAID_AHEAD);
     let computing = tokio::task::spawn_blocking({
         let id = id.clone();
         move || compute(spec, &id, &built)
     });
-    let mut finished = None;
-    while let Some(next) = to_write.recv().await {
+    let (mut finished, mut entries, mut written) = (None, Vec::new(), 0);
+    let mut waiting = None;
+    loop {
+        let next = tokio::select! {
+            Some(outcome) = writes.join_next() => {
+                outcome.expect("writing does not panic")?;
+                written += 1;
+                tell(PreprocessEvent::Written(written));
+                continue;
+            }
+            next = said.recv(), if writes.len() < WRITES && waiting.is_none() => next,
+            else => break,
+        };
         match next {
-            Built::Event(event) => {
+            Some(Built::Event(event)) => {
                 if event == PreprocessEvent::Partitioning {
                     // Better now than when the parts are there.
                     let probe = format!("probe-{id}");
@@ -188,18 +212,17 @@ async fn write(
                 }
                 tell(event);
             }
-            Built::Part(entry, bytes) => {
-                let (store, key) = (store.clone(), entry.key.clone());
-                entries.push(entry);
-                let write = async move { store.put(&key, bytes).await };
-                writes.begin(write, tell).await?;
+            Some(Built::Begun(key, pieces)) => {
+                keys.push(key.clone());
+                writes.spawn(write_part(store.clone(), key, pieces));
             }
-            Built::Done(done) => finished = Some(done),
+            Some(Built::Part(entry)) => entries.push(entry),
+            Some(Built::Done(done)) => finished = Some(done),
+            // Nothing more is built; what is written meanwhile is waited for.
+            None => waiting = Some(Instant::now()),
         }
     }
-    let waiting = Instant::now();
-    writes.finish(tell).await?;
-    let writing = waiting.elapsed();
+    let writing = waiting.map(|since| since.elapsed()).unwrap_or_default();
     computing
         .await
         .expect("reading and splitting a graph does not panic")?;
@@ -208,8 +231,8 @@ async fn write(
         mut times,
         attempts,
     } = *finished.expect("the computing threads said that they were done");
-    entries.sort_by(|a, b| a.key.cmp(&b.key));
-    manifest.parts = entries.clone();
+    entries.sort_by(|a: &PartEntry, b| a.key.cmp(&b.key));
+    manifest.parts = entries;
     store.put(MANIFEST_KEY, manifest.to_json().into()).await?;
     times.push(("write", writing));
     let bytes = manifest.parts.iter().map(|entry| entry.bytes).sum();
@@ -221,45 +244,21 @@ async fn write(
     })
 }
 
-/// Parts that are being written.
-#[derive(Default)]
-struct Writes {
-    under_way: JoinSet<Result<(), StoreError>>,
-    done: u32,
-}
-
-impl Writes {
-    /// Begins to write one, once fewer than [`WRITES`] are under way.
-    async fn begin(
-        &mut self,
-        write: impl Future<Output = Result<(), StoreError>> + Send + 'static,
-        tell: &mut dyn FnMut(PreprocessEvent),
-    ) -> Result<(), StoreError> {
-        while self.under_way.len() >= WRITES {
-            self.next(tell).await?;
+/// Writes one part from its pieces.
+async fn write_part(
+    store: Store,
+    key: String,
+    mut pieces: mpsc::Receiver<Piece>,
+) -> Result<(), StoreError> {
+    let mut object = store.writer(&key)?;
+    while let Some(piece) = pieces.recv().await {
+        match piece {
+            Piece::Some(bytes) => object.write(bytes).await?,
+            Piece::End => return object.finish().await,
         }
-        self.under_way.spawn(write);
-        Ok(())
     }
-
-    /// Waits for all, and gives the first error.
-    async fn finish(&mut self, tell: &mut dyn FnMut(PreprocessEvent)) -> Result<(), StoreError> {
-        let mut outcome = Ok(());
-        while !self.under_way.is_empty() {
-            outcome = outcome.and(self.next(tell).await);
-        }
-        outcome
-    }
-
-    async fn next(&mut self, tell: &mut dyn FnMut(PreprocessEvent)) -> Result<(), StoreError> {
-        let Some(written) = self.under_way.join_next().await else {
-            return Ok(());
-        };
-        written.expect("writing does not panic")?;
-        self.done += 1;
-        tell(PreprocessEvent::Written(self.done));
-        Ok(())
-    }
+    // Whoever stopped building it has the reason.
+    Ok(())
 }
 
 fn compute(
@@ -321,10 +320,14 @@ fn compute_here(
     let builder = PartBuilder::new(&graph, &split.partition);
     let all = (0..split.partition.parts).into_par_iter();
     let _ = all.try_for_each(|number| {
-        let part = builder.encoded(number);
-        let entry = PartEntry::of(format!("parts/{id}-{number:05}.part"), &part);
+        let key = format!("parts/{id}-{number:05}.part");
+        let (pieces, to_write) = mpsc::channel(PIECES_AHEAD);
+        let give = |piece| pieces.blocking_send(piece).map_err(drop);
         // Without a writer there is nothing more to do.
-        send(Built::Part(entry, part.bytes.into())).then_some(())
+        send(Built::Begun(key.clone(), to_write)).then_some(())?;
+        let part = builder.write(number, |bytes| give(Piece::Some(bytes)));
+        let part = part.and_then(|part| give(Piece::End).map(|()| part)).ok()?;
+        send(Built::Part(PartEntry::of(key, &part))).then_some(())
     });
     lap("build parts", &mut times);
     let source = spec

@@ -74,6 +74,15 @@ impl Dir {
         .await
     }
 
+    pub(super) fn writer(&self, key: &str, url: String) -> Writer {
+        Writer {
+            root: self.root.clone(),
+            path: self.root.join(key),
+            url,
+            file: None,
+        }
+    }
+
     pub(super) async fn put_if_absent(
         &self,
         key: &str,
@@ -131,6 +140,49 @@ impl Dir {
     }
 }
 
+/// A file that is being written.
+pub(super) struct Writer {
+    root: Arc<Path>,
+    path: PathBuf,
+    url: String,
+    /// With the first bytes.
+    file: Option<NamedTempFile>,
+}
+
+impl Writer {
+    pub(super) async fn write(&mut self, piece: Bytes) -> Result<(), StoreError> {
+        let (root, path, file) = (self.root.clone(), self.path.clone(), self.file.take());
+        let written = blocking(move || {
+            let mut file = match file {
+                Some(file) => file,
+                None => create(&root, &path)?,
+            };
+            file.write_all(&piece)?;
+            Ok(file)
+        });
+        self.file = Some(written.await.map_err(|cause| self.error(cause))?);
+        Ok(())
+    }
+
+    pub(super) async fn finish(mut self) -> Result<(), StoreError> {
+        if self.file.is_none() {
+            self.write(Bytes::new()).await?;
+        }
+        let (path, file) = (self.path.clone(), self.file.take());
+        let file = file.expect("it was just made");
+        let named = blocking(move || file.persist(&path).map(drop));
+        named.await.map_err(|error| self.error(error.error))
+    }
+
+    fn error(&self, cause: io::Error) -> StoreError {
+        StoreError::Directory {
+            action: "write",
+            url: self.url.clone(),
+            cause,
+        }
+    }
+}
+
 /// Runs file work where it cannot hold up the tasks of others.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
@@ -179,6 +231,13 @@ fn read_range(path: &Path, range: &Range<u64>) -> io::Result<Option<Vec<u8>>> {
 
 /// Writes `value` to a fresh file that is ready to be renamed to `path`. It is removed if that does not happen.
 fn fill(root: &Path, path: &Path, value: &[u8]) -> io::Result<NamedTempFile> {
+    let mut file = create(root, path)?;
+    file.write_all(value)?;
+    Ok(file)
+}
+
+/// A fresh file that can be renamed to `path`.
+fn create(root: &Path, path: &Path) -> io::Result<NamedTempFile> {
     let temporary = root.join(TEMPORARY_FOLDER);
     fs::create_dir_all(&temporary)?;
     if let Some(folder) = path.parent() {
@@ -190,9 +249,7 @@ fn fill(root: &Path, path: &Path, value: &[u8]) -> io::Result<NamedTempFile> {
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
-    let mut file = builder.prefix("put-").tempfile_in(&temporary)?;
-    file.write_all(value)?;
-    Ok(file)
+    builder.prefix("put-").tempfile_in(&temporary)
 }
 
 /// Adds the files below `folder` whose keys begin with `prefix`. `key` is the folder's own key with a slash at its end,

@@ -70,6 +70,44 @@ pub struct Entry {
     pub bytes: u64,
 }
 
+/// An object that is being written piece by piece. Nobody sees it before [`finish`](Writer::finish) has returned; dropped
+/// before, it leaves what was there. A process that is killed may leave pieces that nobody lists: a file in the reserved
+/// folder, or parts of an upload in S3, which a bucket's lifecycle rule removes.
+pub struct Writer {
+    backend: BackendWriter,
+}
+
+enum BackendWriter {
+    Dir(dir::Writer),
+    S3(Box<s3::Upload>),
+}
+
+impl Writer {
+    /// Writes the next bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of the backend; there is nothing more to write then.
+    pub async fn write(&mut self, piece: Bytes) -> Result<(), StoreError> {
+        match &mut self.backend {
+            BackendWriter::Dir(writer) => writer.write(piece).await,
+            BackendWriter::S3(upload) => upload.write(piece).await,
+        }
+    }
+
+    /// Gives the object its name, in place of the one that may be there.
+    ///
+    /// # Errors
+    ///
+    /// Those of the backend.
+    pub async fn finish(self) -> Result<(), StoreError> {
+        match self.backend {
+            BackendWriter::Dir(writer) => writer.finish().await,
+            BackendWriter::S3(upload) => upload.finish().await,
+        }
+    }
+}
+
 /// What a backend answers to a write that must not overwrite.
 enum Placed {
     /// The object is new, and ours.
@@ -201,6 +239,20 @@ impl Store {
             Backend::Dir(dir) => dir.put(key, value, url).await,
             Backend::S3(s3) => s3.put(key, value, url).await,
         }
+    }
+
+    /// Begins to write the object `key` piece by piece, for objects that are not to be in memory whole.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::BadKey`].
+    pub fn writer(&self, key: &str) -> Result<Writer, StoreError> {
+        let url = self.checked(key)?;
+        let backend = match &self.backend {
+            Backend::Dir(dir) => BackendWriter::Dir(dir.writer(key, url)),
+            Backend::S3(s3) => BackendWriter::S3(Box::new(s3.writer(key, url))),
+        };
+        Ok(Writer { backend })
     }
 
     /// Writes the object `key` unless there is one, and tells whether the object is now `value`: `true` when it was

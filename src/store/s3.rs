@@ -17,6 +17,7 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
+use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::aws::error_chain;
@@ -42,7 +43,7 @@ const READ_TRIES_MAX: u32 = 4;
 /// [`pause_after`] that is patience for some 6 s.
 const CONFLICT_TRIES_MAX: u32 = 8;
 
-/// Objects above this are written in parts. One connection to S3 carries some 80 MB/s, a function's network several times that.
+/// Objects above this that are in memory are written in parts. One connection to S3 carries some 80 MB/s, a function's network several times that.
 const WHOLE_MAX: usize = 32 << 20;
 
 /// Bytes of each of those parts but the last; S3 takes up to 10,000 of them.
@@ -157,8 +158,14 @@ impl S3 {
 
     pub(super) async fn put(&self, key: &str, value: Bytes, url: String) -> Result<(), StoreError> {
         if value.len() > WHOLE_MAX {
-            return self.put_in_parts(key, value, url).await;
+            let mut upload = self.writer(key, url);
+            upload.write(value).await?;
+            return upload.finish().await;
         }
+        self.put_whole(key, value, url).await
+    }
+
+    async fn put_whole(&self, key: &str, value: Bytes, url: String) -> Result<(), StoreError> {
         let bytes = value.len() as u64;
         let put = self
             .client
@@ -175,84 +182,17 @@ impl S3 {
         }
     }
 
-    /// Writes a long object: nobody sees it before it is whole.
-    async fn put_in_parts(&self, key: &str, value: Bytes, url: String) -> Result<(), StoreError> {
-        let begun = self
-            .client
-            .create_multipart_upload()
-            .bucket(&self.bucket)
-            .key(self.key(key))
-            .send()
-            .await
-            .map_err(|error| self.explain("write", &url, &error))?;
-        let upload = begun.upload_id().unwrap_or_default().to_owned();
-        match self.upload(key, value, &url, &upload).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                // Parts of an upload that is not completed cost money. What counts is the error that there is already.
-                let _ = self
-                    .client
-                    .abort_multipart_upload()
-                    .bucket(&self.bucket)
-                    .key(self.key(key))
-                    .upload_id(&upload)
-                    .send()
-                    .await;
-                Err(error)
-            }
+    pub(super) fn writer(&self, key: &str, url: String) -> Upload {
+        Upload {
+            s3: self.clone(),
+            key: key.to_owned(),
+            url,
+            waiting: BytesMut::new(),
+            id: None,
+            number: 0,
+            under_way: JoinSet::new(),
+            parts: Vec::new(),
         }
-    }
-
-    async fn upload(
-        &self,
-        key: &str,
-        value: Bytes,
-        url: &str,
-        upload: &str,
-    ) -> Result<(), StoreError> {
-        let mut under_way = JoinSet::new();
-        let mut parts = Vec::new();
-        let mut number = 0;
-        for start in (0..value.len()).step_by(PART_BYTES) {
-            if under_way.len() == PARTS_AT_ONCE {
-                parts.extend(next(&mut under_way).await?);
-            }
-            number += 1;
-            let piece = value.slice(start..value.len().min(start + PART_BYTES));
-            let timeouts = timeouts(piece.len() as u64);
-            let put = self
-                .client
-                .upload_part()
-                .bucket(&self.bucket)
-                .key(self.key(key))
-                .upload_id(upload)
-                .part_number(number)
-                .body(ByteStream::from(piece))
-                .customize()
-                .config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts));
-            let (this, url) = (self.clone(), url.to_owned());
-            under_way.spawn(async move {
-                let put = put.send().await;
-                let put = put.map_err(|error| this.explain("write", &url, &error))?;
-                let part = CompletedPart::builder().part_number(number);
-                Ok(part.set_e_tag(put.e_tag).build())
-            });
-        }
-        while !under_way.is_empty() {
-            parts.extend(next(&mut under_way).await?);
-        }
-        parts.sort_by_key(|part: &CompletedPart| part.part_number());
-        let all = CompletedMultipartUpload::builder().set_parts(Some(parts));
-        self.client
-            .complete_multipart_upload()
-            .bucket(&self.bucket)
-            .key(self.key(key))
-            .upload_id(upload)
-            .multipart_upload(all.build())
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| self.explain("write", url, &error))
     }
 
     /// Reads an object of a known length, in ranges side by side.
@@ -470,6 +410,148 @@ impl S3 {
             advice,
         }
     }
+}
+
+/// An object that is being written, in parts if it is long: nobody sees it before it is whole. Parts of an upload that is
+/// not completed cost money, so one that fails or is dropped is aborted.
+pub(super) struct Upload {
+    s3: S3,
+    key: String,
+    url: String,
+    /// Less than a part.
+    waiting: BytesMut,
+    /// S3's name for it, once a part is full.
+    id: Option<String>,
+    /// Of the part that was sent last.
+    number: i32,
+    under_way: JoinSet<Result<CompletedPart, StoreError>>,
+    parts: Vec<CompletedPart>,
+}
+
+impl Upload {
+    pub(super) async fn write(&mut self, mut piece: Bytes) -> Result<(), StoreError> {
+        while self.waiting.len() + piece.len() > PART_BYTES {
+            let part = if self.waiting.is_empty() {
+                piece.split_to(PART_BYTES)
+            } else {
+                let rest = piece.split_to(PART_BYTES - self.waiting.len());
+                self.waiting.extend_from_slice(&rest);
+                self.waiting.split().freeze()
+            };
+            let sent = self.send(part).await;
+            self.or_abort(sent).await?;
+        }
+        self.waiting.extend_from_slice(&piece);
+        Ok(())
+    }
+
+    pub(super) async fn finish(mut self) -> Result<(), StoreError> {
+        let rest = self.waiting.split().freeze();
+        if self.id.is_none() {
+            let (s3, key, url) = (&self.s3, &self.key, self.url.clone());
+            return s3.put_whole(key, rest, url).await;
+        }
+        let completed = self.complete(rest).await;
+        self.or_abort(completed).await?;
+        // There is nothing left to abort.
+        self.id = None;
+        Ok(())
+    }
+
+    /// Sends a part, once few enough are under way.
+    async fn send(&mut self, part: Bytes) -> Result<(), StoreError> {
+        let id = match &self.id {
+            Some(id) => id.clone(),
+            None => {
+                let begin = self.s3.client.create_multipart_upload();
+                let begun = begin.bucket(&self.s3.bucket).key(self.s3.key(&self.key));
+                let begun = begun.send().await;
+                let begun = begun.map_err(|error| self.s3.explain("write", &self.url, &error))?;
+                let id = begun.upload_id.unwrap_or_default();
+                self.id.insert(id).clone()
+            }
+        };
+        if self.under_way.len() == PARTS_AT_ONCE {
+            self.parts.extend(next(&mut self.under_way).await?);
+        }
+        self.number += 1;
+        let number = self.number;
+        let timeouts = timeouts(part.len() as u64);
+        let put = self
+            .s3
+            .client
+            .upload_part()
+            .bucket(&self.s3.bucket)
+            .key(self.s3.key(&self.key))
+            .upload_id(id)
+            .part_number(number)
+            .body(ByteStream::from(part))
+            .customize()
+            .config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts));
+        let (s3, url) = (self.s3.clone(), self.url.clone());
+        self.under_way.spawn(async move {
+            let put = put.send().await;
+            let put = put.map_err(|error| s3.explain("write", &url, &error))?;
+            let part = CompletedPart::builder().part_number(number);
+            Ok(part.set_e_tag(put.e_tag).build())
+        });
+        Ok(())
+    }
+
+    /// Sends the last part, waits for all, and makes them an object.
+    async fn complete(&mut self, rest: Bytes) -> Result<(), StoreError> {
+        self.send(rest).await?;
+        while !self.under_way.is_empty() {
+            self.parts.extend(next(&mut self.under_way).await?);
+        }
+        self.parts.sort_by_key(CompletedPart::part_number);
+        let parts = std::mem::take(&mut self.parts);
+        let all = CompletedMultipartUpload::builder().set_parts(Some(parts));
+        self.s3
+            .client
+            .complete_multipart_upload()
+            .bucket(&self.s3.bucket)
+            .key(self.s3.key(&self.key))
+            .set_upload_id(self.id.clone())
+            .multipart_upload(all.build())
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| self.s3.explain("write", &self.url, &error))
+    }
+
+    /// Gives this back, and if it is an error aborts the upload before.
+    async fn or_abort(&mut self, outcome: Result<(), StoreError>) -> Result<(), StoreError> {
+        if outcome.is_err()
+            && let Some(id) = self.id.take()
+        {
+            self.under_way.shutdown().await;
+            abort(&self.s3, &self.key, id).await;
+        }
+        outcome
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let (s3, key) = (self.s3.clone(), std::mem::take(&mut self.key));
+            let mut under_way = std::mem::take(&mut self.under_way);
+            runtime.spawn(async move {
+                under_way.shutdown().await;
+                abort(&s3, &key, id).await;
+            });
+        }
+    }
+}
+
+/// Gives up an upload. What counts is the error that there is already.
+async fn abort(s3: &S3, key: &str, id: String) {
+    let abort = s3.client.abort_multipart_upload();
+    let abort = abort.bucket(&s3.bucket).key(s3.key(key)).upload_id(id);
+    let _ = abort.send().await;
 }
 
 /// The SDK's own rules for endpoints, except that the bucket goes into the path whenever the endpoint was set by hand

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -258,6 +258,79 @@ async fn a_long_object_is_written_in_parts_and_read_in_ranges() {
         let missing = store.get_of_length("none", more).await.unwrap_err();
         assert!(matches!(missing, StoreError::NotFound { .. }), "{missing}");
     }
+}
+
+#[tokio::test]
+async fn an_object_that_is_written_in_pieces_is_seen_when_it_is_finished() {
+    for place in places().await {
+        let store = &place.store;
+        let all = noise(21 << 20);
+        // Nothing, little, just a part, somewhat more: S3 is given whole objects and parts of them.
+        for length in [0, 1000, 16 << 20, (16 << 20) + 1, 21 << 20] {
+            let value = all.slice(..length);
+            let key = format!("piecewise-{length}");
+            let mut object = store.writer(&key).unwrap();
+            for piece in value.chunks(7_654_321) {
+                object.write(value.slice_ref(piece)).await.unwrap();
+            }
+            assert!(matches!(
+                store.get(&key).await,
+                Err(StoreError::NotFound { .. })
+            ));
+            object.finish().await.unwrap();
+            assert!(store.get(&key).await.unwrap() == value, "{length} bytes");
+        }
+        let mut given_up = store.writer("given-up").unwrap();
+        given_up.write(all.clone()).await.unwrap();
+        drop(given_up);
+        assert!(keys(store, "given").await.is_empty());
+        // What is there stays until the end.
+        let mut object = store.writer("piecewise-0").unwrap();
+        object.write(bytes("new")).await.unwrap();
+        assert_eq!(store.get("piecewise-0").await.unwrap(), "");
+        object.finish().await.unwrap();
+        assert_eq!(store.get("piecewise-0").await.unwrap(), "new");
+        assert!(matches!(
+            store.writer("../k"),
+            Err(StoreError::BadKey { .. })
+        ));
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_fails_or_is_given_up_is_aborted() {
+    let (refusing, aborted) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU32::new(0)),
+    );
+    let place = faulty_place({
+        let (refusing, aborted) = (refusing.clone(), aborted.clone());
+        move |request| {
+            let query = request.uri.query().unwrap_or_default();
+            if request.method == "DELETE" && query.contains("uploadId") {
+                aborted.fetch_add(1, Ordering::Relaxed);
+            }
+            match query.contains("partNumber=2") && refusing.load(Ordering::Relaxed) {
+                true => Fate::Refused(403, "AccessDenied"),
+                false => Fate::Served,
+            }
+        }
+    })
+    .await;
+    let value = noise(40 << 20);
+    let mut given_up = place.store.writer("k").unwrap();
+    given_up.write(value.clone()).await.unwrap();
+    drop(given_up);
+    let patience = tokio::time::Instant::now() + Duration::from_secs(30);
+    while aborted.load(Ordering::Relaxed) < 1 {
+        assert!(tokio::time::Instant::now() < patience, "it was not aborted");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    refusing.store(true, Ordering::Relaxed);
+    let error = place.store.put("k", value).await.unwrap_err().to_string();
+    assert!(error.contains("AccessDenied"), "{error}");
+    assert_eq!(aborted.load(Ordering::Relaxed), 2);
+    assert!(keys(&place.store, "").await.is_empty());
 }
 
 #[tokio::test]

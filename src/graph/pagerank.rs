@@ -16,12 +16,15 @@
 use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde::{Deserialize, Serialize};
 
 use super::fixed::to_fixed;
 use super::{Graph, GraphError, Shard};
+
+/// Edges between two pauses: about a millisecond.
+const EDGES_AT_ONCE: u64 = 1 << 19;
 
 /// What becomes of the rank of vertices without out-edges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -130,25 +133,71 @@ pub struct Step {
     pub dangling: i128,
 }
 
-/// The state of one rank. An iteration is [`contribute`](PageRank::contribute), then for each of the shard's
-/// `sends` a [`gather`](PageRank::gather) and for each of its `receives` a [`scatter`](PageRank::scatter), then
-/// [`update`](PageRank::update) with the dangling mass of all ranks.
-#[derive(Debug, Clone)]
+/// What all ranks of a pack share: r(v)/outdeg(v) of each vertex of the shard, then of each ghost, which is what `sources`
+/// points into; for this superstep and the next in turn.
+#[derive(Debug)]
+struct Contributions([RwLock<Vec<f64>>; 2]);
+
+impl Contributions {
+    fn read(&self, step: usize) -> RwLockReadGuard<'_, Vec<f64>> {
+        self.0[step % 2].read().expect("no holder of it panics")
+    }
+
+    fn write(&self, step: usize) -> RwLockWriteGuard<'_, Vec<f64>> {
+        self.0[step % 2].write().expect("no holder of it panics")
+    }
+}
+
+/// The state of one rank, which computes some parts of a shard; the other parts are other ranks' of its pack.
+///
+/// It starts with [`begin`](PageRank::begin), an exchange, and [`advance`](PageRank::advance). A superstep is
+/// [`update_boundary`](PageRank::update_boundary), an exchange, [`update_interior`](PageRank::update_interior) and `advance`.
+/// An exchange is, over the ranks of a pack, a [`gather`](PageRank::gather) for each of the shard's `sends`, once all
+/// have updated their boundaries, and a [`scatter`](PageRank::scatter) for each of its `receives`; it may last until
+/// `advance`, which all ranks of a pack call before any goes on.
+#[derive(Debug)]
 pub struct PageRank {
     shard: Arc<Shard>,
     settings: Settings,
+    /// The places of its parts in the shard, and its vertices.
+    parts: Range<usize>,
+    vertices: Range<usize>,
+    /// Of each of its vertices.
     ranks: Vec<f64>,
-    /// r(v)/outdeg(v) of each vertex here, then of each ghost: what `sources` points into.
-    contributions: Vec<f64>,
+    /// What each of its vertices gives in the next superstep.
+    gives: Vec<f64>,
+    contributions: Arc<Contributions>,
+    step: usize,
+    /// The change and the dangling mass of each of its parts in this superstep, so far.
+    sums: Vec<[f64; 2]>,
 }
 
 impl PageRank {
-    /// All ranks 1/N.
+    /// All ranks 1/N, of all parts of a shard.
     ///
     /// # Errors
     ///
     /// Those of [`Settings::check`], and [`GraphError::Setting`] for fewer vertices than the shard has.
     pub fn new(shard: Arc<Shard>, settings: Settings) -> Result<PageRank, GraphError> {
+        let all = 0..shard.part_ranges.len();
+        let mut team = PageRank::team(shard, settings, &[all])?;
+        Ok(team.swap_remove(0))
+    }
+
+    /// As [`PageRank::new`] for the ranks of a pack, of which each computes some parts: `owns` has their places in the shard.
+    ///
+    /// # Errors
+    ///
+    /// As for [`PageRank::new`].
+    ///
+    /// # Panics
+    ///
+    /// When the shard has no such parts.
+    pub fn team(
+        shard: Arc<Shard>,
+        settings: Settings,
+        owns: &[Range<usize>],
+    ) -> Result<Vec<PageRank>, GraphError> {
         settings.check()?;
         if settings.vertices < shard.vertices() as u64 {
             return Err(GraphError::Setting {
@@ -157,59 +206,107 @@ impl PageRank {
                 range: "no less than one rank has",
             });
         }
-        Ok(PageRank {
-            ranks: vec![1.0 / settings.vertices as f64; shard.vertices()],
-            contributions: vec![0.0; shard.vertices() + shard.ghosts],
-            shard,
-            settings,
-        })
+        let places = shard.vertices() + shard.ghosts;
+        let none = || RwLock::new(vec![0.0; places]);
+        let contributions = Arc::new(Contributions([none(), none()]));
+        let member = |parts: &Range<usize>| {
+            let ranges = &shard.part_ranges[parts.clone()];
+            let vertices = match ranges {
+                [] => 0..0,
+                [only] => only.clone(),
+                [first, .., last] => first.start..last.end,
+            };
+            PageRank {
+                settings,
+                ranks: vec![1.0 / settings.vertices as f64; vertices.len()],
+                gives: vec![0.0; vertices.len()],
+                contributions: Arc::clone(&contributions),
+                step: 0,
+                sums: vec![[0.0; 2]; parts.len()],
+                parts: parts.clone(),
+                vertices,
+                shard: Arc::clone(&shard),
+            }
+        };
+        Ok(owns.iter().map(member).collect())
     }
 
-    /// What this computes on.
+    /// What the pack computes on.
     pub fn shard(&self) -> &Shard {
         &self.shard
     }
 
-    /// The rank of each vertex, by local index.
+    /// The places in the shard of the parts that are computed here.
+    pub fn parts(&self) -> Range<usize> {
+        self.parts.clone()
+    }
+
+    /// The original ids of the vertices that are computed here.
+    pub fn ids(&self) -> &[u64] {
+        &self.shard.ids[self.vertices.clone()]
+    }
+
+    /// The rank of each of these vertices.
     pub fn ranks(&self) -> &[f64] {
         &self.ranks
     }
 
-    /// The present rank held by vertices without out-edges, in units of [`to_fixed`]: what the first `update`
+    /// The ranks of the vertices of a part, by its place in the shard.
+    ///
+    /// # Panics
+    ///
+    /// When the part is not computed here.
+    pub fn ranks_of(&self, part: usize) -> &[f64] {
+        &self.ranks[self.own(&self.shard.part_ranges[part])]
+    }
+
+    /// Where vertices of the shard are among those that are computed here.
+    fn own(&self, vertices: &Range<usize>) -> Range<usize> {
+        vertices.start - self.vertices.start..vertices.end - self.vertices.start
+    }
+
+    /// The present rank held by vertices without out-edges, in units of [`to_fixed`]: what the first update
     /// needs, added over all ranks. Later ones get it from [`Step`].
     pub fn dangling(&self) -> i128 {
-        let of_part = |range: &Range<usize>| {
-            let pairs = self.ranks[range.clone()]
-                .iter()
-                .zip(&self.shard.out_degree[range.clone()]);
+        let of_part = |part: usize| {
+            let degrees = &self.shard.out_degree[self.shard.part_ranges[part].clone()];
             let mut mass = 0.0;
-            for (rank, _) in pairs.filter(|&(_, &degree)| degree == 0) {
-                mass += rank;
+            // In the order of updates, so that the sums are alike.
+            let start = self.shard.part_ranges[part].start;
+            for rows in self.shard.boundary[part]
+                .iter()
+                .chain(&self.shard.interior[part])
+            {
+                for v in rows.start - start..rows.end - start {
+                    if degrees[v] == 0 {
+                        mass += self.ranks_of(part)[v];
+                    }
+                }
             }
             to_fixed(mass)
         };
-        self.shard.part_ranges.iter().map(of_part).sum()
+        self.parts.clone().map(of_part).sum()
     }
 
-    /// Computes what each vertex gives along each of its out-edges.
-    pub fn contribute(&mut self) {
-        let vertices = self.ranks.iter().zip(&self.shard.out_degree);
-        // Nobody reads the contribution of a vertex without out-edges.
-        let contribution = |(rank, &degree): (&f64, &u32)| match degree {
-            0 => 0.0,
-            _ => rank / f64::from(degree),
-        };
-        let contributions = self.contributions.iter_mut().zip(vertices);
-        contributions.for_each(|(place, vertex)| *place = contribution(vertex));
+    /// Tells what each vertex gives at first.
+    pub fn begin(&mut self) {
+        let degrees = &self.shard.out_degree[self.vertices.clone()];
+        let vertices = self.ranks.iter().zip(degrees);
+        for (gives, (rank, &degree)) in self.gives.iter_mut().zip(vertices) {
+            *gives = given(*rank, degree);
+        }
+        let mut next = self.contributions.write(self.step + 1);
+        next[self.vertices.clone()].copy_from_slice(&self.gives);
     }
 
-    /// The contributions of these vertices (local indexes, from the shard's `sends`) as little-endian numbers.
+    /// The next contributions of these vertices (local indexes, from the shard's `sends`) as little-endian numbers.
     ///
     /// # Panics
     ///
     /// When there is no such vertex.
     pub fn gather(&self, vertices: &[u32], precision: Precision) -> Vec<u8> {
-        let values = vertices.iter().map(|&v| self.contributions[v as usize]);
+        let next = self.contributions.read(self.step + 1);
+        let values = vertices.iter().map(|&v| next[v as usize]);
         let mut payload = Vec::with_capacity(vertices.len() * 8);
         match precision {
             Precision::F64 => values.for_each(|value| payload.extend(value.to_le_bytes())),
@@ -218,7 +315,8 @@ impl PageRank {
         payload
     }
 
-    /// Puts contributions that another rank gathered into these ghosts (a range from the shard's `receives`).
+    /// Puts contributions that another pack gathered into these ghosts (a range from the shard's `receives`), for the next
+    /// superstep.
     ///
     /// # Errors
     ///
@@ -249,9 +347,10 @@ impl PageRank {
             end: ghosts.end,
             problem,
         };
-        let first = self.ranks.len();
+        let first = self.shard.vertices();
         let places = first + ghosts.start..first + ghosts.end;
-        let places = self.contributions.get_mut(places);
+        let mut next = self.contributions.write(self.step + 1);
+        let places = next.get_mut(places);
         let places =
             places.ok_or_else(|| refused(format!("there are {} ghosts", self.shard.ghosts)))?;
         let (values, rest) = payload.as_chunks::<BYTES>();
@@ -273,27 +372,85 @@ impl PageRank {
         Ok(())
     }
 
-    /// Computes the new ranks. `dangling_mass` is the old rank held by vertices without out-edges, over all ranks.
-    pub fn update(&mut self, dangling_mass: f64) -> Step {
+    /// Computes the new ranks of the vertices that other parts read. `dangling_mass` is the old rank held by vertices
+    /// without out-edges, over all ranks.
+    pub fn update_boundary(&mut self, dangling_mass: f64) {
+        let shard = Arc::clone(&self.shard);
+        self.sums.fill([0.0; 2]);
+        for part in self.parts.clone() {
+            self.update(part, &shard.boundary[part], dangling_mass, &mut || ());
+        }
+    }
+
+    /// Computes the new ranks of all other vertices, and gives what this superstep did here. Calls `pause` about once a
+    /// millisecond, for who has something else to do meanwhile.
+    pub fn update_interior(&mut self, dangling_mass: f64, pause: &mut dyn FnMut()) -> Step {
+        let shard = Arc::clone(&self.shard);
+        for part in self.parts.clone() {
+            self.update(part, &shard.interior[part], dangling_mass, pause);
+        }
         let mut step = Step::default();
-        let shard = &*self.shard;
-        for range in &shard.part_ranges {
-            let mut l1_change = 0.0;
-            let mut dangling = 0.0;
-            for v in range.clone() {
-                let row = shard.offsets[v] as usize..shard.offsets[v + 1] as usize;
-                let incoming = sum_of(&self.contributions, &shard.sources[row]);
-                let new = self.settings.rank(incoming, dangling_mass);
-                let old = std::mem::replace(&mut self.ranks[v], new);
-                l1_change += (new - old).abs();
-                if shard.out_degree[v] == 0 {
-                    dangling += new;
-                }
-            }
-            step.l1_change += to_fixed(l1_change);
-            step.dangling += to_fixed(dangling);
+        for [l1_change, dangling] in &self.sums {
+            step.l1_change += to_fixed(*l1_change);
+            step.dangling += to_fixed(*dangling);
         }
         step
+    }
+
+    /// The next superstep is this one.
+    pub fn advance(&mut self) {
+        self.step += 1;
+    }
+
+    /// Computes the new ranks of some rows of a part, and tells what they give next.
+    fn update(
+        &mut self,
+        part: usize,
+        rows: &[Range<usize>],
+        dangling_mass: f64,
+        pause: &mut dyn FnMut(),
+    ) {
+        let shard = &*self.shard;
+        let contributions = self.contributions.read(self.step);
+        let first = self.vertices.start;
+        let [mut l1_change, mut dangling] = self.sums[part - self.parts.start];
+        for rows in rows {
+            let mut left = rows.clone();
+            while !left.is_empty() {
+                let until = shard.offsets[left.start] + EDGES_AT_ONCE;
+                let end = left.start + 1;
+                let more = shard.offsets[end + 1..=left.end].partition_point(|&at| at <= until);
+                for v in left.start..end + more {
+                    let row = shard.offsets[v] as usize..shard.offsets[v + 1] as usize;
+                    let incoming = sum_of(&contributions, &shard.sources[row]);
+                    let new = self.settings.rank(incoming, dangling_mass);
+                    let old = std::mem::replace(&mut self.ranks[v - first], new);
+                    l1_change += (new - old).abs();
+                    let degree = shard.out_degree[v];
+                    if degree == 0 {
+                        dangling += new;
+                    }
+                    self.gives[v - first] = given(new, degree);
+                }
+                left.start = end + more;
+                pause();
+            }
+        }
+        drop(contributions);
+        self.sums[part - self.parts.start] = [l1_change, dangling];
+        let mut next = self.contributions.write(self.step + 1);
+        for rows in rows {
+            let own = rows.start - first..rows.end - first;
+            next[rows.clone()].copy_from_slice(&self.gives[own]);
+        }
+    }
+}
+
+/// What a vertex gives along each of its out-edges. Nobody reads that of one without any.
+fn given(rank: f64, out_degree: u32) -> f64 {
+    match out_degree {
+        0 => 0.0,
+        _ => rank / f64::from(out_degree),
     }
 }
 
@@ -389,8 +546,10 @@ mod tests {
         let mut pagerank = PageRank::new(Arc::new(whole(&small())), settings).unwrap();
         let third = 1.0 / 3.0;
         assert_eq!(super::super::fixed::from_fixed(pagerank.dangling()), third);
-        pagerank.contribute();
-        let step = pagerank.update(third);
+        pagerank.begin();
+        pagerank.advance();
+        pagerank.update_boundary(third);
+        let step = pagerank.update_interior(third, &mut || ());
         let base = 0.05 + 0.85 * third / 3.0;
         let expected = [
             base + 0.85 * third / 2.0,

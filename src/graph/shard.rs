@@ -9,6 +9,9 @@ use std::ops::Range;
 use super::csr::VERTICES_MAX;
 use super::{GraphError, Part};
 
+/// Vertices that nobody reads between two that somebody does, up to which all are one run.
+const RUN_GAP: usize = 32;
+
 /// The merged parts of one rank.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shard {
@@ -18,6 +21,11 @@ pub struct Shard {
     pub parts: Range<u32>,
     /// The vertices of each part, as a range of local indexes. Sums are made for each part by itself.
     pub part_ranges: Vec<Range<usize>>,
+    /// Of each part, the vertices that any other part reads and some between them, as runs of local indexes: those which are
+    /// computed first, so that they travel while the others are. Like all that sums depend on, it is the part's alone.
+    pub boundary: Vec<Vec<Range<usize>>>,
+    /// Of each part, all other vertices.
+    pub interior: Vec<Vec<Range<usize>>>,
     /// The original id of each vertex; ascending within a part.
     pub ids: Vec<u64>,
     /// Out-edges of each vertex in the whole graph, repeats counted.
@@ -100,6 +108,8 @@ fn merge(parts: Vec<Part>, groups: &[Range<u32>], me: usize) -> Result<Shard, St
         ));
     }
     let sends = sends(&parts, &part_ranges, groups, me);
+    let runs = parts.iter().zip(&part_ranges);
+    let (boundary, interior) = runs.map(|(part, range)| runs_of(part, range)).unzip();
     let receives = receives(&ghosts, groups);
 
     let edges = parts.iter().map(|part| part.sources.len()).sum();
@@ -110,6 +120,8 @@ fn merge(parts: Vec<Part>, groups: &[Range<u32>], me: usize) -> Result<Shard, St
             rank: me,
             parts: own,
             part_ranges,
+            boundary,
+            interior,
             ids: part.ids,
             out_degree: part.out_degree,
             offsets: part.offsets,
@@ -168,6 +180,8 @@ fn merge(parts: Vec<Part>, groups: &[Range<u32>], me: usize) -> Result<Shard, St
         rank: me,
         parts: own,
         part_ranges,
+        boundary,
+        interior,
         ids,
         out_degree,
         offsets,
@@ -177,6 +191,34 @@ fn merge(parts: Vec<Part>, groups: &[Range<u32>], me: usize) -> Result<Shard, St
         receives,
         sends,
     })
+}
+
+/// The runs of a part's vertices that others read, and those of the rest.
+fn runs_of(part: &Part, range: &Range<usize>) -> (Vec<Range<usize>>, Vec<Range<usize>>) {
+    let mut read = vec![false; part.ids.len()];
+    part.send_index
+        .iter()
+        .for_each(|&v| read[v as usize] = true);
+    let mut boundary: Vec<Range<usize>> = Vec::new();
+    for v in (0..read.len()).filter(|&v| read[v]) {
+        let v = range.start + v;
+        match boundary.last_mut() {
+            Some(last) if v - last.end < RUN_GAP => last.end = v + 1,
+            _ => boundary.push(v..v + 1),
+        }
+    }
+    let mut interior = Vec::new();
+    let mut start = range.start;
+    for run in &boundary {
+        if start < run.start {
+            interior.push(start..run.start);
+        }
+        start = run.end;
+    }
+    if start < range.end {
+        interior.push(start..range.end);
+    }
+    (boundary, interior)
 }
 
 fn check_groups(parts: &[Part], groups: &[Range<u32>], me: usize) -> Result<(), String> {

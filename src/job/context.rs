@@ -9,7 +9,8 @@ use aws_config::SdkConfig;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::sync::Arc;
+use std::any::Any;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
@@ -26,6 +27,8 @@ pub(crate) struct Surroundings {
     /// AWS's configuration, loaded once for all ranks, and only when one of them opens a store in S3.
     pub(crate) sdk: OnceCell<SdkConfig>,
     pub(crate) runtime: Handle,
+    /// What ranks hand each other in [`Context::together`], by their places.
+    pub(crate) handed: Mutex<Vec<Option<Box<dyn Any + Send>>>>,
 }
 
 /// See the module. One for each rank; its calls block.
@@ -57,6 +60,45 @@ impl Context {
     /// The wire.
     pub fn comm(&mut self) -> &mut Comm {
         &mut self.comm
+    }
+
+    /// What the ranks of a pack make together, within their process: each gives something, `make` is called once with what
+    /// all gave, in the order of ranks, and each gets its own of what comes of it.
+    ///
+    /// # Errors
+    /// Those of `make` at the first rank of the pack, and then at the others that the job has ended.
+    ///
+    /// # Panics
+    /// When `make` does not give one for each rank, or ranks disagree on types.
+    pub fn together<P: Send + 'static, T: Send + 'static>(
+        &mut self,
+        mine: P,
+        make: impl FnOnce(Vec<P>) -> Result<Vec<T>, ProgramError>,
+    ) -> Result<T, ProgramError> {
+        let pack = self.comm.pack();
+        let place = pack.place(self.rank());
+        let around = Arc::clone(&self.around);
+        let handed = || around.handed.lock().expect("no holder of this lock panics");
+        {
+            let mut handed = handed();
+            handed.resize_with(pack.ranks as usize, || None);
+            handed[place] = Some(Box::new(mine));
+        }
+        self.comm.pack_barrier()?;
+        if place == 0 {
+            let given: Vec<P> = handed().iter_mut().map(take).collect();
+            let made = make(given)?;
+            assert_eq!(made.len(), pack.ranks as usize, "each rank gets something");
+            let made = made
+                .into_iter()
+                .map(|one| -> Box<dyn Any + Send> { Box::new(one) });
+            *handed() = made.map(Some).collect();
+        }
+        self.comm.pack_barrier()?;
+        let own = take(&mut handed()[place]);
+        // The next call begins when all have theirs.
+        self.comm.pack_barrier()?;
+        Ok(own)
     }
 
     /// The program's arguments.
@@ -119,6 +161,12 @@ impl Context {
         let bytes = report.to_bytes().map_err(ProgramError::Other)?;
         Ok(self.comm.send_to_driver(TAG, bytes)?)
     }
+}
+
+/// What was handed over, as what it is.
+fn take<T: 'static>(handed: &mut Option<Box<dyn Any + Send>>) -> T {
+    let one = handed.take().expect("each rank gave its own before");
+    *one.downcast().expect("all ranks run the same program")
 }
 
 /// A store for a rank's thread: its calls block.

@@ -49,11 +49,35 @@ pub fn load(
     rank: u32,
     size: u32,
 ) -> Result<(Manifest, Shard), ProgramError> {
+    let (manifest, groups) = shares(graph, size)?;
+    let parts = fetch(graph, &manifest, groups[rank as usize].clone())?;
+    let shard = Shard::merge(parts, &groups, rank as usize)?;
+    Ok((manifest, shard))
+}
+
+/// Reads the manifest, and says which parts each of so many ranks has.
+///
+/// # Errors
+/// When the store fails, holds no graph, or there are more ranks than parts.
+pub fn shares(
+    graph: &BlockingStore,
+    size: u32,
+) -> Result<(Manifest, Vec<Range<u32>>), ProgramError> {
     let manifest = Manifest::parse(&graph.get(MANIFEST_KEY)?, &graph.object_url(MANIFEST_KEY))?;
     let groups = rank_parts(manifest.parts.len() as u32, size)?;
-    let own: Range<u32> = groups[rank as usize].clone();
-    let mut parts = Vec::new();
-    for part in own {
+    Ok((manifest, groups))
+}
+
+/// Fetches some parts.
+///
+/// # Errors
+/// When the store fails, or its objects are not those of the manifest.
+pub fn fetch(
+    graph: &BlockingStore,
+    manifest: &Manifest,
+    parts: Range<u32>,
+) -> Result<Vec<Part>, ProgramError> {
+    let fetch_one = |part: u32| {
         let entry = &manifest.parts[part as usize];
         let name = graph.object_url(&entry.key);
         let bytes = graph.get_of_length(&entry.key, entry.bytes)?;
@@ -63,8 +87,7 @@ pub fn load(
                 "{name} is not the object that its manifest names; run preprocess again"
             )));
         }
-        parts.push(Part::decode(&bytes, &name)?);
-    }
-    let shard = Shard::merge(parts, &groups, rank as usize)?;
-    Ok((manifest, shard))
+        Ok(Part::decode(&bytes, &name)?)
+    };
+    parts.map(fetch_one).collect()
 }

@@ -1,6 +1,5 @@
 //! What a program over a graph writes: one object a part, with a line for each vertex, and last the result that names them.
 
-use crate::graph::Shard;
 use crate::job::context::BlockingStore;
 use crate::store::{Store, StoreError};
 use std::fmt::Write;
@@ -54,23 +53,22 @@ pub async fn finish_output(
     output.put(RESULT_KEY, text.into()).await
 }
 
-/// Writes one object a part: a line `id<TAB>value` for each vertex, ids rising.
+/// Writes the object of one part: a line `id<TAB>value` for each vertex, ids rising. `value` writes that of a vertex, by its
+/// place among `ids`.
 ///
 /// # Errors
 /// When the store cannot be written.
-pub fn write(
+pub fn write_part(
     output: &BlockingStore,
-    shard: &Shard,
+    part: u32,
+    ids: &[u64],
     value: impl Fn(&mut String, usize),
 ) -> Result<(), StoreError> {
-    for (part, range) in shard.parts.clone().zip(&shard.part_ranges) {
-        let mut text = String::with_capacity(range.len() * 32);
-        for vertex in range.clone() {
-            write!(text, "{}\t", shard.ids[vertex]).expect("a string takes whatever is written");
-            value(&mut text, vertex);
-            text.push('\n');
-        }
-        output.put(&output_key(part), text.into())?;
+    let mut text = String::with_capacity(ids.len() * 32);
+    for (vertex, id) in ids.iter().enumerate() {
+        write!(text, "{id}\t").expect("a string takes whatever is written");
+        value(&mut text, vertex);
+        text.push('\n');
     }
-    Ok(())
+    output.put(&output_key(part), text.into())
 }

@@ -17,7 +17,7 @@ use crate::net::token::{JobId, Token};
 use crate::random::parse_hex;
 use serde_json::{Value, json};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -57,6 +57,7 @@ pub async fn run(event: Event, invocation: Invocation) -> Result<Value, Failure>
         aws: AwsSettings::default(),
         sdk: OnceCell::new(),
         runtime: Handle::current(),
+        handed: Mutex::default(),
     });
     let failure = run_ranks(&pack, span, program, around).await;
     if let Some(failure) = &failure {

@@ -1,23 +1,28 @@
 //! PageRank over a partitioned graph: what each rank does, and how the driver asks for it and puts the results together.
 //!
-//! A superstep is one message to each rank that reads values of ours, and one all-reduce of two integers. Arithmetic is
-//! per part and sums over parts are integers, so the result depends to the bit on the partition alone: not on timing, on
-//! packs or on how many ranks share the parts. With values of 32 bits it does depend on which parts share a rank, since
-//! only what is sent is rounded.
+//! The ranks of a pack have one shard together, of which each computes its own parts. A superstep is one message to each pack
+//! that reads values of ours, and one all-reduce of two integers. Vertices that others read are computed first, so that their
+//! values travel while the rest is computed; messages are spread over the ranks of both packs. Arithmetic is per part and
+//! sums over parts are integers, so the result depends to the bit on the partition alone: not on timing, on packs or on how
+//! many ranks share the parts. With values of 32 bits it does depend on which parts share a pack, since only what is sent
+//! is rounded.
 
 use crate::graph::fixed::from_fixed;
 use crate::graph::pagerank::Settings;
-use crate::graph::{Dangling, PageRank, Precision, top};
+use crate::graph::{Dangling, PageRank, Precision, Shard, top};
 use crate::job::context::Context;
-use crate::job::graph_store::load;
+use crate::job::graph_store::{fetch, shares};
 use crate::job::output::{self, RESULT_KEY};
 use crate::job::program::{Program, ProgramError};
 use crate::job::report::decode_results;
 use crate::net::codec::{self, REPORT_MAX};
+use crate::net::comm::Exchange;
 use crate::net::element::Fold;
+use crate::net::message::Span;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -144,39 +149,48 @@ pub fn collect(results: &[Vec<u8>], top_count: usize) -> Result<Outcome, String>
 fn run(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     let arguments: Arguments = context.arguments()?;
     let begun = Instant::now();
-    let graph = context.open_store(&arguments.graph)?;
-    let (manifest, shard) = load(&graph, context.rank(), context.size())?;
+    let (mut pagerank, first_part) = load(context, &arguments)?;
     let load = begun.elapsed();
-    let settings = Settings {
-        damping: arguments.damping,
-        dangling: arguments.dangling,
-        vertices: manifest.vertices,
-    };
-    let mut pagerank = PageRank::new(Arc::new(shard), settings)?;
 
     let dangling = context
         .comm()
         .all_reduce(Fold::Sum, &[pagerank.dangling()])?;
     let mut dangling = from_fixed(dangling[0]);
-    let mut delays = arguments.delay_ms.map(Delays::new);
-    let (mut iterations, mut l1_change, mut converged, mut arrivals) = (0, f64::INFINITY, false, 0);
+    let mut messages = Messages::new(context, &pagerank, &arguments);
+    let (mut iterations, mut l1_change, mut converged) = (0, f64::INFINITY, false);
     let mut l1_changes = Vec::new();
     let begun = Instant::now();
+    if arguments.iterations > 0 {
+        pagerank.begin();
+        let exchange = messages.begin(context, &pagerank, 0)?;
+        messages.finish(context, &mut pagerank, exchange)?;
+        context.comm().pack_barrier()?;
+        pagerank.advance();
+    }
     while iterations < arguments.iterations && !converged {
-        arrivals = exchange(
-            context,
-            &mut pagerank,
-            arguments.precision,
-            iterations,
-            arrivals,
-            &mut delays,
-        )?;
-        let step = pagerank.update(dangling);
+        iterations += 1;
+        pagerank.update_boundary(dangling);
+        // After the last superstep nobody reads anything.
+        let is_last = iterations == arguments.iterations;
+        let mut exchange = match is_last {
+            true => None,
+            false => Some(messages.begin(context, &pagerank, iterations)?),
+        };
+        let mut outcome = Ok(());
+        let step = pagerank.update_interior(dangling, &mut || {
+            if let (Some(exchange), Ok(())) = (&mut exchange, &outcome) {
+                outcome = context.comm().further_exchange(exchange);
+            }
+        });
+        outcome?;
+        if let Some(exchange) = exchange {
+            messages.finish(context, &mut pagerank, exchange)?;
+        }
         let sums = context
             .comm()
             .all_reduce(Fold::Sum, &[step.l1_change, step.dangling])?;
+        pagerank.advance();
         (l1_change, dangling) = (from_fixed(sums[0]), from_fixed(sums[1]));
-        iterations += 1;
         // Alike on all ranks; the driver takes them of one.
         if context.rank() == 0 && iterations <= CHANGES_MAX {
             l1_changes.push(l1_change);
@@ -191,8 +205,6 @@ fn run(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     if iterations > CHANGES_MAX {
         l1_changes.clear();
     }
-
-    let shard = pagerank.shard();
     if let Some(output) = &arguments.output {
         let output = context.open_store(output)?;
         if context.rank() == 0 {
@@ -200,37 +212,30 @@ fn run(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
             output.delete(RESULT_KEY)?;
         }
         context.comm().barrier()?;
-        // 17 digits.
-        output::write(&output, shard, |text, vertex| {
-            write!(text, "{:.16e}", pagerank.ranks()[vertex]).expect("a string takes it");
-        })?;
+        for place in pagerank.parts() {
+            let (part, ranks) = (first_part + place as u32, pagerank.ranks_of(place));
+            let ids = &pagerank.shard().ids[pagerank.shard().part_ranges[place].clone()];
+            // 17 digits.
+            output::write_part(&output, part, ids, |text, vertex| {
+                write!(text, "{:.16e}", ranks[vertex]).expect("a string takes it");
+            })?;
+        }
     }
+    let pairs = pagerank.ids().iter().copied();
     let result = RankResult {
         iterations,
         l1_change,
         l1_changes,
         iteration,
         converged,
-        part_sums: shard
-            .part_ranges
-            .iter()
-            .map(|range| pagerank.ranks()[range.clone()].iter().sum())
+        part_sums: pagerank
+            .parts()
+            .map(|place| pagerank.ranks_of(place).iter().sum())
             .collect(),
-        top: top::top(
-            arguments.top,
-            shard
-                .ids
-                .iter()
-                .copied()
-                .zip(pagerank.ranks().iter().copied()),
-        ),
-        values_per_iteration: shard
-            .sends
-            .iter()
-            .map(|(_, vertices)| vertices.len() as u64)
-            .sum(),
+        top: top::top(arguments.top, pairs.zip(pagerank.ranks().iter().copied())),
+        values_per_iteration: messages.values(&pagerank),
         load,
-        arrivals,
+        arrivals: messages.arrivals,
     };
     codec::encode::<REPORT_MAX>(&result).map_err(|error| {
         ProgramError::Other(format!(
@@ -239,45 +244,132 @@ fn run(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     })
 }
 
-/// Sends what other ranks read of ours, and takes in what we read of theirs, in whatever order it arrives.
-fn exchange(
-    context: &mut Context,
-    pagerank: &mut PageRank,
-    precision: Precision,
-    iteration: u64,
-    mut arrivals: u32,
-    delays: &mut Option<Delays>,
-) -> Result<u32, ProgramError> {
-    pagerank.contribute();
-    // A neighbour may be one superstep ahead, never two, since the all-reduce holds it; tags keep the two apart.
-    let tag = iteration as u32;
-    let mut sends = Vec::with_capacity(pagerank.shard().sends.len());
-    for (to, vertices) in &pagerank.shard().sends {
-        sends.push((
-            *to as u32,
-            Bytes::from(pagerank.gather(vertices, precision)),
-        ));
-        if let Some(delays) = delays {
-            delays.sleep();
-        }
-    }
-    let due = pagerank.shard().receives.len();
-    for message in context.comm().exchange(tag, sends, due)? {
-        arrivals = crc32c::crc32c_append(arrivals, &message.source.to_le_bytes());
-        let expected = pagerank
-            .shard()
-            .receives
+/// Fetches the parts of this rank, and puts them together with those of the other ranks of its pack. Gives also the number of
+/// the pack's first part.
+fn load(context: &mut Context, arguments: &Arguments) -> Result<(PageRank, u32), ProgramError> {
+    let graph = context.open_store(&arguments.graph)?;
+    let (manifest, groups) = shares(&graph, context.size())?;
+    let parts = fetch(&graph, &manifest, groups[context.rank() as usize].clone())?;
+    let of_pack =
+        |pack: Span| groups[pack.first_rank as usize].start..groups[pack.end() as usize - 1].end;
+    let pack = context.comm().pack();
+    let number = context.comm().pack_of(pack.first_rank);
+    let packs: Vec<Range<u32>> = context.comm().packs().map(of_pack).collect();
+    let first = packs[number].start;
+    let settings = Settings {
+        damping: arguments.damping,
+        dangling: arguments.dangling,
+        vertices: manifest.vertices,
+    };
+    let pagerank = context.together(parts, |parts| {
+        let parts = parts.into_iter().flatten().collect();
+        let shard = Shard::merge(parts, &packs, number)?;
+        let ranks = &groups[pack.first_rank as usize..pack.end() as usize];
+        let own = ranks
             .iter()
-            .find(|(from, _)| *from as u32 == message.source);
-        let Some((_, ghosts)) = expected.cloned() else {
-            return Err(ProgramError::Other(format!(
-                "rank {} sent values that nobody here reads",
-                message.source
-            )));
+            .map(|of_rank| (of_rank.start - first) as usize..(of_rank.end - first) as usize);
+        let own: Vec<Range<usize>> = own.collect();
+        Ok(PageRank::team(Arc::new(shard), settings, &own)?)
+    })?;
+    Ok((pagerank, first))
+}
+
+/// The messages of one rank: those of its pack are shared out among its ranks.
+struct Messages {
+    precision: Precision,
+    /// This pack's number, and this rank's place in it.
+    pack: usize,
+    place: usize,
+    packs: Vec<Span>,
+    /// Messages that this rank gets in each exchange.
+    due: usize,
+    /// A digest of the order in which messages came.
+    arrivals: u32,
+    delays: Option<Delays>,
+}
+
+impl Messages {
+    fn new(context: &mut Context, pagerank: &PageRank, arguments: &Arguments) -> Messages {
+        let rank = context.rank();
+        let comm = context.comm();
+        let mut messages = Messages {
+            precision: arguments.precision,
+            pack: comm.pack_of(rank),
+            place: comm.pack().place(rank),
+            packs: comm.packs().collect(),
+            due: 0,
+            arrivals: 0,
+            delays: arguments.delay_ms.map(Delays::new),
         };
-        pagerank.scatter(ghosts, &message.payload, precision)?;
+        let receives = pagerank.shard().receives.iter();
+        messages.due = receives.filter(|(from, _)| messages.is_own(*from)).count();
+        messages
     }
-    Ok(arrivals)
+
+    /// Whether this rank sends to and receives from another pack in the name of its own.
+    fn is_own(&self, other: usize) -> bool {
+        other % self.packs[self.pack].ranks as usize == self.place
+    }
+
+    /// The rank of another pack that sends to and receives from this one.
+    fn partner(&self, other: usize) -> u32 {
+        let span = self.packs[other];
+        span.first_rank + self.pack as u32 % span.ranks
+    }
+
+    /// How many values this rank sends in each exchange.
+    fn values(&self, pagerank: &PageRank) -> u64 {
+        let sends = pagerank.shard().sends.iter();
+        let own = sends.filter(|(to, _)| self.is_own(*to));
+        own.map(|(_, vertices)| vertices.len() as u64).sum()
+    }
+
+    /// Sends what other packs read of ours, once all ranks of this pack have it.
+    fn begin(
+        &mut self,
+        context: &mut Context,
+        pagerank: &PageRank,
+        iteration: u64,
+    ) -> Result<Exchange, ProgramError> {
+        context.comm().pack_barrier()?;
+        let mut sends = Vec::new();
+        for (to, vertices) in &pagerank.shard().sends {
+            if self.is_own(*to) {
+                let values = pagerank.gather(vertices, self.precision);
+                sends.push((self.partner(*to), Bytes::from(values)));
+                if let Some(delays) = &mut self.delays {
+                    delays.sleep();
+                }
+            }
+        }
+        // A neighbour may be one superstep ahead, never two, since the all-reduce holds it; tags keep the two apart.
+        Ok(context.comm().begin_exchange(iteration as u32, sends)?)
+    }
+
+    /// Takes in what we read of others, in whatever order it arrives.
+    fn finish(
+        &mut self,
+        context: &mut Context,
+        pagerank: &mut PageRank,
+        exchange: Exchange,
+    ) -> Result<(), ProgramError> {
+        for message in context.comm().finish_exchange(exchange, self.due)? {
+            let source = message.source;
+            self.arrivals = crc32c::crc32c_append(self.arrivals, &source.to_le_bytes());
+            let from = context.comm().pack_of(source);
+            let receives = pagerank.shard().receives.iter();
+            let expected = receives
+                .filter(|(pack, _)| self.is_own(*pack) && self.partner(*pack) == source)
+                .find(|(pack, _)| *pack == from);
+            let Some((_, ghosts)) = expected.cloned() else {
+                return Err(ProgramError::Other(format!(
+                    "rank {source} sent values that nobody here reads"
+                )));
+            };
+            pagerank.scatter(ghosts, &message.payload, self.precision)?;
+        }
+        Ok(())
+    }
 }
 
 /// Random sleeps, different in each process and run.

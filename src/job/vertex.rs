@@ -208,7 +208,12 @@ impl Loaded {
                 output.delete(RESULT_KEY)?;
             }
             context.comm().barrier()?;
-            output::write(&output, &self.shard, value)?;
+            let parts = self.shard.parts.clone();
+            for (part, range) in parts.zip(&self.shard.part_ranges) {
+                let ids = &self.shard.ids[range.clone()];
+                let value = |text: &mut String, vertex| value(text, range.start + vertex);
+                output::write_part(&output, part, ids, value)?;
+            }
         }
         let result = RankResult {
             supersteps,

@@ -43,6 +43,14 @@ pub enum CommError {
     Usage(String),
 }
 
+/// An exchange that has begun; see [`Comm::begin_exchange`]. One that is dropped may have sent some of its messages.
+#[must_use = "what was announced is sent by finish_exchange"]
+pub struct Exchange {
+    channel: Channel,
+    /// Messages that wait for grants.
+    announced: Vec<(Header, Bytes)>,
+}
+
 /// One rank's end of the wire.
 pub struct Comm {
     shared: Arc<Shared>,
@@ -82,6 +90,20 @@ impl Comm {
     /// All ranks of the job.
     pub fn size(&self) -> u32 {
         self.shared.size
+    }
+
+    /// The ranks of this pack.
+    pub fn pack(&self) -> Span {
+        self.shared.span
+    }
+
+    /// The number of a rank's pack among [`packs`](Comm::packs).
+    ///
+    /// # Panics
+    /// When there is no such rank.
+    pub fn pack_of(&self, rank: u32) -> usize {
+        assert!(rank < self.size(), "a job of {} has no {rank}", self.size());
+        self.shared.pack_of(rank)
     }
 
     /// The packs of the job, by rising rank.
@@ -157,6 +179,20 @@ impl Comm {
         sends: Vec<(u32, Bytes)>,
         count: usize,
     ) -> Result<Vec<Message>, CommError> {
+        let exchange = self.begin_exchange(tag, sends)?;
+        self.finish_exchange(exchange, count)
+    }
+
+    /// Begins an exchange, as [`Comm::exchange`] without the messages that come, for who has something else to do while
+    /// messages travel. It does not wait. Of long messages nothing travels but in [`Comm::further_exchange`].
+    ///
+    /// # Errors
+    /// As [`Comm::send`].
+    pub fn begin_exchange(
+        &mut self,
+        tag: u32,
+        sends: Vec<(u32, Bytes)>,
+    ) -> Result<Exchange, CommError> {
         let mut destinations: Vec<u32> = sends.iter().map(|(to, _)| *to).collect();
         destinations.sort_unstable();
         if let Some(twice) = destinations.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -173,9 +209,32 @@ impl Comm {
             }
         }
         let channel = Channel { group: 0, tag };
+        let announced = self.shared.send_all(self.rank, channel, sends)?;
+        self.shared.flush();
+        Ok(Exchange { channel, announced })
+    }
+
+    /// Sends what there is room for by now, and reads what has come; does not wait for anything.
+    ///
+    /// # Errors
+    /// As [`Comm::send`].
+    pub fn further_exchange(&mut self, exchange: &mut Exchange) -> Result<(), CommError> {
+        self.shared.send_granted(self.rank, &mut exchange.announced)
+    }
+
+    /// Sends what is left of an exchange, and gives `count` messages with its tag.
+    ///
+    /// # Errors
+    /// As [`Comm::exchange`].
+    pub fn finish_exchange(
+        &mut self,
+        exchange: Exchange,
+        count: usize,
+    ) -> Result<Vec<Message>, CommError> {
+        let tag = exchange.channel.tag;
         let what = || format!("{count} messages with tag {tag} of an exchange");
         self.shared
-            .send_and_receive(self.rank, channel, sends, count, &what)
+            .finish_exchange(self.rank, exchange, count, &what)
     }
 
     fn check(&self, to: u32, length: usize) -> Result<(), CommError> {
@@ -270,8 +329,7 @@ impl Shared {
         self.transmit(route, payload)
     }
 
-    /// Sends one message to each of some ranks in the name of `rank`, and receives `count` for it. What is announced is sent
-    /// when its grant comes, in between.
+    /// Sends one message to each of some ranks in the name of `rank`, and receives `count` for it.
     pub(crate) fn send_and_receive(
         &self,
         rank: u32,
@@ -280,7 +338,51 @@ impl Shared {
         count: usize,
         what: &dyn Fn() -> String,
     ) -> Result<Vec<Message>, CommError> {
-        let mut announced = self.send_all(rank, channel, sends)?;
+        let announced = self.send_all(rank, channel, sends)?;
+        let exchange = Exchange { channel, announced };
+        self.finish_exchange(rank, exchange, count, what)
+    }
+
+    /// Sends those of these messages whose grants have come, without waiting for any.
+    fn send_granted(
+        &self,
+        rank: u32,
+        announced: &mut Vec<(Header, Bytes)>,
+    ) -> Result<(), CommError> {
+        self.flush();
+        if self.leads() {
+            for wire in &self.wires {
+                if let Some(mut incoming) = wire.try_incoming() {
+                    self.pump(wire.number, &mut incoming, Reading::AtOnce);
+                }
+            }
+        }
+        let mailbox = &self.mailboxes[self.span.place(rank)];
+        let mut at = 0;
+        while let Some((route, _)) = announced.get(at) {
+            let granted = lock(&mailbox.state).take_grant(route.destination, route.sequence);
+            if granted.map_err(|_| self.ended())? {
+                let (route, payload) = announced.swap_remove(at);
+                self.transmit(route, &payload)?;
+            } else {
+                at += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Receives `count` messages for a rank. What is announced is sent when its grant comes, in between.
+    fn finish_exchange(
+        &self,
+        rank: u32,
+        exchange: Exchange,
+        count: usize,
+        what: &dyn Fn() -> String,
+    ) -> Result<Vec<Message>, CommError> {
+        let Exchange {
+            channel,
+            mut announced,
+        } = exchange;
         let mailbox = &self.mailboxes[self.span.place(rank)];
         let mut received = Vec::with_capacity(count);
         while received.len() < count || !announced.is_empty() {

@@ -47,43 +47,46 @@ fn distributed(
     let mut ranks: Vec<PageRank> = shards.iter().map(new).collect();
     let mut dangling: i128 = ranks.iter().map(PageRank::dangling).sum();
     let mut change = f64::NAN;
+    ranks.iter_mut().for_each(PageRank::begin);
+    exchange(&mut ranks);
     for _ in 0..iterations {
-        let mut wire: HashMap<(usize, usize), Vec<u8>> = HashMap::new();
-        for (from, (rank, shard)) in ranks.iter_mut().zip(&shards).enumerate() {
-            rank.contribute();
-            wire.extend(
-                shard
-                    .sends
-                    .iter()
-                    .map(|(to, vertices)| ((from, *to), rank.gather(vertices, Precision::F64))),
-            );
-        }
-        for (to, (rank, shard)) in ranks.iter_mut().zip(&shards).enumerate() {
-            for (from, ghosts) in &shard.receives {
-                let payload = wire
-                    .remove(&(*from, to))
-                    .expect("who is to receive is sent to");
-                rank.scatter(ghosts.clone(), &payload, Precision::F64)
-                    .unwrap();
-            }
-        }
-        assert!(wire.is_empty(), "somebody sent what nobody receives");
         let mass = from_fixed(dangling);
-        let steps: Vec<_> = ranks.iter_mut().map(|rank| rank.update(mass)).collect();
+        ranks.iter_mut().for_each(|rank| rank.update_boundary(mass));
+        let steps: Vec<_> = ranks
+            .iter_mut()
+            .map(|rank| rank.update_interior(mass, &mut || ()))
+            .collect();
+        exchange(&mut ranks);
         dangling = steps.iter().map(|step| step.dangling).sum();
         change = from_fixed(steps.iter().map(|step| step.l1_change).sum());
         assert_eq!(dangling, ranks.iter().map(PageRank::dangling).sum::<i128>());
     }
     let of_rank = |rank: &PageRank| {
-        let pairs = rank
-            .shard()
-            .ids
-            .iter()
-            .copied()
-            .zip(rank.ranks().iter().copied());
-        pairs.collect::<Vec<_>>()
+        let pairs = rank.ids().iter().copied();
+        pairs.zip(rank.ranks().iter().copied()).collect::<Vec<_>>()
     };
     (ranks.iter().flat_map(of_rank).collect(), change)
+}
+
+/// What is to be sent is sent and taken in, and all go on.
+fn exchange(ranks: &mut [PageRank]) {
+    let mut wire: HashMap<(usize, usize), Vec<u8>> = HashMap::new();
+    for (from, rank) in ranks.iter().enumerate() {
+        let sends = rank.shard().sends.iter();
+        wire.extend(
+            sends.map(|(to, vertices)| ((from, *to), rank.gather(vertices, Precision::F64))),
+        );
+    }
+    for (to, rank) in ranks.iter_mut().enumerate() {
+        for (from, ghosts) in rank.shard().receives.clone() {
+            let payload = wire
+                .remove(&(from, to))
+                .expect("who is to receive is sent to");
+            rank.scatter(ghosts, &payload, Precision::F64).unwrap();
+        }
+        rank.advance();
+    }
+    assert!(wire.is_empty(), "somebody sent what nobody receives");
 }
 
 fn parts_of(graph: &Graph, split: &Partition) -> Vec<Part> {
@@ -288,8 +291,10 @@ fn a_part_with_right_checksums_and_wrong_content_never_panics() {
                     let me = part.part as usize;
                     if let Ok(shard) = Shard::merge(vec![part], &groups, me) {
                         let mut rank = PageRank::new(Arc::new(shard), Settings::new(1000)).unwrap();
-                        rank.contribute();
-                        rank.update(0.1);
+                        rank.begin();
+                        rank.advance();
+                        rank.update_boundary(0.1);
+                        rank.update_interior(0.1, &mut || ());
                     }
                 }
             }

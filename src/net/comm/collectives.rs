@@ -28,6 +28,8 @@ pub const GROUP: u16 = 0xffff;
 pub enum Call {
     /// A barrier.
     Barrier,
+    /// A barrier of a pack.
+    PackBarrier,
     /// A fold of so many elements, for a root or for all.
     Fold(Fold, Element, usize, Option<u32>),
     /// A broadcast from a root.
@@ -50,6 +52,7 @@ impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Call::Barrier => f.write_str("barrier"),
+            Call::PackBarrier => f.write_str("pack barrier"),
             Call::Fold(fold, element, count, None) => write!(f, "{fold} of {count} {element}"),
             Call::Fold(fold, element, count, Some(root)) => {
                 write!(f, "{fold} of {count} {element} to rank {root}")
@@ -78,6 +81,15 @@ impl Comm {
             Ok(all)
         })
         .map(drop)
+    }
+
+    /// Returns when all ranks of this pack have called it. Others have nothing to do with it.
+    ///
+    /// # Errors
+    /// As [`Comm::barrier`].
+    pub fn pack_barrier(&mut self) -> Result<(), CommError> {
+        let done = self.together(Call::PackBarrier, Brought::new(), |_, _, all| Ok(all));
+        done.map(drop)
     }
 
     /// Every rank gets the root's bytes; what the others give is not looked at.

@@ -65,7 +65,7 @@ fn kernel(folder: &Path, iterations: usize) -> Result<f64> {
     let mut parts = Vec::new();
     for entry in &manifest.parts {
         let bytes = std::fs::read(folder.join(&entry.key))?;
-        parts.push(Part::decode(&bytes, &entry.key)?);
+        parts.push(Part::decode(bytes, &entry.key)?);
     }
     let groups = rank_parts(manifest.parts.len() as u32, 1)?;
     let shard = Shard::merge(parts, &groups, 0)?;

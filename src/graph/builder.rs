@@ -101,7 +101,7 @@ impl<'a> PartBuilder<'a> {
             bytes.extend_from_slice(&piece);
             Ok(())
         });
-        Part::decode(&bytes, "a part").expect("it was just made")
+        Part::decode(bytes, "a part").expect("it was just made")
     }
 
     /// Gives the bytes of one of them to `sink`, some at a time.

@@ -410,23 +410,24 @@ impl PageRank {
         dangling_mass: f64,
         pause: &mut dyn FnMut(),
     ) {
-        let shard = &*self.shard;
         let contributions = self.contributions.read(self.step);
+        let (offsets, sources) = (&self.shard.offsets[..], &self.shard.sources[..]);
+        let degrees = &self.shard.out_degree[..];
         let first = self.vertices.start;
         let [mut l1_change, mut dangling] = self.sums[part - self.parts.start];
         for rows in rows {
             let mut left = rows.clone();
             while !left.is_empty() {
-                let until = shard.offsets[left.start] + EDGES_AT_ONCE;
+                let until = offsets[left.start] + EDGES_AT_ONCE;
                 let end = left.start + 1;
-                let more = shard.offsets[end + 1..=left.end].partition_point(|&at| at <= until);
+                let more = offsets[end + 1..=left.end].partition_point(|&at| at <= until);
                 for v in left.start..end + more {
-                    let row = shard.offsets[v] as usize..shard.offsets[v + 1] as usize;
-                    let incoming = sum_of(&contributions, &shard.sources[row]);
+                    let row = offsets[v] as usize..offsets[v + 1] as usize;
+                    let incoming = sum_of(&contributions, &sources[row]);
                     let new = self.settings.rank(incoming, dangling_mass);
                     let old = std::mem::replace(&mut self.ranks[v - first], new);
                     l1_change += (new - old).abs();
-                    let degree = shard.out_degree[v];
+                    let degree = degrees[v];
                     if degree == 0 {
                         dangling += new;
                     }

@@ -38,10 +38,11 @@
 
 use std::convert::Infallible;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use zerocopy::{Immutable, IntoBytes};
 
 use super::GraphError;
+use super::array::Array;
 use super::csr::VERTICES_MAX;
 use super::partition::PARTS_MAX;
 
@@ -74,23 +75,23 @@ pub struct Part {
     /// The number of parts of the graph.
     pub parts: u32,
     /// The original id of each vertex, ascending.
-    pub ids: Vec<u64>,
+    pub ids: Array<u64>,
     /// Out-edges of each vertex in the whole graph, repeats counted.
-    pub out_degree: Vec<u32>,
+    pub out_degree: Array<u32>,
     /// Where each vertex's in-edges start in `sources`; one more entry than vertices.
-    pub offsets: Vec<u64>,
+    pub offsets: Array<u64>,
     /// For each in-edge, a local index, or the number of vertices plus a place among the ghosts.
-    pub sources: Vec<u32>,
+    pub sources: Array<u32>,
     /// Where the ghosts of each owning part start; one more entry than parts.
-    pub ghost_offsets: Vec<u64>,
+    pub ghost_offsets: Array<u64>,
     /// The local index of each ghost at its owner.
-    pub ghost_index: Vec<u32>,
+    pub ghost_index: Array<u32>,
     /// Where the vertices that each other part reads start; one more entry than parts.
-    pub send_offsets: Vec<u64>,
+    pub send_offsets: Array<u64>,
     /// The local index of each vertex to send.
-    pub send_index: Vec<u32>,
+    pub send_index: Array<u32>,
     /// The weight of each in-edge, if edges have weights.
-    pub weights: Option<Vec<f64>>,
+    pub weights: Option<Array<f64>>,
 }
 
 impl Part {
@@ -144,14 +145,15 @@ impl Part {
         bytes
     }
 
-    /// The part in these bytes, which messages call `name`. Takes memory in proportion to the bytes given, whatever
-    /// they claim.
+    /// The part in these bytes, which messages call `name`. Its arrays stay where they are, if the bytes begin at a multiple of
+    /// 8, as those of a file or an object do.
     ///
     /// # Errors
     ///
     /// [`GraphError::Part`] for anything that [`Part::encode`] cannot have made of a graph's part.
-    pub fn decode(bytes: &[u8], name: &str) -> Result<Part, GraphError> {
-        decode(bytes).map_err(|problem| GraphError::Part {
+    pub fn decode(bytes: impl Into<Bytes>, name: &str) -> Result<Part, GraphError> {
+        let bytes = bytes.into();
+        decode(&bytes).map_err(|problem| GraphError::Part {
             name: name.to_owned(),
             problem,
         })
@@ -161,6 +163,7 @@ impl Part {
     fn check(&self) -> Result<(), String> {
         let vertices = self.ids.len();
         let edges = self.sources.len();
+        let out_degree = &self.out_degree[..];
         let reachable = vertices as u64 + self.ghost_index.len() as u64;
         if reachable > VERTICES_MAX {
             return Err(format!(
@@ -183,12 +186,12 @@ impl Part {
         let local = self
             .sources
             .iter()
-            .filter_map(|&source| self.out_degree.get(source as usize));
+            .filter_map(|&source| out_degree.get(source as usize));
         if local.into_iter().any(|&degree| degree == 0) {
             return Err("an edge starts at a vertex whose out-degree is 0".into());
         }
         check_offsets("ghost", &self.ghost_offsets, self.ghost_index.len())?;
-        let finite = |weights: &Vec<f64>| weights.iter().all(|weight| weight.is_finite());
+        let finite = |weights: &Array<f64>| weights.iter().all(|weight| weight.is_finite());
         if !self.weights.iter().all(finite) {
             return Err("an edge's weight is no finite number".into());
         }
@@ -204,7 +207,7 @@ impl Part {
                 ));
             }
             for &index in sends {
-                match self.out_degree.get(index as usize) {
+                match out_degree.get(index as usize) {
                     None => return Err(format!("it sends vertex {index}, and has {vertices}")),
                     Some(0) => {
                         return Err(format!("it sends vertex {index}, whose out-degree is 0"));
@@ -351,7 +354,7 @@ fn group<'a>(offsets: &[u64], entries: &'a [u32], of: u32) -> &'a [u32] {
     &entries[offsets[of as usize] as usize..offsets[of as usize + 1] as usize]
 }
 
-fn decode(bytes: &[u8]) -> Result<Part, String> {
+fn decode(bytes: &Bytes) -> Result<Part, String> {
     let Some((header, body)) = bytes.split_at_checked(PART_HEADER_BYTES) else {
         return Err(format!("it has {} bytes, fewer than a header", bytes.len()));
     };
@@ -384,29 +387,27 @@ fn decode(bytes: &[u8]) -> Result<Part, String> {
             "it has {length} bytes, which is not what its counts need; it may be truncated"
         ));
     }
-    let (mut body, trailer) = body.split_at(body.len() - TRAILER_BYTES);
-    let arrays_crc32c = crc32c::crc32c(body);
-    if word(56) != 0 || trailer != [arrays_crc32c, 0].as_bytes() {
+    let (arrays, trailer) = body.split_at(body.len() - TRAILER_BYTES);
+    if word(56) != 0 || trailer != [crc32c::crc32c(arrays), 0].as_bytes() {
         return Err("its checksum is wrong".into());
     }
 
-    // The counts add up to the bytes at hand, so each fits, and what is allocated is bounded by them.
+    // The counts add up to the bytes at hand, so each fits.
     let [vertices, edges, ghosts, sends] = counts.map(|count| count as usize);
+    let mut arrays = bytes.slice_ref(arrays);
+    let arrays = &mut arrays;
     let part = Part {
         part,
         parts,
-        ids: take_u64s(&mut body, vertices),
-        out_degree: take_u32s(&mut body, vertices),
-        offsets: take_u64s(&mut body, vertices + 1),
-        sources: take_u32s(&mut body, edges),
-        ghost_offsets: take_u64s(&mut body, parts as usize + 1),
-        ghost_index: take_u32s(&mut body, ghosts),
-        send_offsets: take_u64s(&mut body, parts as usize + 1),
-        send_index: take_u32s(&mut body, sends),
-        weights: (flags & FLAG_WEIGHTS != 0).then(|| {
-            let bits = take_u64s(&mut body, edges);
-            bits.into_iter().map(f64::from_bits).collect()
-        }),
+        ids: Array::take(arrays, vertices),
+        out_degree: take_u32s(arrays, vertices),
+        offsets: Array::take(arrays, vertices + 1),
+        sources: take_u32s(arrays, edges),
+        ghost_offsets: Array::take(arrays, parts as usize + 1),
+        ghost_index: take_u32s(arrays, ghosts),
+        send_offsets: Array::take(arrays, parts as usize + 1),
+        send_index: take_u32s(arrays, sends),
+        weights: (flags & FLAG_WEIGHTS != 0).then(|| Array::take(arrays, edges)),
     };
     part.check()?;
     Ok(part)
@@ -449,26 +450,9 @@ fn check_offsets(what: &str, offsets: &[u64], entries: usize) -> Result<(), Stri
     }
 }
 
-/// Takes an array off the front of bytes that are known to be long enough.
-fn take_u64s(bytes: &mut &[u8], count: usize) -> Vec<u64> {
-    let (array, rest) = bytes.split_at(count * 8);
-    *bytes = rest;
+/// Takes an array off the front of bytes, and its padding.
+fn take_u32s(bytes: &mut Bytes, count: usize) -> Array<u32> {
+    let array = Array::take(bytes, count);
+    bytes.advance(count % 2 * 4);
     array
-        .as_chunks::<8>()
-        .0
-        .iter()
-        .map(|&chunk| u64::from_le_bytes(chunk))
-        .collect()
-}
-
-/// As [`take_u64s`], and drops the padding.
-fn take_u32s(bytes: &mut &[u8], count: usize) -> Vec<u32> {
-    let (array, rest) = bytes.split_at((count * 4).next_multiple_of(8));
-    *bytes = rest;
-    array[..count * 4]
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .map(|&chunk| u32::from_le_bytes(chunk))
-        .collect()
 }

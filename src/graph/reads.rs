@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use super::array::Array;
 use super::rows;
 use super::{GraphError, Shard};
 
@@ -16,11 +17,11 @@ pub struct Reads {
     /// Vertices of this rank.
     pub vertices: usize,
     /// Where the places that each vertex reads start in `places`; one more entry than vertices.
-    pub offsets: Vec<u64>,
+    pub offsets: Array<u64>,
     /// The places, by reader; in-edges before out-edges, repeats repeated.
-    pub places: Vec<u32>,
+    pub places: Array<u32>,
     /// The weight of the edge to each, if edges have weights.
-    pub weights: Option<Vec<f64>>,
+    pub weights: Option<Array<f64>>,
     /// Values of other ranks that are read here.
     pub ghosts: usize,
     /// From each rank that sends anything, ascending: the places of its values among the ghosts.
@@ -205,9 +206,10 @@ fn both<B: AsRef<[u8]>>(
     sends.sort_unstable_by_key(|(rank, _)| *rank);
 
     // Out-edges within the rank are its in-edges from the other end.
+    let (in_offsets, sources) = (&shard.offsets[..], &shard.sources[..]);
     for v in 0..vertices {
-        let row = shard.offsets[v] as usize..shard.offsets[v + 1] as usize;
-        let own = shard.sources[row]
+        let row = in_offsets[v] as usize..in_offsets[v + 1] as usize;
+        let own = sources[row]
             .iter()
             .filter(|&&source| (source as usize) < vertices);
         out_edges.extend(own.map(|&source| (source, v as u32)));
@@ -219,14 +221,14 @@ fn both<B: AsRef<[u8]>>(
     }
     offsets.push(0);
     for (v, count) in counts.iter().enumerate() {
-        let incoming = shard.offsets[v + 1] - shard.offsets[v];
+        let incoming = in_offsets[v + 1] - in_offsets[v];
         offsets.push(offsets[v] + incoming + count);
     }
     let mut places = vec![0; offsets[vertices] as usize];
     let mut next: Vec<usize> = Vec::with_capacity(vertices);
-    for (bounds, &start) in shard.offsets.windows(2).zip(&offsets) {
+    for (bounds, &start) in in_offsets.windows(2).zip(&offsets) {
         let mut at = start as usize;
-        for &source in &shard.sources[bounds[0] as usize..bounds[1] as usize] {
+        for &source in &sources[bounds[0] as usize..bounds[1] as usize] {
             places[at] = match (source as usize).checked_sub(vertices) {
                 Some(ghost) => source + shift[ghost],
                 None => source,
@@ -242,8 +244,8 @@ fn both<B: AsRef<[u8]>>(
     }
     Ok(Reads {
         vertices,
-        offsets,
-        places,
+        offsets: offsets.into(),
+        places: places.into(),
         weights: None,
         ghosts,
         receives,

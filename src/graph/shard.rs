@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::array::Array;
 use super::csr::VERTICES_MAX;
 use super::{GraphError, Part};
 
@@ -27,15 +28,15 @@ pub struct Shard {
     /// Of each part, all other vertices.
     pub interior: Vec<Vec<Range<usize>>>,
     /// The original id of each vertex; ascending within a part.
-    pub ids: Vec<u64>,
+    pub ids: Array<u64>,
     /// Out-edges of each vertex in the whole graph, repeats counted.
-    pub out_degree: Vec<u32>,
+    pub out_degree: Array<u32>,
     /// Where each vertex's in-edges start in `sources`; one more entry than vertices.
-    pub offsets: Vec<u64>,
+    pub offsets: Array<u64>,
     /// For each in-edge, a local index, or the number of vertices plus a place among the ghosts.
-    pub sources: Vec<u32>,
+    pub sources: Array<u32>,
     /// The weight of each in-edge, if edges have weights.
-    pub weights: Option<Vec<f64>>,
+    pub weights: Option<Array<f64>>,
     /// Number of ghosts: distinct vertices of other ranks that are read here.
     pub ghosts: usize,
     /// From each rank that sends anything, ascending: the places of its values among the ghosts.
@@ -169,10 +170,10 @@ fn merge(parts: Vec<Part>, groups: &[Range<u32>], me: usize) -> Result<Shard, St
             },
         ));
         offsets.extend(part.offsets[1..].iter().map(|offset| before + offset));
-        ids.extend(part.ids);
-        out_degree.extend(part.out_degree);
+        ids.extend_from_slice(&part.ids);
+        out_degree.extend_from_slice(&part.out_degree);
         if let Some(weights) = &mut weights {
-            weights.extend(part.weights.unwrap_or_default());
+            weights.extend_from_slice(&part.weights.unwrap_or_default());
         }
     }
 
@@ -182,11 +183,11 @@ fn merge(parts: Vec<Part>, groups: &[Range<u32>], me: usize) -> Result<Shard, St
         part_ranges,
         boundary,
         interior,
-        ids,
-        out_degree,
-        offsets,
-        sources,
-        weights,
+        ids: ids.into(),
+        out_degree: out_degree.into(),
+        offsets: offsets.into(),
+        sources: sources.into(),
+        weights: weights.map(Array::from),
         ghosts: ghosts.len(),
         receives,
         sends,
@@ -347,10 +348,10 @@ mod tests {
         let second = Shard::merge(parts()[3..].to_vec(), &groups, 1).unwrap();
         assert_eq!(first.sends, [(1, vec![0])]);
         assert_eq!(second.receives, [(0, 0..1)]);
-        assert_eq!(second.sources, [3, 3, 3]);
+        assert_eq!(second.sources[..], [3, 3, 3]);
         assert_eq!(second.sends, [(0, vec![0, 1, 2])]);
         assert_eq!(first.receives, [(1, 0..3)]);
-        assert_eq!(first.sources, [1, 2, 3, 4, 5, 0, 0]);
+        assert_eq!(first.sources[..], [1, 2, 3, 4, 5, 0, 0]);
     }
 
     #[test]
@@ -387,7 +388,7 @@ mod tests {
         );
         assert!(refusal(&parts(), 2).contains("there is no rank 2 of 2"));
         let mut other = parts()[..3].to_vec();
-        other[1].ghost_index[0] = 7;
+        other[1].ghost_index = vec![7].into();
         assert!(refusal(&other, 0).contains("part 0 does not send what part 1 reads"));
         other = parts()[..3].to_vec();
         other[2].parts = 7;

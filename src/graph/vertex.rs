@@ -191,14 +191,15 @@ impl<P: VertexProgram> Superstep<P> {
         let mut updates: Vec<(u32, P::Value)> = Vec::new();
         while !self.active.is_empty() {
             let reads = &self.reads;
+            let (places, weights) = (&reads.places[..], reads.weights.as_deref());
             let values = &self.values;
             for &v in &self.active {
                 self.is_active[v as usize] = false;
                 let own = values[v as usize];
                 let range = reads.of(v as usize);
-                let places = reads.places[range.clone()].iter();
+                let places = places[range.clone()].iter();
                 let value_at = |&place: &u32| values[place as usize];
-                let new = match &reads.weights {
+                let new = match weights {
                     Some(weights) => {
                         let weights = weights[range].iter().copied();
                         self.program.next(own, places.map(value_at).zip(weights))

@@ -87,7 +87,7 @@ pub fn fetch(
                 "{name} is not the object that its manifest names; run preprocess again"
             )));
         }
-        Ok(Part::decode(&bytes, &name)?)
+        Ok(Part::decode(bytes, &name)?)
     };
     parts.map(fetch_one).collect()
 }

@@ -242,16 +242,16 @@ fn every_changed_byte_and_every_missing_byte_of_a_part_is_refused() {
     for part in build_parts(&graph, &split) {
         let bytes = part.encode();
         assert_eq!(bytes.len() % 8, 0);
-        assert_eq!(Part::decode(&bytes, "p").unwrap(), part);
+        assert_eq!(Part::decode(bytes.clone(), "p").unwrap(), part);
         for at in 0..bytes.len() {
             assert!(
-                Part::decode(&bytes[..at], "p").is_err(),
+                Part::decode(bytes[..at].to_vec(), "p").is_err(),
                 "{at} bytes were accepted"
             );
             for flip in [1, 0x80, 0xff] {
                 let mut changed = bytes.clone();
                 changed[at] ^= flip;
-                let error = Part::decode(&changed, "p").unwrap_err();
+                let error = Part::decode(changed, "p").unwrap_err();
                 assert!(
                     matches!(&error, GraphError::Part { name, .. } if name == "p"),
                     "{error}"
@@ -259,7 +259,7 @@ fn every_changed_byte_and_every_missing_byte_of_a_part_is_refused() {
             }
         }
         let longer = [bytes.as_slice(), &[0; 8]].concat();
-        assert!(Part::decode(&longer, "p").is_err());
+        assert!(Part::decode(longer, "p").is_err());
     }
 }
 
@@ -287,7 +287,7 @@ fn a_part_with_right_checksums_and_wrong_content_never_panics() {
         for at in 0..bytes.len() {
             for value in [0, 1, 7, 0x7f, 0xff] {
                 // What is accepted must be safe to merge and compute with.
-                if let Ok(part) = Part::decode(&forged(&bytes, at, value), "p") {
+                if let Ok(part) = Part::decode(forged(&bytes, at, value), "p") {
                     let me = part.part as usize;
                     if let Ok(shard) = Shard::merge(vec![part], &groups, me) {
                         let mut rank = PageRank::new(Arc::new(shard), Settings::new(1000)).unwrap();
@@ -302,7 +302,7 @@ fn a_part_with_right_checksums_and_wrong_content_never_panics() {
     }
     let bytes = parts_of(&graph, &split)[0].encode();
     let refusal = |at, value| {
-        Part::decode(&forged(&bytes, at, value), "p")
+        Part::decode(forged(&bytes, at, value), "p")
             .unwrap_err()
             .to_string()
     };
@@ -352,7 +352,7 @@ proptest! {
     fn parts_come_back_from_their_bytes_and_sends_mirror_receives((graph, split, _) in partitions()) {
         let parts = parts_of(&graph, &split);
         for part in &parts {
-            prop_assert_eq!(&Part::decode(&part.encode(), "p").unwrap(), part);
+            prop_assert_eq!(&Part::decode(part.encode(), "p").unwrap(), part);
             for other in &parts {
                 prop_assert_eq!(part.sends_to(other.part), other.ghosts_of(part.part));
             }
@@ -361,9 +361,9 @@ proptest! {
 
     #[test]
     fn bytes_that_are_no_part_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        prop_assert!(Part::decode(&bytes, "p").is_err());
+        prop_assert!(Part::decode(bytes.clone(), "p").is_err());
         let magic = [b"LSWPART\0".as_slice(), &bytes].concat();
-        prop_assert!(Part::decode(&magic, "p").is_err());
+        prop_assert!(Part::decode(magic, "p").is_err());
     }
 
     #[test]

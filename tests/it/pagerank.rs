@@ -128,16 +128,16 @@ fn assert_same_result(found: &Value, expected: &Value) {
     }
 }
 
-/// Each partitioner, 1, 2, 3 and 8 workers, packs of 1 and of 4.
+/// Each partitioner, 1, 2, 3, 8 and 16 workers, packs of 1 and of 4.
 fn assert_every_way_gives_the_reference(name: &'static str, file: &str) {
     let Some(known) = known(name, file) else {
         return;
     };
     let place = Place::new();
     for partitioner in PARTITIONERS {
-        preprocess(&place, &known.edges, 8, partitioner, partitioner);
+        preprocess(&place, &known.edges, 16, partitioner, partitioner);
         let mut first: Option<(Output, Value)> = None;
-        for workers in [1, 2, 3, 8] {
+        for workers in [1, 2, 3, 8, 16] {
             for pack in [1, 4] {
                 let ranks = format!("ranks-{partitioner}-{workers}-{pack}");
                 let arguments = format!(
@@ -158,7 +158,7 @@ fn assert_every_way_gives_the_reference(name: &'static str, file: &str) {
                     assert_same_result(&summary, of_first);
                     continue;
                 }
-                assert_eq!(output.files.len(), 8);
+                assert_eq!(output.files.len(), 16);
                 known.assert_near("pr85", &output);
                 known.assert_top("pr85", &summary);
                 first = Some((output, summary));

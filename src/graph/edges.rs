@@ -127,7 +127,7 @@ impl<W: Weight> Piece<W> {
             .map(|((source, target), &weight)| (source, target, weight))
     }
 
-    /// Each block that gave any, and where its edges are.
+    /// Each block that gave any, and where its edges are. Where ids are spread widely several may be one.
     pub fn blocks(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
         let ends = self.marks.iter().skip(1).map(|&(_, start)| start);
         let blocks = self.marks.iter().zip(ends.chain([self.len()]));
@@ -258,8 +258,11 @@ impl<W: Weight> Spreader<W> {
 
     /// What is pushed from here on is of the block with this number; they rise.
     pub fn begin_block(&mut self, number: usize) {
-        self.empty_all();
-        self.block = number;
+        // With so many buckets a block has hardly an edge for each, and where it begins is not worth its bytes.
+        if self.staged.len() <= BUCKETS_MAX as usize {
+            self.empty_all();
+            self.block = number;
+        }
     }
 
     /// Adds an edge.
@@ -414,11 +417,10 @@ mod tests {
                     let mut seen = 0;
                     for (block, range) in piece.blocks() {
                         seen += range.len();
-                        assert!(
-                            piece.sources[range]
-                                .iter()
-                                .all(|&found| 2 * found as usize == block)
-                        );
+                        let mut sources = piece.sources[range].iter();
+                        // With more buckets a run may be of several blocks.
+                        let is_whole = edges.buckets.len() <= BUCKETS_MAX as usize;
+                        assert!(!is_whole || sources.all(|&found| 2 * found as usize == block));
                     }
                     assert_eq!(seen, piece.len());
                     let targets = piece.iter().map(|edge| edge.1 as usize >> edges.shift());

@@ -154,7 +154,7 @@ pub enum GraphError {
         problem: String,
     },
 
-    /// Parts that do not belong together were given to one rank.
+    /// Parts that do not belong together were given to one member.
     #[error("the parts do not fit together: {problem}; run preprocess again")]
     Shard {
         /// What was found.

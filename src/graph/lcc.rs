@@ -83,7 +83,7 @@ impl<'a> Clustering<'a> {
             .iter()
             .map(|(rank, bytes)| (*rank, words(bytes.as_ref())))
             .collect();
-        let numbers = numbers(reads, shard.rank, starts, &local)
+        let numbers = numbers(reads, shard.member, starts, &local)
             .map_err(|problem| GraphError::Shard { problem })?;
         Ok(Clustering {
             reads,

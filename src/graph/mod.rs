@@ -6,7 +6,7 @@
 //! | number its vertices, index its in-edges | [`csr`] over [`by_target`], [`numbering`], [`rows`] | [`Graph`] |
 //! | split the vertices | [`mod@partition`] ([`metis`], [`fennel`]), picked by [`choice`], or [`mod@import`] | [`Split`] |
 //! | write each piece | [`builder`] as [`part`] says (over [`array`]), listed by [`manifest`] | [`Part`], [`Manifest`] |
-//! | join the pieces of one rank | [`shard`] | [`Shard`] |
+//! | join the pieces of one rank or pack | [`shard`] | [`Shard`] |
 //! | compute | [`pagerank`] (sums in [`fixed`], order in [`top`]) | ranks |
 //! | compute something else | [`programs`] on [`vertex`], [`lcc`]; both over [`reads`] | values |
 //!

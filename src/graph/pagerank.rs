@@ -10,7 +10,7 @@
 //! where D is the rank held by vertices without out-edges (dangling), or 0 if that mass is to be dropped: with
 //! damping 1 that is the plain form r'(m) = sum r(v)/outdeg(v). A repeated edge counts each time.
 //!
-//! D and the L1 change are summed for each part by itself in the order of its vertices, and then over parts as
+//! D and the L1 change are summed for each part by itself, in a fixed order of its vertices, and then over parts as
 //! integers ([`fixed`](super::fixed)), so results depend to the bit on the partition, not on which rank has what.
 
 use std::fmt;
@@ -203,7 +203,7 @@ impl PageRank {
             return Err(GraphError::Setting {
                 what: "the number of vertices",
                 value: settings.vertices.to_string(),
-                range: "no less than one rank has",
+                range: "no less than its ranks have",
             });
         }
         let places = shard.vertices() + shard.ghosts;

@@ -387,8 +387,11 @@ fn decode(bytes: &Bytes) -> Result<Part, String> {
             "it has {length} bytes, which is not what its counts need; it may be truncated"
         ));
     }
+    if word(56) != 0 {
+        return Err("a reserved field of its header is not 0".into());
+    }
     let (arrays, trailer) = body.split_at(body.len() - TRAILER_BYTES);
-    if word(56) != 0 || trailer != [crc32c::crc32c(arrays), 0].as_bytes() {
+    if trailer != [crc32c::crc32c(arrays), 0].as_bytes() {
         return Err("its checksum is wrong".into());
     }
 

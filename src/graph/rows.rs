@@ -140,10 +140,11 @@ impl<W: Weight> Slot<'_, W> {
             }
         }
         let mut sum = 0;
-        for (target, next) in (base..).zip(&mut next) {
+        for (low, next) in next.iter_mut().enumerate() {
             let size = std::mem::replace(next, sum);
             if size > 0 {
-                self.sizes[(index(target) - self.first) as usize] = size as u64;
+                let row = index(base + low as u32) - self.first;
+                self.sizes[row as usize] = size as u64;
                 sum += size;
             }
         }

@@ -1,10 +1,13 @@
-//! What one rank computes on: a contiguous run of parts, merged.
+//! What one member of a job computes on: a contiguous run of parts, merged. A member is a rank, or for PageRank a pack, whose
+//! ranks share a shard.
 //!
-//! Vertices are numbered through the parts in order. A value that several parts of this rank read is received
-//! once; where it comes from a part of this same rank it is not received at all. Sender and receiver order the
+//! Vertices are numbered through the parts in order. A value that several parts of this member read is received
+//! once; where it comes from a part of this same member it is not received at all. Sender and receiver order the
 //! values in the same way (by owning part, then by index there), so that messages carry values only.
 
 use std::ops::Range;
+
+use rayon::prelude::*;
 
 use super::array::Array;
 use super::csr::VERTICES_MAX;
@@ -13,11 +16,11 @@ use super::{GraphError, Part};
 /// Vertices that nobody reads between two that somebody does, up to which all are one run.
 const RUN_GAP: usize = 32;
 
-/// The merged parts of one rank.
+/// The merged parts of one member.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shard {
-    /// The rank these parts belong to.
-    pub rank: usize,
+    /// The member that these parts belong to.
+    pub member: usize,
     /// The parts merged here.
     pub parts: Range<u32>,
     /// The vertices of each part, as a range of local indexes. Sums are made for each part by itself.
@@ -37,11 +40,11 @@ pub struct Shard {
     pub sources: Array<u32>,
     /// The weight of each in-edge, if edges have weights.
     pub weights: Option<Array<f64>>,
-    /// Number of ghosts: distinct vertices of other ranks that are read here.
+    /// Number of ghosts: distinct vertices of other members that are read here.
     pub ghosts: usize,
-    /// From each rank that sends anything, ascending: the places of its values among the ghosts.
+    /// From each member that sends anything, ascending: the places of its values among the ghosts.
     pub receives: Vec<(usize, Range<usize>)>,
-    /// To each rank that reads anything, ascending: the local indexes of the values to send, in order.
+    /// To each member that reads anything, ascending: the local indexes of the values to send, in order.
     pub sends: Vec<(usize, Vec<u32>)>,
 }
 
@@ -69,7 +72,7 @@ pub fn rank_parts(parts: u32, ranks: u32) -> Result<Vec<Range<u32>>, GraphError>
 }
 
 impl Shard {
-    /// Number of vertices of this rank.
+    /// Number of vertices of this member.
     pub fn vertices(&self) -> usize {
         self.ids.len()
     }
@@ -79,12 +82,12 @@ impl Shard {
         self.sources.len()
     }
 
-    /// Merges the parts of rank `me`, where `groups` has the range of parts of each rank. `parts` are those of
+    /// Merges the parts of member `me`, where `groups` has the range of parts of each member. `parts` are those of
     /// `groups[me]`, in order, each from [`Part::decode`] or [`build_parts`](super::build_parts()).
     ///
     /// # Errors
     ///
-    /// [`GraphError::Shard`] when the parts are not those of the rank, or contradict each other.
+    /// [`GraphError::Shard`] when the parts are not those of the member, or contradict each other.
     pub fn merge(parts: Vec<Part>, groups: &[Range<u32>], me: usize) -> Result<Shard, GraphError> {
         merge(parts, groups, me).map_err(|problem| GraphError::Shard { problem })
     }
@@ -105,7 +108,7 @@ fn merge(parts: Vec<Part>, groups: &[Range<u32>], me: usize) -> Result<Shard, St
     let places = vertices as u64 + ghosts.len() as u64;
     if places > VERTICES_MAX {
         return Err(format!(
-            "{places} vertices and ghosts in one rank, above {VERTICES_MAX}"
+            "{places} vertices and ghosts in one member, above {VERTICES_MAX}"
         ));
     }
     let sends = sends(&parts, &part_ranges, groups, me);
@@ -118,7 +121,7 @@ fn merge(parts: Vec<Part>, groups: &[Range<u32>], me: usize) -> Result<Shard, St
         // One part is what it was: its ghosts are in the same order.
         let part = parts.into_iter().next().expect("there is one");
         return Ok(Shard {
-            rank: me,
+            member: me,
             parts: own,
             part_ranges,
             boundary,
@@ -136,7 +139,6 @@ fn merge(parts: Vec<Part>, groups: &[Range<u32>], me: usize) -> Result<Shard, St
     let mut ids = Vec::with_capacity(vertices);
     let mut out_degree = Vec::with_capacity(vertices);
     let mut offsets = Vec::with_capacity(vertices + 1);
-    let mut sources = Vec::with_capacity(edges);
     let mut weights = parts[0].weights.is_some().then(Vec::new);
     if let Some(part) = parts
         .iter()
@@ -147,9 +149,16 @@ fn merge(parts: Vec<Part>, groups: &[Range<u32>], me: usize) -> Result<Shard, St
             part.part, parts[0].part
         ));
     }
-    offsets.push(0);
-    for (part, range) in parts.into_iter().zip(&part_ranges) {
-        // Where each ghost of this part is: with its owner in this rank, or among the rank's ghosts.
+    // The edges are most of it, and a pack's other ranks wait.
+    let mut sources = vec![0u32; edges];
+    let mut rest = &mut sources[..];
+    let mut to_fill = Vec::with_capacity(parts.len());
+    for (part, range) in parts.iter().zip(&part_ranges) {
+        let own = rest.split_off_mut(..part.sources.len());
+        to_fill.push((part, range, own.expect("there are so many")));
+    }
+    to_fill.into_par_iter().for_each(|(part, range, sources)| {
+        // Where each ghost of this part is: with its owner in this member, or among the member's ghosts.
         let mut ghost_place = Vec::with_capacity(part.ghost_index.len());
         for owner in 0..part.parts {
             for &index in part.ghosts_of(owner) {
@@ -162,13 +171,16 @@ fn merge(parts: Vec<Part>, groups: &[Range<u32>], me: usize) -> Result<Shard, St
             }
         }
         let here = part.ids.len();
-        let before = sources.len() as u64;
-        sources.extend(part.sources.iter().map(
-            |&source| match (source as usize).checked_sub(here) {
+        for (place, &source) in sources.iter_mut().zip(&part.sources) {
+            *place = match (source as usize).checked_sub(here) {
                 Some(ghost) => ghost_place[ghost],
                 None => range.start as u32 + source,
-            },
-        ));
+            };
+        }
+    });
+    offsets.push(0);
+    for part in parts {
+        let before = offsets[offsets.len() - 1];
         offsets.extend(part.offsets[1..].iter().map(|offset| before + offset));
         ids.extend_from_slice(&part.ids);
         out_degree.extend_from_slice(&part.out_degree);
@@ -178,7 +190,7 @@ fn merge(parts: Vec<Part>, groups: &[Range<u32>], me: usize) -> Result<Shard, St
     }
 
     Ok(Shard {
-        rank: me,
+        member: me,
         parts: own,
         part_ranges,
         boundary,
@@ -224,13 +236,13 @@ fn runs_of(part: &Part, range: &Range<usize>) -> (Vec<Range<usize>>, Vec<Range<u
 
 fn check_groups(parts: &[Part], groups: &[Range<u32>], me: usize) -> Result<(), String> {
     let Some(own) = groups.get(me) else {
-        return Err(format!("there is no rank {me} of {}", groups.len()));
+        return Err(format!("there is no member {me} of {}", groups.len()));
     };
     let mut end = 0;
     for (rank, group) in groups.iter().enumerate() {
         if group.start != end || group.is_empty() {
             return Err(format!(
-                "rank {rank} has the parts {group:?} after part {end}"
+                "member {rank} has the parts {group:?} after part {end}"
             ));
         }
         end = group.end;
@@ -238,19 +250,19 @@ fn check_groups(parts: &[Part], groups: &[Range<u32>], me: usize) -> Result<(), 
     if !parts.iter().map(|part| part.part).eq(own.clone()) {
         let given: Vec<u32> = parts.iter().map(|part| part.part).collect();
         return Err(format!(
-            "rank {me} has the parts {own:?} and was given {given:?}"
+            "member {me} has the parts {own:?} and was given {given:?}"
         ));
     }
     match parts.iter().find(|part| part.parts != end) {
         Some(part) => Err(format!(
-            "part {} is one of {}, and the ranks have {end}",
+            "part {} is one of {}, and the members have {end}",
             part.part, part.parts
         )),
         None => Ok(()),
     }
 }
 
-/// Within this rank both sides of each exchange are known, so they can be compared.
+/// Within this member both sides of each exchange are known, so they can be compared.
 fn check_mirrors(parts: &[Part]) -> Result<(), String> {
     for owner in parts {
         for reader in parts {
@@ -270,7 +282,7 @@ fn ghost_key(owner: u32, index: u32) -> u64 {
     u64::from(owner) << 32 | u64::from(index)
 }
 
-/// The distinct ghosts that no part of this rank owns, by their keys, ascending.
+/// The distinct ghosts that no part of this member owns, by their keys, ascending.
 fn ghosts_elsewhere(parts: &[Part], own: &Range<u32>) -> Vec<u64> {
     let mut keys = Vec::new();
     for part in parts {
@@ -384,9 +396,9 @@ mod tests {
                 .to_string()
         };
         assert!(
-            refusal(&parts()[..2], 0).contains("rank 0 has the parts 0..3 and was given [0, 1]")
+            refusal(&parts()[..2], 0).contains("member 0 has the parts 0..3 and was given [0, 1]")
         );
-        assert!(refusal(&parts(), 2).contains("there is no rank 2 of 2"));
+        assert!(refusal(&parts(), 2).contains("there is no member 2 of 2"));
         let mut other = parts()[..3].to_vec();
         other[1].ghost_index = vec![7].into();
         assert!(refusal(&other, 0).contains("part 0 does not send what part 1 reads"));

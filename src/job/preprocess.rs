@@ -252,12 +252,13 @@ async fn write_part(
 ) -> Result<(), StoreError> {
     let mut object = store.writer(&key)?;
     while let Some(piece) = pieces.recv().await {
-        match piece {
+        object = match piece {
             Piece::Some(bytes) => object.write(bytes).await?,
             Piece::End => return object.finish().await,
-        }
+        };
     }
     // Whoever stopped building it has the reason.
+    object.abort().await;
     Ok(())
 }
 
@@ -322,8 +323,11 @@ fn compute_here(
     let _ = all.try_for_each(|number| {
         let key = format!("parts/{id}-{number:05}.part");
         let (pieces, to_write) = mpsc::channel(PIECES_AHEAD);
-        let give = |piece| pieces.blocking_send(piece).map_err(drop);
-        // Without a writer there is nothing more to do.
+        // Without anybody who listens there is nothing more to do.
+        let give = |piece| match built.is_closed() {
+            true => Err(()),
+            false => pieces.blocking_send(piece).map_err(drop),
+        };
         send(Built::Begun(key.clone(), to_write)).then_some(())?;
         let part = builder.write(number, |bytes| give(Piece::Some(bytes)));
         let part = part.and_then(|part| give(Piece::End).map(|()| part)).ok()?;
@@ -346,7 +350,7 @@ fn compute_here(
 }
 
 /// Bytes that an edge takes, about, while a graph is read and split, vertices and METIS apart; with a weight twice as much.
-const EDGE_BYTES: u64 = 20;
+const EDGE_BYTES: u64 = 16;
 
 /// Refuses a plain file that is much too large for the memory of this machine, before minutes are spent on it. What packed files
 /// and pipes hold is not known.

@@ -184,7 +184,8 @@ impl Comm {
     }
 
     /// Begins an exchange, as [`Comm::exchange`] without the messages that come, for who has something else to do while
-    /// messages travel. It does not wait. Of long messages nothing travels but in [`Comm::further_exchange`].
+    /// messages travel. It waits for nobody, but for the connection while that takes nothing more; messages for which there
+    /// is no room yet are sent by [`Comm::further_exchange`].
     ///
     /// # Errors
     /// As [`Comm::send`].
@@ -214,7 +215,7 @@ impl Comm {
         Ok(Exchange { channel, announced })
     }
 
-    /// Sends what there is room for by now, and reads what has come; does not wait for anything.
+    /// Sends what there is room for by now, and reads what has come. It waits as [`Comm::begin_exchange`] does.
     ///
     /// # Errors
     /// As [`Comm::send`].

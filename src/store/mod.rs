@@ -87,11 +87,19 @@ impl Writer {
     ///
     /// # Errors
     ///
-    /// Those of the backend; there is nothing more to write then.
-    pub async fn write(&mut self, piece: Bytes) -> Result<(), StoreError> {
+    /// Those of the backend; what was written is given up.
+    pub async fn write(mut self, piece: Bytes) -> Result<Writer, StoreError> {
         match &mut self.backend {
-            BackendWriter::Dir(writer) => writer.write(piece).await,
-            BackendWriter::S3(upload) => upload.write(piece).await,
+            BackendWriter::Dir(writer) => writer.write(piece).await?,
+            BackendWriter::S3(upload) => upload.write(piece).await?,
+        }
+        Ok(self)
+    }
+
+    /// Gives up what was written. So does dropping it, but that may need a little longer than the process lasts.
+    pub async fn abort(self) {
+        if let BackendWriter::S3(mut upload) = self.backend {
+            upload.abort().await;
         }
     }
 

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::error::Error;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -18,6 +19,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::aws::error_chain;
@@ -49,8 +51,11 @@ const WHOLE_MAX: usize = 32 << 20;
 /// Bytes of each of those parts but the last; S3 takes up to 10,000 of them.
 const PART_BYTES: usize = 16 << 20;
 
-/// Parts of one object that are under way at a time.
+/// Parts of one object that are read at a time.
 const PARTS_AT_ONCE: usize = 8;
+
+/// Parts of all objects that are written at a time: they share one network, and each has a deadline.
+const PARTS_SENT_AT_ONCE: usize = 16;
 
 /// A bucket, and a prefix in it.
 #[derive(Clone)]
@@ -59,6 +64,8 @@ pub(super) struct S3 {
     bucket: String,
     /// Empty, or ending with a slash.
     prefix: String,
+    /// A permit for each part that is being written.
+    sending: Arc<Semaphore>,
 }
 
 /// A task that does not outlive the one that waits for it.
@@ -104,6 +111,7 @@ impl S3 {
             client: Client::from_conf(config),
             bucket,
             prefix,
+            sending: Arc::new(Semaphore::new(PARTS_SENT_AT_ONCE)),
         }
     }
 
@@ -418,7 +426,7 @@ pub(super) struct Upload {
     s3: S3,
     key: String,
     url: String,
-    /// Less than a part.
+    /// A part at most.
     waiting: BytesMut,
     /// S3's name for it, once a part is full.
     id: Option<String>,
@@ -471,9 +479,11 @@ impl Upload {
                 self.id.insert(id).clone()
             }
         };
-        if self.under_way.len() == PARTS_AT_ONCE {
-            self.parts.extend(next(&mut self.under_way).await?);
+        while let Some(sent) = self.under_way.try_join_next() {
+            self.parts.push(sent.expect("writing does not panic")?);
         }
+        let sending = Arc::clone(&self.s3.sending).acquire_owned().await;
+        let sending = sending.expect("it is never closed");
         self.number += 1;
         let number = self.number;
         let timeouts = timeouts(part.len() as u64);
@@ -491,6 +501,7 @@ impl Upload {
         let (s3, url) = (self.s3.clone(), self.url.clone());
         self.under_way.spawn(async move {
             let put = put.send().await;
+            drop(sending);
             let put = put.map_err(|error| s3.explain("write", &url, &error))?;
             let part = CompletedPart::builder().part_number(number);
             Ok(part.set_e_tag(put.e_tag).build())
@@ -522,13 +533,18 @@ impl Upload {
 
     /// Gives this back, and if it is an error aborts the upload before.
     async fn or_abort(&mut self, outcome: Result<(), StoreError>) -> Result<(), StoreError> {
-        if outcome.is_err()
-            && let Some(id) = self.id.take()
-        {
+        if outcome.is_err() {
+            self.abort().await;
+        }
+        outcome
+    }
+
+    /// Gives up what was sent.
+    pub(super) async fn abort(&mut self) {
+        if let Some(id) = self.id.take() {
             self.under_way.shutdown().await;
             abort(&self.s3, &self.key, id).await;
         }
-        outcome
     }
 }
 

@@ -128,7 +128,7 @@ fn assert_same_result(found: &Value, expected: &Value) {
     }
 }
 
-/// Each partitioner, 1, 2, 3, 8 and 16 workers, packs of 1 and of 4.
+/// Each partitioner, 1, 2, 3, 8 and 16 workers, packs of 1 and of 3: the last has fewer.
 fn assert_every_way_gives_the_reference(name: &'static str, file: &str) {
     let Some(known) = known(name, file) else {
         return;
@@ -138,7 +138,7 @@ fn assert_every_way_gives_the_reference(name: &'static str, file: &str) {
         preprocess(&place, &known.edges, 16, partitioner, partitioner);
         let mut first: Option<(Output, Value)> = None;
         for workers in [1, 2, 3, 8, 16] {
-            for pack in [1, 4] {
+            for pack in [1, 3] {
                 let ranks = format!("ranks-{partitioner}-{workers}-{pack}");
                 let arguments = format!(
                     "invoke pagerank --graph {partitioner} --workers {workers} --workers-per-function {pack} \

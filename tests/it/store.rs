@@ -271,7 +271,7 @@ async fn an_object_that_is_written_in_pieces_is_seen_when_it_is_finished() {
             let key = format!("piecewise-{length}");
             let mut object = store.writer(&key).unwrap();
             for piece in value.chunks(7_654_321) {
-                object.write(value.slice_ref(piece)).await.unwrap();
+                object = object.write(value.slice_ref(piece)).await.unwrap();
             }
             assert!(matches!(
                 store.get(&key).await,
@@ -280,13 +280,12 @@ async fn an_object_that_is_written_in_pieces_is_seen_when_it_is_finished() {
             object.finish().await.unwrap();
             assert!(store.get(&key).await.unwrap() == value, "{length} bytes");
         }
-        let mut given_up = store.writer("given-up").unwrap();
-        given_up.write(all.clone()).await.unwrap();
-        drop(given_up);
+        let given_up = store.writer("given-up").unwrap();
+        given_up.write(all.clone()).await.unwrap().abort().await;
         assert!(keys(store, "given").await.is_empty());
         // What is there stays until the end.
-        let mut object = store.writer("piecewise-0").unwrap();
-        object.write(bytes("new")).await.unwrap();
+        let object = store.writer("piecewise-0").unwrap();
+        let object = object.write(bytes("new")).await.unwrap();
         assert_eq!(store.get("piecewise-0").await.unwrap(), "");
         object.finish().await.unwrap();
         assert_eq!(store.get("piecewise-0").await.unwrap(), "new");
@@ -318,9 +317,8 @@ async fn an_upload_that_fails_or_is_given_up_is_aborted() {
     })
     .await;
     let value = noise(40 << 20);
-    let mut given_up = place.store.writer("k").unwrap();
-    given_up.write(value.clone()).await.unwrap();
-    drop(given_up);
+    let given_up = place.store.writer("k").unwrap();
+    drop(given_up.write(value.clone()).await.unwrap());
     let patience = tokio::time::Instant::now() + Duration::from_secs(30);
     while aborted.load(Ordering::Relaxed) < 1 {
         assert!(tokio::time::Instant::now() < patience, "it was not aborted");

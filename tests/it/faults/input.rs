@@ -89,7 +89,7 @@ fn a_store_that_holds_no_graph_of_ours_is_refused() {
     place.write("file", "no folder");
     place.write("strange/manifest.json", "{\"format\": \"something else\"}");
     place.write("cut/manifest.json", &manifest[..manifest.len() / 2]);
-    let newer = manifest.replace("\"version\": 2", "\"version\": 3");
+    let newer = manifest.replace("\"version\": 3", "\"version\": 4");
     assert_ne!(newer, manifest);
     place.write("newer/manifest.json", newer);
     let fewer = manifest.replacen("\"vertices\": 256", "\"vertices\": 255", 1);
@@ -108,7 +108,7 @@ fn a_store_that_holds_no_graph_of_ours_is_refused() {
         (
             "newer",
             [
-                "made by a newer lswitch; its format is version 3",
+                "made by a newer lswitch; its format is version 4",
                 "upgrade lswitch",
             ],
         ),

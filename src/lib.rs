@@ -5,6 +5,27 @@
 //! the client that functions use, the jobs that run on it, and a local Lambda on which all of it runs without an
 //! account.
 //!
+//! # Programs of your own
+//!
+//! A crate that calls [`main`] with programs is an lswitch that has them too: as command, switch and worker.
+//!
+//! ```no_run
+//! use lswitch::{Context, Program, ProgramError};
+//!
+//! fn hello(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
+//!     let (rank, size) = (context.rank(), context.size());
+//!     context.comm().send((rank + 1) % size, 0, format!("from {rank}").into())?;
+//!     let message = context.comm().receive(None, 0)?;
+//!     Ok(message.payload.to_vec())
+//! }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     lswitch::main(&[Program { name: "hello", run: hello }])
+//! }
+//! ```
+//!
+//! `cargo run -- invoke run hello --workers 4` runs it on four workers of a local Lambda and prints what each has returned.
+//!
 //! # Layout
 //!
 //! | module | what lives there | what it does not know |
@@ -31,6 +52,10 @@ pub mod lambda;
 pub mod net;
 pub mod random;
 pub mod store;
+
+pub use cmd::main;
+pub use job::context::Context;
+pub use job::program::{Program, ProgramError};
 
 /// The release of this build. A worker of another release is refused by the switch, since jobs' messages and parts may differ.
 pub const RELEASE: &str = env!("CARGO_PKG_VERSION");

@@ -2,6 +2,7 @@
 
 mod graph;
 mod pagerank;
+mod run;
 mod vertex;
 
 use crate::aws::AwsSettings;
@@ -12,6 +13,7 @@ use crate::cmd::{Interrupted, UsageError, interrupted, raise_descriptor_limit};
 use crate::job::driver::{
     self, JobError, JobEvent, JobOutcome, JobSpec, SWITCHES_MAX, SwitchAccess,
 };
+use crate::job::pack::RANKS_PER_PACK_MAX;
 use crate::lambda::launch::Launcher;
 use crate::lambda::local::{LocalLambda, LocalOptions};
 use crate::net::server;
@@ -44,6 +46,7 @@ enum Job {
     Sssp(vertex::SsspArgs),
     Cdlp(vertex::CdlpArgs),
     Lcc(vertex::LccArgs),
+    Run(run::RunArgs),
 }
 
 impl Invoke {
@@ -56,6 +59,7 @@ impl Invoke {
             Job::Sssp(job) => job.job().run(ui),
             Job::Cdlp(job) => job.job().run(ui),
             Job::Lcc(job) => job.job().run(ui),
+            Job::Run(job) => job.run(ui),
         }
     }
 }
@@ -63,7 +67,7 @@ impl Invoke {
 /// Where a job runs; the same for every job.
 #[derive(Debug, clap::Args)]
 pub(super) struct FleetArgs {
-    /// How many workers (ranks); as many as the graph has parts if not given
+    /// How many workers (ranks); as many as a graph has parts if not given
     #[arg(long, value_name = "N")]
     pub(super) workers: Option<u32>,
 
@@ -125,6 +129,19 @@ impl OwnSwitch {
 impl FleetArgs {
     fn aws_settings(&self) -> AwsSettings {
         self.aws.settings()
+    }
+
+    /// Refuses numbers of workers that there cannot be.
+    pub(super) fn check(&self) -> Result<(), UsageError> {
+        if self.workers == Some(0) || self.workers_per_function == 0 {
+            let what = "--workers and --workers-per-function are at least 1";
+            return Err(UsageError(what.into()));
+        }
+        if self.workers_per_function > RANKS_PER_PACK_MAX {
+            let what = format!("--workers-per-function goes up to {RANKS_PER_PACK_MAX}");
+            return Err(UsageError(what));
+        }
+        Ok(())
     }
 
     /// The function that was named; an empty variable names none.

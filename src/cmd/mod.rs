@@ -10,6 +10,7 @@ mod serve;
 mod settings;
 mod ui;
 
+use crate::job::program::{self, Program};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -70,9 +71,12 @@ struct UsageError(String);
 #[error("interrupted")]
 struct Interrupted;
 
-/// The whole program.
-pub fn main() -> ExitCode {
+/// The whole program, with more programs for `lswitch invoke run`.
+pub fn main(programs: &'static [Program]) -> ExitCode {
     ui::start_logging();
+    if let Err(problem) = program::register(programs) {
+        return finish(Err(UsageError(problem).into()));
+    }
     if crate::lambda::runtime::is_lambda() && std::env::args_os().len() <= 1 {
         return finish(lambda::Lambda {}.run());
     }

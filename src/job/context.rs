@@ -10,10 +10,12 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::any::Any;
+use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::OnceCell;
+use tracing::info;
 
 /// Time between two progress reports at least.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -109,6 +111,22 @@ impl Context {
         serde_json::from_value(self.around.arguments.clone()).map_err(|error| {
             ProgramError::Other(format!("the program's arguments do not fit: {error}"))
         })
+    }
+
+    /// All other ranks.
+    pub fn peers(&self) -> impl Iterator<Item = u32> + use<> {
+        let own = self.rank();
+        (0..self.size()).filter(move |rank| *rank != own)
+    }
+
+    /// Writes a line to the worker's log, which AWS keeps and whose end is shown when the worker fails.
+    pub fn log(&self, what: impl Display) {
+        info!("rank {}: {what}", self.rank());
+    }
+
+    /// The time that is left until the invocation is ended by Lambda.
+    pub fn remaining(&self) -> Duration {
+        self.deadline().saturating_duration_since(Instant::now())
     }
 
     /// When the invocation is ended by Lambda.

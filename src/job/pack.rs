@@ -91,12 +91,7 @@ fn prepare(event: &Event, invocation: &Invocation) -> Result<(JoinOptions, Progr
         message,
     };
     let program = program::find(&event.program).ok_or_else(|| {
-        let known: Vec<&str> = program::PROGRAMS
-            .iter()
-            .copied()
-            .flatten()
-            .map(|program| program.name)
-            .collect();
+        let known: Vec<&str> = program::all().map(|program| program.name).collect();
         bad(format!(
             "this worker (lswitch {}) has no program {:?}; it has: {}",
             crate::RELEASE,

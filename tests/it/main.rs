@@ -3,6 +3,7 @@
 mod bench;
 mod cli;
 mod collectives;
+mod examples;
 mod exchange;
 mod fabric;
 mod faults;

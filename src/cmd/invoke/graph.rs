@@ -44,19 +44,6 @@ pub(super) struct Opened {
 }
 
 impl GraphArgs {
-    /// Refuses numbers of workers that there cannot be.
-    pub(super) fn check(&self) -> Result<(), UsageError> {
-        let wrong = |what: String| Err(UsageError(what));
-        if self.fleet.workers == Some(0) || self.fleet.workers_per_function == 0 {
-            return wrong("--workers and --workers-per-function are at least 1".into());
-        }
-        let most = crate::job::pack::RANKS_PER_PACK_MAX;
-        if self.fleet.workers_per_function > most {
-            return wrong(format!("--workers-per-function goes up to {most}"));
-        }
-        Ok(())
-    }
-
     /// Opens everything that is named.
     pub(super) async fn open(&self) -> anyhow::Result<Opened> {
         let graph = self.fleet.open_store("--graph", &self.graph).await?;

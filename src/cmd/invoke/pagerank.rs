@@ -99,7 +99,7 @@ impl PagerankArgs {
         {
             return wrong(format!("--iterations goes up to {}", u32::MAX));
         }
-        self.on.check()
+        self.on.fleet.check()
     }
 
     fn arguments(&self, opened: &Opened) -> anyhow::Result<Arguments> {

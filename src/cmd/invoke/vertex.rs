@@ -141,7 +141,7 @@ impl<'a> VertexJob<'a> {
 
     /// Runs the job and prints its result.
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
-        self.on.check()?;
+        self.on.fleet.check()?;
         block_on(async {
             let opened = self.on.open().await?;
             let arguments = Arguments {

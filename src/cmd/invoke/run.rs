@@ -1,0 +1,138 @@
+//! `lswitch invoke run`: a program of the user's own crate, on every worker.
+
+use super::FleetArgs;
+use crate::cmd::ui::{self, Ui, print, print_json};
+use crate::cmd::{UsageError, block_on};
+use crate::job::driver::{JobOutcome, JobSpec};
+use crate::job::program::{self, Program};
+use anyhow::Context;
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+/// Run a program that this binary was built with on every worker, and print what each returns
+#[derive(Debug, clap::Args)]
+#[command(before_help = "\
+Examples:
+  lswitch invoke run ring --workers 4
+  lswitch invoke run monte-carlo --workers 8 --event samples.json --json
+
+Programs are added in Rust: a crate that depends on lswitch calls lswitch::main(&[...]) with them, and its binary is
+this command with more programs. See examples/programs.")]
+pub struct RunArgs {
+    /// The program; the only one, if there is only one
+    program: Option<String>,
+
+    /// A file with JSON that the program gets as its arguments; - is standard input
+    #[arg(long, value_name = "FILE")]
+    event: Option<PathBuf>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    fleet: FleetArgs,
+}
+
+impl RunArgs {
+    /// Runs the job and prints its results.
+    pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+        self.fleet.check()?;
+        let program = self.program()?;
+        let ranks = self.fleet.workers.ok_or_else(|| {
+            let name = program.name;
+            UsageError(format!("say how many workers run {name}: --workers N"))
+        })?;
+        let arguments = match &self.event {
+            Some(path) => read_event(path)?,
+            None => Value::Null,
+        };
+        block_on(async {
+            let store = self.fleet.open_store("--store", &self.fleet.store).await?;
+            let spec = JobSpec {
+                program: program.name,
+                arguments,
+                ranks,
+                ranks_per_pack: self.fleet.workers_per_function,
+                store: store.url().into(),
+                timeout: self.fleet.timeout(),
+            };
+            let job = self.fleet.drive(ui, &spec, "measure").await?;
+            if self.json {
+                return print_json(&self.summary(program, &job));
+            }
+            let mut text = String::new();
+            for (rank, result) in job.results.iter().enumerate() {
+                let shown = match shown(result) {
+                    Value::String(text) => text,
+                    other => other.to_string(),
+                };
+                writeln!(text, "{rank}\t{shown}").expect("a string takes it");
+            }
+            print(&text)?;
+            ui.say(format!(
+                "launch {}, run {}; {} messages and {} through the switch",
+                ui::seconds(job.launch),
+                ui::seconds(job.run),
+                job.messages,
+                ui::bytes(job.bytes)
+            ));
+            Ok(())
+        })
+    }
+
+    fn program(&self) -> Result<Program, UsageError> {
+        let own = program::own();
+        let names: Vec<&str> = own.iter().map(|program| program.name).collect();
+        let names = names.join(", ");
+        let wrong = |what: String| Err(UsageError(what));
+        match (&self.program, own) {
+            (_, []) => wrong(
+                "this binary has no programs of its own; a crate that calls lswitch::main(&[...]) has (see examples/programs)"
+                    .into(),
+            ),
+            (None, [only]) => Ok(*only),
+            (None, _) => wrong(format!("say which program to run: {names}")),
+            (Some(name), _) => match own.iter().find(|program| program.name == name) {
+                Some(program) => Ok(*program),
+                None => wrong(format!("there is no program {name:?}; there is: {names}")),
+            },
+        }
+    }
+
+    fn summary(&self, program: Program, job: &JobOutcome) -> Value {
+        json!({
+            "program": program.name,
+            "job": job.job,
+            "lswitch": crate::RELEASE,
+            "workers": job.results.len(),
+            "workers_per_function": self.fleet.workers_per_function,
+            "messages": job.messages,
+            "bytes": job.bytes,
+            "seconds": { "launch": job.launch.as_secs_f64(), "run": job.run.as_secs_f64() },
+            "results": job.results.iter().map(|result| shown(result)).collect::<Vec<Value>>(),
+        })
+    }
+}
+
+/// What a rank returned, as JSON if it is; else as text, and what is none as `{"hex": ...}`.
+fn shown(result: &[u8]) -> Value {
+    serde_json::from_slice(result).unwrap_or_else(|_| match std::str::from_utf8(result) {
+        Ok(text) => Value::from(text),
+        Err(_) => json!({ "hex": crate::random::to_hex(result) }),
+    })
+}
+
+fn read_event(path: &Path) -> anyhow::Result<Value> {
+    let name = path.display();
+    let mut text = Vec::new();
+    let read = match path.as_os_str() == "-" {
+        true => std::io::stdin().read_to_end(&mut text),
+        false => std::fs::File::open(path).and_then(|mut file| file.read_to_end(&mut text)),
+    };
+    read.with_context(|| format!("cannot read {name}"))?;
+    serde_json::from_slice(&text)
+        .map_err(|error| UsageError(format!("{name} is no JSON: {error}")).into())
+}

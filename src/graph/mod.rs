@@ -5,7 +5,7 @@
 //! | read a text on all threads | [`read`] over [`text`]: [`snap`], [`matrix_market`], [`metis_text`]; as [`reading`] says | [`edges`] |
 //! | number its vertices, index its in-edges | [`csr`] over [`by_target`], [`numbering`], [`rows`] | [`Graph`] |
 //! | split the vertices | [`mod@partition`] ([`metis`], [`fennel`]), picked by [`choice`], or [`mod@import`] | [`Split`] |
-//! | write each piece | [`builder`] as [`part`] says (over [`array`]), listed by [`manifest`] | [`Part`], [`Manifest`] |
+//! | write each piece | [`builder`] as [`part`] says (over [`mod@array`]), listed by [`manifest`] | [`Part`], [`Manifest`] |
 //! | join the pieces of one rank or pack | [`shard`] | [`Shard`] |
 //! | compute | [`pagerank`] (sums in [`fixed`], order in [`top`]) | ranks |
 //! | compute something else | [`programs`] on [`vertex`], [`lcc`]; both over [`reads`] | values |

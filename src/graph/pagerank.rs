@@ -269,17 +269,14 @@ impl PageRank {
     /// needs, added over all ranks. Later ones get it from [`Step`].
     pub fn dangling(&self) -> i128 {
         let of_part = |part: usize| {
-            let degrees = &self.shard.out_degree[self.shard.part_ranges[part].clone()];
+            let shard = &*self.shard;
             let mut mass = 0.0;
             // In the order of updates, so that the sums are alike.
-            let start = self.shard.part_ranges[part].start;
-            for rows in self.shard.boundary[part]
-                .iter()
-                .chain(&self.shard.interior[part])
-            {
-                for v in rows.start - start..rows.end - start {
-                    if degrees[v] == 0 {
-                        mass += self.ranks_of(part)[v];
+            for rows in shard.boundary[part].iter().chain(&shard.interior[part]) {
+                let ranks = &self.ranks[self.own(rows)];
+                for (rank, &degree) in ranks.iter().zip(&shard.out_degree[rows.clone()]) {
+                    if degree == 0 {
+                        mass += rank;
                     }
                 }
             }

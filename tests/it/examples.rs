@@ -92,7 +92,7 @@ fn darts_are_thrown_once_whoever_throws_them() {
     let event = json!({ "batches": 20, "darts": 10_000 });
     let one = run("monte-carlo", 1, 1, Some(event.clone()));
     let pi = one["results"][0]["pi"].as_f64().unwrap();
-    assert!((pi - 3.1416).abs() < 0.02, "{pi}");
+    assert!((pi - std::f64::consts::PI).abs() < 0.02, "{pi}");
     let four = run("monte-carlo", 4, 2, Some(event));
     let results = four["results"].as_array().unwrap();
     assert!(results.iter().all(|result| result["pi"] == pi));

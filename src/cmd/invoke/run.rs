@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, clap::Args)]
 #[command(before_help = "\
 Examples:
-  lswitch invoke run ring --workers 4
-  lswitch invoke run monte-carlo --workers 8 --event samples.json --json
+  cargo run --example programs -- invoke run ring --workers 4
+  cargo run -- invoke run hello --workers 8 --event hello.json --json
 
-Programs are added in Rust: a crate that depends on lswitch calls lswitch::main(&[...]) with them, and its binary is
-this command with more programs. See examples/programs.")]
+lswitch alone has no such programs. They are added in Rust: a crate that depends on lswitch calls lswitch::main(&[...])
+with them, and its binary is this command with more programs. See examples/programs.")]
 pub struct RunArgs {
     /// The program; the only one, if there is only one
     program: Option<String>,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from typing import Any, Callable, Dict, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from .errors import UsageError
 
@@ -90,7 +90,7 @@ def packed(element: Element, numbers: Any) -> bytes:
     return made.tobytes()
 
 
-def unpacked(element: Element, data: bytes) -> list:
+def unpacked(element: Element, data: bytes) -> List[Any]:
     """Bytes as a list of numbers."""
     made = array(element.typecode)
     made.frombytes(data)

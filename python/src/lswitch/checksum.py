@@ -9,7 +9,8 @@ their number may be a power of two.
 from __future__ import annotations
 
 import struct
-from typing import Any, Callable, List, Tuple, Union
+from functools import lru_cache
+from typing import Any, List, Tuple, Union
 
 try:
     import numpy as _np
@@ -19,6 +20,8 @@ except ImportError:
 _POLYNOMIAL = 0x82F63B78
 #: Below this many bytes the lanes cost more than they save.
 _LANES_FROM = 2048
+#: Below this many bytes the fixed costs matter more than the rest.
+_SHORT = 512
 #: Words of four bytes in a lane.
 _LANE_WORDS = 64
 #: Words that are unpacked at once, which bounds the memory for them.
@@ -111,22 +114,39 @@ def _words(register: int, data: memoryview) -> int:
     whole = len(data) // 4
     for begin in range(0, whole, _BLOCK_WORDS):
         count = min(_BLOCK_WORDS, whole - begin)
-        for word in struct.unpack_from(f"<{count}I", data, 4 * begin):
+        for word in _struct_of(count).unpack_from(data, 4 * begin):
             register ^= word
             register = low[register & 0xFFFF] ^ high[register >> 16]
-    for byte in data[4 * whole :]:
-        register = tables.byte[(register ^ byte) & 0xFF] ^ (register >> 8)
+    return _bytes(register, data[4 * whole :])
+
+
+def _bytes(register: int, data: Union[bytes, memoryview]) -> int:
+    table = _made().byte
+    for byte in data:
+        register = table[(register ^ byte) & 0xFF] ^ (register >> 8)
     return register
+
+
+@lru_cache(maxsize=256)
+def _struct_of(words: int) -> struct.Struct:
+    return struct.Struct(f"<{words}I")
 
 
 def crc32c(data: Union[bytes, bytearray, memoryview], crc: int = 0) -> int:
     """The CRC32C of bytes, or of what has the CRC32C `crc` followed by them. Of no bytes it is 0."""
-    view = memoryview(data).cast("B")
     register = crc ^ 0xFFFFFFFF
+    if len(data) < _SHORT and type(data) is bytes:
+        tables = _tables[0] if _tables else _made()
+        low, high = tables.low, tables.high
+        whole = len(data) & ~3
+        for word in _struct_of(whole >> 2).unpack_from(data):
+            register ^= word
+            register = low[register & 0xFFFF] ^ high[register >> 16]
+        if whole != len(data):
+            register = _bytes(register, data[whole:])
+        return register ^ 0xFFFFFFFF
+    view = memoryview(data).cast("B")
     if _np is not None and len(view) >= _LANES_FROM:
         register, passed = _lanes(register, view)
         view = view[passed:]
     return _words(register, view) ^ 0xFFFFFFFF
-
-
-Checksum = Callable[[Union[bytes, bytearray, memoryview]], int]

@@ -182,6 +182,8 @@ class Comm(Reading):
         with self.lock:
             found = self.take(source, channel)
         if found is not None:
+            # The rank is here and will read itself, so that the keeper need not.
+            self.led += 1
             return found
         until = None if timeout is None else time.monotonic() + timeout
 
@@ -236,21 +238,19 @@ class Comm(Reading):
             first = True
             while True:
                 with self.lock:
-                    if first and wanted is not None:
-                        # Before the look, so that what it grants is written with the rest.
-                        found = look()
-                        if found is None:
-                            room.wanted = wanted
-                            room.look(wanted)
-                            if room.signals:
-                                self.signal()
-                    else:
-                        found = look()
+                    # Before the look, which may ask whether there is room to write.
+                    drained = self.flush_wires()
+                    found = look()
                     if found is not None:
                         return found
                     if self.failure is not None:
                         raise self.failure.with_traceback(None)
-                    drained = self.flush_wires()
+                    if first and wanted is not None:
+                        room.wanted = wanted
+                        room.look(wanted)
+                        if room.signals:
+                            self.signal()
+                            drained = drained and self.flush_wires()
                 end = min(self.deadline, warn_at, self.deadline if until is None else until)
                 left = end - time.monotonic()
                 if left <= 0 or (self._waiting_threads > 1 and not first):

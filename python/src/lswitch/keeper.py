@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _TICK_S = 0.002
 
 #: The same while the rank waits now and then, at which it writes itself.
-_STAND_BY_S = 0.010
+_STAND_BY_S = 0.005
 
 #: The same while it has been waiting for long.
 _LONG_S = 0.050

@@ -64,6 +64,7 @@ class Comm(Reading):
         self._closed = False
         welcome = joined.welcome
         self._keeper = Keeper(self, welcome.heartbeat_ms / 1000, welcome.lost_after_ms / 1000)
+        self.take_in_what_was_read()
 
     @staticmethod
     def join(event: Event, deadline: float, mailbox: int = MAILBOX_BYTES) -> "Comm":

@@ -68,6 +68,14 @@ class Keeper:
         os.close(self._rope)
 
     def _run(self) -> None:
+        try:
+            self._keep()
+        except Exception as error:
+            # A rank must not go on as if somebody answered for it.
+            self._comm.fail(ConnectionLostError(f"the keeper of rank {self._comm.rank} failed: {error!r}"))
+            raise
+
+    def _keep(self) -> None:
         comm = self._comm
         bell = select.poll()
         bell.register(self._bell, select.POLLIN)
@@ -91,12 +99,10 @@ class Keeper:
             else:
                 self._watch(_SUSPECT_S if self._suspects else max(0.0, beat_at - now))
 
-    def _listen(self, bell: select.poll, seconds: float) -> bool:
+    def _listen(self, bell: select.poll, seconds: float) -> None:
         """Waits for the bell alone."""
         if bell.poll(1000 * seconds):
             os.read(self._bell, 512)
-            return True
-        return False
 
     def _watch(self, seconds: float) -> None:
         """Waits for the sockets and the bell, and reads."""

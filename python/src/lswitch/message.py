@@ -61,7 +61,8 @@ def encode(message: Any, serializer: Optional[str] = None, allow_pickle: bool = 
     try:
         if serializer == "pickle":
             return b"\3" + pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
-        return b"\3" + _cloudpickle().dumps(message)
+        by_value: bytes = _cloudpickle().dumps(message)
+        return b"\3" + by_value
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         hint = "; serializer=\"cloudpickle\" takes functions by value" if serializer == "pickle" else ""
         raise MessageError(f"a {type(message).__name__} cannot be pickled: {error}{hint}") from error
@@ -133,7 +134,8 @@ def _encode_array(array: Any) -> bytes:
         array = array.astype(array.dtype.newbyteorder("="))
     name = array.dtype.newbyteorder("<").str.encode()
     head = bytes([ARRAY, len(name)]) + name + struct.pack(f"<B{array.ndim}Q", array.ndim, *array.shape)
-    return head + array.astype(array.dtype.newbyteorder("<"), order="C", copy=False).tobytes()
+    elements: bytes = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False).tobytes()
+    return head + elements
 
 
 def _decode_array(data: bytes) -> Any:
@@ -163,7 +165,7 @@ def _decode_array(data: bytes) -> Any:
 
 def _cloudpickle() -> Any:
     try:
-        import cloudpickle
+        import cloudpickle  # type: ignore[import-untyped]
     except ImportError:
         raise MessageError(
             "cloudpickle is not installed here; add it to the function: pip install 'lswitch[cloudpickle]'"

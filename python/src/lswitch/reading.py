@@ -28,6 +28,7 @@ class Reading:
     rank: int
     epoch: int
     lock: threading.Lock
+    reading: threading.Lock
 
     def push(self, wire: Wire, data: bytes) -> None:
         """Adds to what is written; the lock is held."""
@@ -79,6 +80,16 @@ class Reading:
                     self._take_in(wire)
         except LswitchError as error:
             self.fail(error)
+
+    def take_in_what_was_read(self) -> None:
+        """What came along with START lies in the buffers already, and no socket tells of it."""
+        with self.reading:
+            for wire in self.wires:
+                try:
+                    with self.lock:
+                        self._take_in(wire)
+                except LswitchError as error:
+                    self.fail(error)
 
     def flush_wires(self) -> bool:
         """Writes what was gathered, as far as the sockets take it. True if nothing is left."""

@@ -1,0 +1,203 @@
+"""What a switch of today's binary does not do: the feature CRC32, and a switch that breaks the protocol. The switch here is a
+few lines of this test."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+import unittest
+from typing import Any, Callable, Dict, List
+from zlib import crc32
+
+import support  # noqa: F401
+import test_handler
+
+from lswitch import event as events
+from lswitch import frame
+from lswitch.checksum import crc32c
+from lswitch.comm import Comm
+from lswitch.errors import ConnectionLostError, ProtocolError, RefusedError, UnreachableError
+from lswitch.frame import ANNOUNCE, CREDIT, DATA, DRIVER, FIRST, GRANT, HEADER, LAST, START, SWITCH, U32, U64, WELCOME
+
+
+class Script:
+    """A switch with two ranks, of which the client is rank 0 and the test plays rank 1."""
+
+    def __init__(self, features: int, act: Callable[["Script"], None]) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.features = features
+        self.frames: List[Any] = []
+        self.hello = b""
+        self.error: List[BaseException] = []
+        self.thread = threading.Thread(target=self.run, args=(act,), daemon=True)
+        self.thread.start()
+
+    def event(self) -> Dict[str, Any]:
+        port = self.listener.getsockname()[1]
+        return {**test_handler.Events.GOOD, "switches": [f"127.0.0.1:{port}"], "size": 2, "join_within_s": 10}
+
+    def run(self, act: Callable[["Script"], None]) -> None:
+        try:
+            self.socket, _ = self.listener.accept()
+            self.socket.settimeout(10)
+            self.exactly(8)
+            self.socket.sendall(frame.PREAMBLE)
+            _, self.hello = self.take()
+            self.give(WELCOME, struct.pack("<HQII", 1, self.features, 200, 1000))
+            run = [2, 1, 1 << 20, 1][: 4 if self.features else 3]
+            runs = U64.pack(1) + struct.pack(f"<{len(run)}I", *run)
+            self.give(START, runs + struct.pack("<II", 1 << 20, 65536))
+            act(self)
+        except BaseException as error:
+            self.error.append(error)
+
+    def give(self, kind: int, body: bytes = b"", flags: int = 0, sequence: int = 0, source: int = SWITCH, tag: int = 0) -> None:
+        to = DRIVER if source == SWITCH else 0
+        self.socket.sendall(HEADER.pack(kind, flags, 0, 0, tag, source, to, sequence, len(body)) + body)
+
+    def message(self, sequence: int, data: bytes, by_crc32: bool, wrong: int = 0) -> None:
+        check = (crc32(data) if by_crc32 else crc32c(data)) ^ wrong
+        flags = FIRST | LAST | (4 if by_crc32 else 0)
+        self.give(DATA, U64.pack(len(data)) + data + U32.pack(check), flags, sequence, source=1)
+
+    def take(self, *kinds: int) -> Any:
+        while True:
+            header = frame.Header._make(HEADER.unpack(self.exactly(32)))
+            body = self.exactly(header.length)
+            if header.kind in kinds or not kinds:
+                return header, body
+
+    def exactly(self, count: int) -> bytes:
+        data = b""
+        while len(data) < count:
+            piece = self.socket.recv(count - len(data))
+            if not piece:
+                raise EOFError
+            data += piece
+        return data
+
+    def end(self) -> None:
+        self.thread.join(10)
+        self.listener.close()
+        self.socket.close()
+        if self.error and not isinstance(self.error[0], (EOFError, OSError)):
+            raise self.error[0]
+
+
+class Features(unittest.TestCase):
+    def join(self, script: Script) -> Comm:
+        self.addCleanup(script.end)
+        comm = Comm.join(events.parse(script.event()), time.monotonic() + 20)
+        self.addCleanup(comm.close)
+        return comm
+
+    def test_messages_are_checked_by_crc_32_where_the_switch_knows_it(self) -> None:
+        seen: List[Any] = []
+
+        def act(script: Script) -> None:
+            seen.append(struct.unpack_from("<HHQ", script.hello)[2])
+            for _ in range(3):
+                seen.append(script.take(DATA))
+            script.message(0, b"by crc-32", True)
+            script.message(1, b"by crc32c", False)
+            # A long one, in chunks.
+            data = bytes(range(200)) * 500
+            script.give(DATA, U64.pack(len(data)) + data[:65536], FIRST, 2, source=1)
+            script.give(DATA, data[65536:] + U32.pack(crc32(data)), LAST | 4, 2, source=1)
+            script.take()
+
+        script = Script(1, act)
+        comm = self.join(script)
+        comm.send(1, b"hello")
+        comm.send(1, bytes(70_000))
+        comm.flush()
+        found = [comm.receive().data for _ in range(3)]
+        self.assertEqual(found, [b"by crc-32", b"by crc32c", bytes(range(200)) * 500])
+        features, (short, body), (first, _), (last, end) = seen
+        self.assertEqual(features, 1)
+        self.assertEqual((short.flags, body[-4:]), (7, U32.pack(crc32(b"hello"))))
+        self.assertEqual((first.flags, last.flags, end[-4:]), (1, 6, U32.pack(crc32(bytes(70_000)))))
+
+    def test_messages_are_checked_by_crc32c_where_it_does_not(self) -> None:
+        seen: List[Any] = []
+        script = Script(0, lambda script: seen.append(script.take(DATA)))
+        comm = self.join(script)
+        comm.send(1, b"hello")
+        comm.flush()
+        script.thread.join(10)
+        self.assertEqual((seen[0][0].flags, seen[0][1][-4:]), (3, U32.pack(crc32c(b"hello"))))
+
+    def broken(self, words: str, act: Callable[[Script], None], error: type = ProtocolError) -> None:
+        def then_wait(script: Script) -> None:
+            act(script)
+            script.take(0xFF)
+
+        comm = self.join(Script(1, then_wait))
+        with self.assertRaisesRegex(error, words):
+            comm.receive(timeout=10)
+        comm.close()
+
+    def test_what_breaks_the_protocol_is_named(self) -> None:
+        def announce_twice(script: Script) -> None:
+            script.give(ANNOUNCE, U64.pack(1 << 31), source=1)
+            script.give(ANNOUNCE, U64.pack(1 << 31), sequence=1, source=1)
+
+        credit = U64.pack(5)
+        cases: List[Any] = [
+            ("its checksum is", lambda script: script.message(0, b"x", True, wrong=1)),
+            ("its checksum is", lambda script: script.message(0, b"x", False, wrong=1)),
+            ("message 1 from rank 1 to rank 0 arrived where number 0 was due", lambda script: script.message(1, b"", True)),
+            ("gave back 5 bytes of credit where 0 were used", lambda script: script.give(CREDIT, credit, source=1)),
+            ("granted message 7, which was not announced", lambda script: script.give(GRANT, b"", sequence=7, source=1)),
+            ("names rank 9 in a job of 2", lambda script: script.give(GRANT, b"", source=9)),
+            ("no credit, and no grant", lambda script: script.give(DATA, U64.pack(1 << 30), FIRST, 0, source=1)),
+            ("its first chunk is missing", lambda script: script.give(DATA, b"abc", 0, 0, source=1)),
+            ("too short or too long", lambda script: script.give(DATA, b"abc", FIRST | LAST, 0, source=1)),
+            ("announced 4294967297 bytes", lambda script: script.give(ANNOUNCE, U64.pack((1 << 32) + 1), source=1)),
+            ("announced two messages", announce_twice),
+            ("of kind 0x12 with 12 bytes|a contribution that was not made", lambda script: script.give(0x12, bytes(12))),
+            ("of kind 0x7f with 3 bytes at the wrong time", lambda script: script.give(0x7F, b"abc")),
+            ("with 99999 bytes", lambda script: script.give(0x05, bytes(99_999))),
+        ]
+        for words, act in cases:
+            with self.subTest(words):
+                self.broken(words, act)
+
+    def test_an_unknown_frame_that_may_be_skipped_is(self) -> None:
+        def act(script: Script) -> None:
+            script.give(0x7F, b"abc", flags=0x80)
+            script.message(0, b"after it", True)
+            script.take(0xFF)
+
+        self.assertEqual(self.join(Script(1, act)).receive().data, b"after it")
+
+    def test_a_silent_switch_is_lost(self) -> None:
+        def act(script: Script) -> None:
+            script.take(0xFF)
+
+        self.broken("was silent for 1 s", act, ConnectionLostError)
+
+    def test_a_closed_connection_and_a_late_refusal(self) -> None:
+        self.broken("was closed|failed", lambda script: script.socket.close(), ConnectionLostError)
+        refusal = U32.pack(6) + U64.pack(5) + b"later"
+        self.broken("refused the connection: later", lambda script: script.give(frame.REFUSED, refusal), RefusedError)
+
+    def test_a_stranger(self) -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+
+        def act() -> None:
+            with listener.accept()[0] as connected:
+                connected.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                connected.recv(1000)
+
+        threading.Thread(target=act, daemon=True).start()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        with self.assertRaisesRegex(UnreachableError, "is no lswitch switch"):
+            Comm.join(events.parse({**test_handler.Events.GOOD, "switches": [address], "join_within_s": 5}), time.monotonic() + 5)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -57,10 +57,10 @@ class Script:
         to = DRIVER if source == SWITCH else 0
         self.socket.sendall(HEADER.pack(kind, flags, 0, 0, tag, source, to, sequence, len(body)) + body)
 
-    def message(self, sequence: int, data: bytes, by_crc32: bool, wrong: int = 0) -> None:
+    def message(self, sequence: int, data: bytes, by_crc32: bool, wrong: int = 0, source: int = 1) -> None:
         check = (crc32(data) if by_crc32 else crc32c(data)) ^ wrong
         flags = FIRST | LAST | (4 if by_crc32 else 0)
-        self.give(DATA, U64.pack(len(data)) + data + U32.pack(check), flags, sequence, source=1)
+        self.give(DATA, U64.pack(len(data)) + data + U32.pack(check), flags, sequence, source=source)
 
     def take(self, *kinds: int) -> Any:
         while True:
@@ -144,6 +144,9 @@ class Features(unittest.TestCase):
             script.give(ANNOUNCE, U64.pack(1 << 31), source=1)
             script.give(ANNOUNCE, U64.pack(1 << 31), sequence=1, source=1)
 
+        def too_much(script: Script) -> None:
+            script.give(DATA, U64.pack(1 << 30), FIRST, 0, source=1)
+
         credit = U64.pack(5)
         cases: List[Any] = [
             ("its checksum is", lambda script: script.message(0, b"x", True, wrong=1)),
@@ -152,7 +155,8 @@ class Features(unittest.TestCase):
             ("gave back 5 bytes of credit where 0 were used", lambda script: script.give(CREDIT, credit, source=1)),
             ("granted message 7, which was not announced", lambda script: script.give(GRANT, b"", sequence=7, source=1)),
             ("names rank 9 in a job of 2", lambda script: script.give(GRANT, b"", source=9)),
-            ("no credit, and no grant", lambda script: script.give(DATA, U64.pack(1 << 30), FIRST, 0, source=1)),
+            ("rank 1 sent a message for which it had no credit, and no grant", too_much),
+            ("the driver sent a message for which it had no credit", lambda script: script.message(0, b"", True, source=DRIVER)),
             ("its first chunk is missing", lambda script: script.give(DATA, b"abc", 0, 0, source=1)),
             ("too short or too long", lambda script: script.give(DATA, b"abc", FIRST | LAST, 0, source=1)),
             ("announced 4294967297 bytes", lambda script: script.give(ANNOUNCE, U64.pack((1 << 32) + 1), source=1)),
@@ -164,6 +168,17 @@ class Features(unittest.TestCase):
         for words, act in cases:
             with self.subTest(words):
                 self.broken(words, act)
+
+    def test_the_driver_announces_what_it_sends(self) -> None:
+        def act(script: Script) -> None:
+            script.give(ANNOUNCE, U64.pack(5), source=DRIVER)
+            header, _ = script.take(GRANT)
+            if (header.source, header.destination, header.sequence) == (0, DRIVER, 0):
+                script.message(0, b"hello", True, source=DRIVER)
+            script.take(0xFF)
+
+        found = self.join(Script(1, act)).receive(DRIVER)
+        self.assertEqual((found.source, found.data), (DRIVER, b"hello"))
 
     def test_an_unknown_frame_that_may_be_skipped_is(self) -> None:
         def act(script: Script) -> None:

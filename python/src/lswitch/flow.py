@@ -102,8 +102,10 @@ class Room:
                 raise ProtocolError(f"rank {source} sent {cost} bytes where {message.cost} were granted")
             return BY_GRANT
         lent = self._lent.get(pack, 0) + cost
-        if lent > self._share:
-            raise ProtocolError(f"rank {source} sent a message for which its pack had no credit, and no grant")
+        # The driver is of no pack, and has none.
+        if pack < 0 or lent > self._share:
+            whom = "the driver" if pack < 0 else f"rank {source}"
+            raise ProtocolError(f"{whom} sent a message for which it had no credit, and no grant")
         self._lent[pack] = lent
         return pack
 

@@ -132,7 +132,7 @@ def _encode_array(array: Any) -> bytes:
         raise MessageError(f"an array of {array.dtype} cannot be sent; numbers, text and times can")
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
-    name = array.dtype.newbyteorder("<").str.encode()
+    name: bytes = array.dtype.newbyteorder("<").str.encode()
     head = bytes([ARRAY, len(name)]) + name + struct.pack(f"<B{array.ndim}Q", array.ndim, *array.shape)
     elements: bytes = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False).tobytes()
     return head + elements

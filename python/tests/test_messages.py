@@ -117,6 +117,22 @@ class Messages(OnASwitch):
 
         self.run_ranks(3, program, mailbox=4096)
 
+    def test_many_ranks_say_and_compute_everything_at_once(self) -> None:
+        import random
+
+        def program(job: lswitch.Job) -> None:
+            source = random.Random(job.rank)
+            for turn in range(3):
+                for other in job.peers:
+                    job.comm.send(other, bytes([job.rank]) * source.randrange(20_000), tag=turn, keep=True)
+                for other in job.peers:
+                    self.assertLessEqual(set(job.comm.receive(other, turn).data), {other})
+                self.assertEqual(job.allreduce(1), job.size)
+                found = job.alltoall([[job.rank, other] for other in job.peers])
+                self.assertEqual(found, [[other, job.rank] for other in job.peers])
+
+        self.run_ranks(8, program, mailbox=1 << 16)
+
     def test_what_nobody_receives_does_not_hold_up_who_sent_it(self) -> None:
         def program(job: lswitch.Job) -> None:
             if job.rank:
@@ -244,10 +260,11 @@ class Dying(unittest.TestCase):
             if number == 0:
                 switch.kill()
             with self.assertRaisesRegex(ConnectionLostError, "the connection to the switch at"):
-                if number == 0:
-                    comm.receive()
                 while True:
-                    comm.send(0, bytes(1000))
+                    if number == 0:
+                        comm.receive()
+                    else:
+                        comm.send(0, bytes(1000))
             with self.assertRaises(ConnectionLostError):
                 comm.leave()
 

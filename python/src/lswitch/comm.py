@@ -65,6 +65,8 @@ class Comm(Reading):
         welcome = joined.welcome
         self._keeper = Keeper(self, welcome.heartbeat_ms / 1000, welcome.lost_after_ms / 1000)
         self.take_in_what_was_read()
+        # Not before everything is there that it may use.
+        self._keeper.start()
 
     @staticmethod
     def join(event: Event, deadline: float, mailbox: int = MAILBOX_BYTES) -> "Comm":

@@ -35,7 +35,7 @@ _SUSPECT_S = 0.25
 
 
 class Keeper:
-    """See the module. `stop` ends it and waits until it is gone."""
+    """See the module. `start` begins it; `stop` ends it and waits until it is gone."""
 
     def __init__(self, comm: "Comm", heartbeat_s: float, lost_after_s: float) -> None:
         self._comm = comm
@@ -50,6 +50,8 @@ class Keeper:
         #: It will look within a tick, so that nobody needs to ring.
         self.awake = True
         self._thread = threading.Thread(target=self._run, name=f"lswitch keeper of rank {comm.rank}", daemon=True)
+
+    def start(self) -> None:
         self._thread.start()
 
     def ring(self) -> None:

@@ -7,7 +7,7 @@
 use crate::job::report::{Report, TAG};
 use crate::lambda::event::{Event, EventToken, VERSION};
 use crate::lambda::launch::{LaunchError, Launcher};
-use crate::net::driver_link::News;
+use crate::net::driver_link::{Membership, News};
 use crate::net::job_link::JobLink;
 use crate::net::link::LinkError;
 use crate::net::message::{Notice, Span, Traffic};
@@ -203,7 +203,7 @@ pub async fn run(
     let link = tokio::select! {
         biased;
         () = &mut cancel => return Err(JobError::Interrupted),
-        link = JobLink::create(&switch.addresses, job, token, spec.ranks, SWITCH_WITHIN) => link?,
+        link = JobLink::create(&switch.addresses, job, token, Membership::Fixed(spec.ranks), SWITCH_WITHIN) => link?,
     };
     let workers = workers(spec.ranks, spec.ranks_per_pack);
     tell(JobEvent::Created {

@@ -59,6 +59,13 @@ pub struct JoinOptions {
     pub deadline: std::time::Instant,
 }
 
+impl JoinOptions {
+    /// Bytes of messages for each of the pack's ranks that may wait at it.
+    pub fn mailbox(&self) -> u32 {
+        (MAILBOX_BYTES / self.span.ranks.max(1)).max(MAILBOX_MIN)
+    }
+}
+
 /// A joined pack.
 pub struct Pack {
     shared: Arc<Shared>,
@@ -271,7 +278,7 @@ async fn connect(
         span: options.span,
         incarnation: options.incarnation,
         epoch: options.epoch,
-        mailbox: (MAILBOX_BYTES / options.span.ranks.max(1)).max(MAILBOX_MIN),
+        mailbox: options.mailbox(),
     };
     let hello = Hello::new(options.job, options.token, role);
     let (mut reader, mut write) = dial(&switch, &hello, deadline).await?;

@@ -7,7 +7,7 @@ use bincode::error::{DecodeError, EncodeError};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// The largest control message, in bytes: a job of 20,000 packs announces itself in less.
-pub const CONTROL_MAX: usize = 256 * 1024;
+pub const CONTROL_MAX: usize = 320 * 1024;
 
 /// The largest hello, in bytes: what is read from a peer that has proved nothing yet.
 pub const HELLO_MAX: usize = 512;

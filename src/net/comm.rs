@@ -108,7 +108,7 @@ impl Comm {
 
     /// The packs of the job, by rising rank.
     pub fn packs(&self) -> impl ExactSizeIterator<Item = Span> {
-        self.shared.packs.iter().map(|(span, _)| *span)
+        self.shared.packs.iter().map(|pack| pack.span)
     }
 
     /// Messages and payload bytes that this rank sent through the switch.
@@ -164,6 +164,20 @@ impl Comm {
             Some(source) => format!("a message with tag {tag} from rank {source}"),
             None => format!("a message with tag {tag} from any rank"),
         };
+        self.shared.receive(self.rank, wanted, &what)
+    }
+
+    /// Receives the next message of the driver with this tag.
+    ///
+    /// # Errors
+    /// As [`Comm::receive`].
+    pub fn receive_from_driver(&mut self, tag: u32) -> Result<Message, CommError> {
+        let channel = Channel { group: 0, tag };
+        let wanted = Wanted {
+            source: Some(DRIVER),
+            channel,
+        };
+        let what = || format!("a message with tag {tag} from the driver");
         self.shared.receive(self.rank, wanted, &what)
     }
 
@@ -243,6 +257,13 @@ impl Comm {
             return Err(CommError::Usage(format!(
                 "rank {} sent to rank {to} of a job of {} ranks",
                 self.rank, self.shared.size
+            )));
+        }
+        if self.shared.elastic && !self.shared.span.contains(to) {
+            return Err(CommError::Usage(format!(
+                "rank {} sent to rank {to} of an elastic job, whose workers do not know each other; they have the driver, \
+                 counters, queues and vectors",
+                self.rank
             )));
         }
         if length as u64 > MESSAGE_MAX {
@@ -501,6 +522,7 @@ impl Shared {
         let sequence = *number;
         *number += 1;
         Header {
+            flags: self.flags_to(to),
             group: channel.group,
             epoch: self.epoch,
             tag: channel.tag,

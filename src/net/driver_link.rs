@@ -1,16 +1,21 @@
-//! The driver's connection to one switch: it creates the job there, hears what becomes of it, and ends it.
+//! The driver's connection to one switch: it creates the job there, hears what becomes of it, gives the ranks of an
+//! elastic job what to do, and ends it.
 //!
 //! A job's driver has one for each switch; [`crate::net::job_link`] makes one of them.
 
 use crate::net::LOST_AFTER_MS;
-use crate::net::flow::{Announced, Channel, Room, Signal, Wanted, cost};
-use crate::net::frame::{DRIVER, Frame, Header, kind};
+use crate::net::by_rank::ByRank;
+use crate::net::checksum::Checksum;
+use crate::net::flow::{Announced, Channel, Credits, Room, Signal, Wanted, cost};
+use crate::net::frame::{DRIVER, Frame, Header, chunks, kind};
 use crate::net::link::{FrameReader, LinkError, dial, ending, write_frames};
-use crate::net::message::{Abort, Control, Hello, Leave, Notice, Role, bare_frame, cut_reason};
+use crate::net::message::{
+    Abort, Control, Hello, Leave, Notice, Peer, Role, bare_frame, cut_reason,
+};
 use crate::net::reassembly::{Message, Reassembly};
 use crate::net::token::{JobId, Token};
 use bytes::Bytes;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -25,11 +30,28 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 const LOST_AFTER: Duration = Duration::from_millis(LOST_AFTER_MS);
 
-/// Frames that may wait to be written. The driver sends little, and reads nothing more while they are so many.
+/// Frames that are written together at most.
 const OUTGOING_MAX: usize = 1024;
 
 /// Bytes of messages for the driver that may be under way on credit.
 pub const DRIVER_MAILBOX: u32 = 64 << 20;
+
+/// The least of them for each worker of an elastic job.
+const DRIVER_MAILBOX_MIN: u32 = 64 << 10;
+
+/// Who may be in a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Membership {
+    /// So many ranks, which all join before it starts.
+    Fixed(u32),
+    /// Ranks come and go.
+    Elastic {
+        /// How many may ever come; each rank is used once.
+        slots: u32,
+        /// How many are there at once, about: they share the driver's memory for what they send.
+        at_once: u32,
+    },
+}
 
 /// What the driver always waits for: whatever its ranks report, under one mark.
 const REPORTS: Wanted = Wanted {
@@ -53,17 +75,21 @@ pub struct DriverLink {
     /// When something was heard last.
     heard: Instant,
     outgoing: mpsc::Sender<Frame>,
-    /// What is to be sent before anything more is read.
-    answers: VecDeque<Frame>,
+    /// What is to be sent: answers, and messages for which there is credit.
+    due: VecDeque<Frame>,
+    membership: Membership,
+    /// The packs that are there, by their first rank.
+    peers: BTreeMap<u32, Peer>,
+    /// What is under way to each rank, and the number of the next message to it.
+    credits: Credits,
+    numbers: ByRank<u64>,
     reassembly: Reassembly,
     room: Room,
-    /// The first rank of each pack that joined.
-    packs: BTreeSet<u32>,
     heartbeat: JoinHandle<()>,
 }
 
 impl DriverLink {
-    /// Connects to the switch at `address` and creates a fixed job of `size` ranks.
+    /// Connects to the switch at `address` and creates a job there.
     ///
     /// # Errors
     /// When the switch cannot be reached within `within`, or refuses.
@@ -71,15 +97,23 @@ impl DriverLink {
         address: &str,
         job: JobId,
         token: Token,
-        size: u32,
+        membership: Membership,
         within: Duration,
     ) -> Result<DriverLink, LinkError> {
+        let (size, mailbox, elastic) = match membership {
+            Membership::Fixed(size) => (size, DRIVER_MAILBOX, false),
+            Membership::Elastic { slots, at_once } => {
+                let each = DRIVER_MAILBOX / at_once.max(1);
+                (slots, each.max(DRIVER_MAILBOX_MIN), true)
+            }
+        };
         let hello = Hello::new(
             job,
             token,
             Role::Driver {
                 size,
-                mailbox: DRIVER_MAILBOX,
+                mailbox,
+                elastic,
             },
         );
         let (reader, write) = dial(address, &hello, Instant::now() + within).await?;
@@ -107,10 +141,13 @@ impl DriverLink {
             reader,
             heard: Instant::now(),
             outgoing,
-            answers: VecDeque::new(),
+            due: VecDeque::new(),
+            membership,
+            peers: BTreeMap::new(),
+            credits: Credits::default(),
+            numbers: ByRank::default(),
             reassembly: Reassembly::default(),
-            room: Room::new(DRIVER_MAILBOX, 1),
-            packs: BTreeSet::new(),
+            room: Room::new(mailbox, 1),
             heartbeat,
         })
     }
@@ -121,16 +158,10 @@ impl DriverLink {
     /// When the connection or the job ended.
     pub async fn next(&mut self) -> Result<News, LinkError> {
         loop {
-            self.answer().await;
-            // The clock goes on while others are listened to.
-            let frame = match timeout_at(self.heard + LOST_AFTER, self.reader.next()).await {
-                Ok(outcome) => outcome?,
-                Err(_) => {
-                    return Err(LinkError::Silent {
-                        address: self.address.clone(),
-                        seconds: LOST_AFTER.as_secs(),
-                    });
-                }
+            // What came with the last read is looked at first: it costs nothing.
+            let frame = match self.reader.buffered()? {
+                Some(frame) => frame,
+                None => self.read_and_write().await?,
             };
             self.heard = Instant::now();
             match frame.header.kind {
@@ -146,29 +177,117 @@ impl DriverLink {
                         return Ok(News::Message(message));
                     }
                 }
+                kind::CREDIT => {
+                    let bytes = frame
+                        .body
+                        .first_chunk()
+                        .map(|bytes| u64::from_le_bytes(*bytes));
+                    let source = frame.header.source;
+                    if !bytes.is_some_and(|bytes| self.credits.returned(source, bytes)) {
+                        return Err(LinkError::Credit(source));
+                    }
+                }
                 kind::HEARTBEAT => {}
                 _ => return Err(ending(&frame)),
             }
         }
     }
 
-    /// Sends what is due. Cancel-safe. When the connection takes nothing, reading tells why.
-    async fn answer(&mut self) {
-        while !self.answers.is_empty() {
-            let place = self.outgoing.reserve().await;
-            let frame = self.answers.pop_front();
-            if let (Ok(place), Some(frame)) = (place, frame) {
+    /// Sends what is due, and reads the next frame. Cancel-safe. When the connection takes nothing more, reading tells why.
+    async fn read_and_write(&mut self) -> Result<Frame, LinkError> {
+        loop {
+            self.write();
+            // The clock goes on while others are listened to.
+            let reading = timeout_at(self.heard + LOST_AFTER, self.reader.next());
+            tokio::select! {
+                frame = reading => return frame.unwrap_or_else(|_| Err(LinkError::Silent {
+                    address: self.address.clone(),
+                    seconds: LOST_AFTER.as_secs(),
+                })),
+                Ok(place) = self.outgoing.reserve(), if !self.due.is_empty() => {
+                    if let Some(frame) = self.due.pop_front() {
+                        place.send(frame);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands what is due to the connection, as far as it takes it now.
+    fn write(&mut self) {
+        while !self.due.is_empty() {
+            let Ok(place) = self.outgoing.try_reserve() else {
+                return;
+            };
+            if let Some(frame) = self.due.pop_front() {
                 place.send(frame);
             }
         }
     }
 
+    /// The bytes of a message that a rank lends room for at most; none if it is not there.
+    pub fn longest_to(&self, to: u32) -> Option<u64> {
+        let peer = self.peer(to)?;
+        Some(u64::from(peer.mailbox).saturating_sub(cost(0)))
+    }
+
+    /// Sends a message to a rank of an elastic job, while [`DriverLink::next`] is waited for. False if the rank is not there, or
+    /// has not room for it before it has taken others.
+    pub fn send(&mut self, to: u32, tag: u32, payload: &[u8]) -> bool {
+        let Some(peer) = self.peer(to).copied() else {
+            return false;
+        };
+        if !self
+            .credits
+            .spend(to, cost(payload.len()), peer.mailbox.into())
+        {
+            return false;
+        }
+        let number = self.numbers.of(to);
+        let route = Header {
+            flags: Checksum::flag_for(peer.features),
+            tag,
+            source: DRIVER,
+            destination: to,
+            sequence: *number,
+            ..Header::default()
+        };
+        *number += 1;
+        self.due.extend(chunks(route, payload));
+        true
+    }
+
+    /// The pack of a rank of an elastic job, if it is there.
+    fn peer(&self, rank: u32) -> Option<&Peer> {
+        let elastic = matches!(self.membership, Membership::Elastic { .. });
+        let (_, peer) = self.peers.range(..=rank).next_back()?;
+        (elastic && peer.span.contains(rank)).then_some(peer)
+    }
+
     fn note(&mut self, notice: &Notice) {
         match notice {
-            Notice::Joined { span, .. } => {
-                self.packs.insert(span.first_rank);
+            Notice::Joined {
+                span,
+                mailbox,
+                features,
+                ..
+            } => {
+                let (span, mailbox, features) = (*span, *mailbox, *features);
+                let peer = Peer {
+                    span,
+                    mailbox,
+                    features,
+                };
+                self.peers.insert(span.first_rank, peer);
             }
-            Notice::Started => self.room = Room::new(DRIVER_MAILBOX, self.packs.len()),
+            Notice::Started if matches!(self.membership, Membership::Fixed(_)) => {
+                self.room = Room::new(DRIVER_MAILBOX, self.peers.len());
+            }
+            Notice::Left { span, .. } | Notice::Lost { span, .. }
+                if self.peer(span.first_rank).is_some() =>
+            {
+                self.peers.remove(&span.first_rank);
+            }
             _ => {}
         }
     }
@@ -193,8 +312,8 @@ impl DriverLink {
     fn taken(&mut self, header: Header, message: &Message) {
         let mut signals = Vec::new();
         // By the first rank of its pack.
-        let pack = self.packs.range(..=message.source).next_back();
-        let pack = pack.copied().unwrap_or_default();
+        let pack = self.peers.range(..=message.source).next_back();
+        let pack = pack.map(|(first_rank, _)| *first_rank).unwrap_or_default();
         let passage = self.room.arrived(message.source, pack, header.sequence);
         self.room
             .taken(passage, cost(message.payload.len()), &mut signals);
@@ -219,7 +338,7 @@ impl DriverLink {
                 sequence,
                 ..Header::default()
             };
-            self.answers.push_back(Frame::new(header, body));
+            self.due.push_back(Frame::new(header, body));
         }
     }
 
@@ -241,7 +360,7 @@ impl DriverLink {
 
     async fn finish(mut self, last: Frame) -> Vec<Notice> {
         let mut heard = Vec::new();
-        self.answers.push_back(last);
+        self.due.push_back(last);
         // The switch answers with the end of the job or with "left", and closes.
         let _ = timeout(FAREWELL, async {
             while let Ok(news) = self.next().await {

@@ -3,6 +3,7 @@
 //! "Not enough yet" is a value (`None`), so that a reader can feed whatever the socket gave it. The layout is
 //! specified in `docs/PROTOCOL.md`, and golden files in `tests/golden` hold the bytes.
 
+use crate::net::checksum::Checksum;
 use crate::net::planted::{Bug, planted};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use thiserror::Error;
@@ -19,7 +20,7 @@ pub const HEADER_LEN: usize = 32;
 /// Length of what a message's first chunk carries ahead of its payload: the message's length, a u64.
 pub const TOTAL_LEN: usize = 8;
 
-/// Length of what a message's last chunk carries after its payload: the CRC32C of the message, a u32. It comes last, so
+/// Length of what a message's last chunk carries after its payload: the checksum of the message, a u32. It comes last, so
 /// that a sender computes it while the first chunks are on their way.
 pub const CHECKSUM_LEN: usize = 4;
 
@@ -49,6 +50,8 @@ pub const RANKS_MAX: u32 = 1 << 20;
 pub const FLAG_FIRST: u8 = 0b0000_0001;
 /// The chunk ends a message.
 pub const FLAG_LAST: u8 = 0b0000_0010;
+/// The checksum of the message is CRC-32 and not CRC32C; on all of its chunks.
+pub const FLAG_CRC32: u8 = 0b0000_0100;
 /// A receiver that does not know this kind skips the frame instead of failing.
 pub const FLAG_SKIPPABLE: u8 = 0b1000_0000;
 
@@ -284,8 +287,8 @@ pub struct Chunk<'a> {
     pub total: Option<u64>,
     /// This chunk's part of the message.
     pub payload: &'a [u8],
-    /// Of a last chunk: the CRC32C of the whole message, made by the sending rank and checked by the receiver.
-    pub crc32c: Option<u32>,
+    /// Of a last chunk: the checksum of the whole message, made by the sending rank and checked by the receiver.
+    pub checksum: Option<u32>,
 }
 
 impl<'a> Chunk<'a> {
@@ -295,19 +298,19 @@ impl<'a> Chunk<'a> {
     /// When the body is too short for what its flags promise.
     pub fn split(flags: u8, body: &'a [u8]) -> Result<Chunk<'a>, FrameError> {
         let short = || FrameError::ShortChunk(body.len());
-        let (mut total, mut payload, mut crc32c) = (None, body, None);
+        let (mut total, mut payload, mut checksum) = (None, body, None);
         if flags & FLAG_FIRST != 0 {
             let (head, rest) = payload.split_first_chunk().ok_or_else(short)?;
             (total, payload) = (Some(u64::from_le_bytes(*head)), rest);
         }
         if flags & FLAG_LAST != 0 {
             let (rest, tail) = payload.split_last_chunk().ok_or_else(short)?;
-            (payload, crc32c) = (rest, Some(u32::from_le_bytes(*tail)));
+            (payload, checksum) = (rest, Some(u32::from_le_bytes(*tail)));
         }
         Ok(Chunk {
             total,
             payload,
-            crc32c,
+            checksum,
         })
     }
 }
@@ -319,7 +322,7 @@ pub struct Cutter<'a> {
     /// The longest payload of a frame.
     chunk_max: usize,
     at: usize,
-    crc32c: u32,
+    checksum: u32,
     done: bool,
 }
 
@@ -379,7 +382,7 @@ impl<'a> Cut<'a> {
 }
 
 impl<'a> Cutter<'a> {
-    /// Cuts `message`; `route` gives everything of its headers but kind, flags and length.
+    /// Cuts `message`; `route` gives everything of its headers but kind and length, and of the flags whether the checksum is CRC-32.
     pub fn new(route: Header, message: &'a [u8]) -> Cutter<'a> {
         Cutter::with(route, message, CHUNK_MAX)
     }
@@ -391,7 +394,7 @@ impl<'a> Cutter<'a> {
             message,
             chunk_max,
             at: 0,
-            crc32c: 0,
+            checksum: 0,
             done: false,
         }
     }
@@ -412,9 +415,9 @@ impl<'a> Iterator for Cutter<'a> {
         let before = if planted(Bug::ChecksumOfLastChunk) {
             0
         } else {
-            self.crc32c
+            self.checksum
         };
-        self.crc32c = crc32c::crc32c_append(before, payload);
+        self.checksum = Checksum::of(self.route.flags).append(before, payload);
         let mut header = Header {
             kind: kind::DATA,
             ..self.route
@@ -430,7 +433,7 @@ impl<'a> Iterator for Cutter<'a> {
             return Some(Cut::new(header, prefix, payload));
         }
         header.flags |= FLAG_LAST;
-        Some(Cut::new(header, prefix, payload).with_tail(self.crc32c.to_le_bytes()))
+        Some(Cut::new(header, prefix, payload).with_tail(self.checksum.to_le_bytes()))
     }
 }
 

@@ -5,7 +5,7 @@
 //! several switches, another switch may be the cause, since a pack that loses one leaves the others: so the others are
 //! listened to for a moment before the pack is blamed.
 
-use crate::net::driver_link::{DriverLink, News};
+use crate::net::driver_link::{DriverLink, Membership, News};
 use crate::net::link::LinkError;
 use crate::net::message::{Notice, Span, Traffic};
 use crate::net::token::{JobId, Token};
@@ -45,7 +45,7 @@ struct Lost {
 }
 
 impl JobLink {
-    /// Connects to the switches at `addresses` and creates a fixed job of `size` ranks at each.
+    /// Connects to the switches at `addresses` and creates a job at each.
     ///
     /// # Errors
     /// When one of them cannot be reached within `within`, or refuses.
@@ -53,14 +53,14 @@ impl JobLink {
         addresses: &[String],
         job: JobId,
         token: Token,
-        size: u32,
+        membership: Membership,
         within: Duration,
     ) -> Result<JobLink, LinkError> {
         let mut creating = JoinSet::new();
         for (index, address) in addresses.iter().enumerate() {
             let address = address.clone();
             creating.spawn(async move {
-                DriverLink::create(&address, job, token, size, within)
+                DriverLink::create(&address, job, token, membership, within)
                     .await
                     .map(|link| (index, link))
             });
@@ -109,6 +109,16 @@ impl JobLink {
         }
     }
 
+    /// The bytes of a message that a rank lends room for at most; see [`DriverLink::longest_to`].
+    pub fn longest_to(&self, to: u32) -> Option<u64> {
+        self.links[0].longest_to(to)
+    }
+
+    /// Sends a message to a rank of an elastic job, over the first switch; see [`DriverLink::send`].
+    pub fn send(&mut self, to: u32, tag: u32, payload: &[u8]) -> bool {
+        self.links[0].send(to, tag, payload)
+    }
+
     fn give_up_on(&mut self) -> News {
         let Lost { span, reason, .. } = self.lost.take().expect("a pack was lost");
         News::Notice(Notice::Lost { span, reason })
@@ -116,6 +126,9 @@ impl JobLink {
 
     /// The next news of any switch.
     async fn any(&mut self) -> Result<(usize, News), LinkError> {
+        if let [link] = &mut self.links[..] {
+            return link.next().await.map(|news| (0, news));
+        }
         let count = self.links.len();
         self.turn = (self.turn + 1) % count;
         let turn = self.turn;

@@ -50,15 +50,24 @@ impl fmt::Display for Span {
     }
 }
 
+/// The feature of packs whose ranks check CRC-32 faster than CRC32C: messages to them carry it.
+pub const FEATURE_CRC32: u32 = 1;
+
+/// All features that this build knows.
+pub const FEATURES: u64 = FEATURE_CRC32 as u64;
+
 /// As what a client connects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
-    /// The driver, which creates a fixed job of so many ranks.
+    /// The driver, which creates a job.
     Driver {
-        /// The job's size in ranks.
+        /// The job's size in ranks; of an elastic job, how many may ever join.
         size: u32,
-        /// Bytes of messages for the driver that may wait at it; the packs share them.
+        /// Bytes of messages for the driver that may wait at it; the packs of a fixed job share them, each of an elastic
+        /// job has as many.
         mailbox: u32,
+        /// The job begins with its first pack, and takes others in as long as it lives.
+        elastic: bool,
     },
     /// One start of a pack.
     Pack {
@@ -78,7 +87,7 @@ pub enum Role {
 pub struct Hello {
     /// The lowest and the highest protocol version that the client speaks.
     pub protocols: (u16, u16),
-    /// Optional features that it knows, one bit each; none are defined yet.
+    /// Optional features that it asks for, one bit each.
     pub features: u64,
     /// The release of its lswitch.
     pub release: String,
@@ -130,7 +139,7 @@ impl Hello {
 pub struct Welcome {
     /// The protocol version that is spoken from here on.
     pub protocol: u16,
-    /// The features that both know.
+    /// Those of them that the switch knows.
     pub features: u64,
     /// How often the client must give a sign of life, in milliseconds.
     pub heartbeat_ms: u32,
@@ -157,7 +166,7 @@ pub enum Refusal {
     Incarnation,
     /// The pack is of another epoch.
     Epoch,
-    /// The job has begun and takes nobody in.
+    /// The job has begun and takes nobody in; a rank of an elastic job has been used.
     Begun,
     /// Too many connections, jobs or ranks.
     Full,
@@ -176,15 +185,27 @@ pub struct Refused {
     pub reason: String,
 }
 
-/// All ranks are there.
+/// The program may begin: all ranks of a fixed job are there, or this pack of an elastic one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
-    /// All packs, by rising rank; those in a row that are alike are named once, since every pack is told.
+    /// All packs, by rising rank; those in a row that are alike are named once, since every pack is told. Of an elastic job
+    /// none: its packs do not know each other.
     pub packs: Vec<Alike>,
-    /// Bytes of messages for the driver that may wait at it.
+    /// Bytes of messages for the driver that may wait at it; of an elastic job, from this pack.
     pub driver_mailbox: u32,
-    /// The longest piece of a collective's vector, in bytes.
+    /// The longest piece of a collective's vector, in bytes; of an elastic job, which has none, 0.
     pub segment: u32,
+}
+
+/// A pack, as the others see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Peer {
+    /// Its ranks.
+    pub span: Span,
+    /// Bytes of messages for each of its ranks that may wait there.
+    pub mailbox: u32,
+    /// What it asked for, and its switch knows.
+    pub features: u32,
 }
 
 /// A row of packs that are alike.
@@ -196,14 +217,16 @@ pub struct Alike {
     pub ranks: u32,
     /// Bytes of messages for each rank that may wait there.
     pub mailbox: u32,
+    /// See [`Peer::features`].
+    pub features: u32,
 }
 
 impl Start {
-    /// The packs one by one: their ranks, and the bytes that may wait for each rank.
+    /// The packs one by one.
     ///
     /// # Errors
     /// When they are more than a job may have.
-    pub fn each(&self) -> Result<Vec<(Span, u32)>, MessageError> {
+    pub fn each(&self) -> Result<Vec<Peer>, MessageError> {
         let mut packs = Vec::new();
         let mut first_rank = 0u32;
         for alike in &self.packs {
@@ -216,7 +239,11 @@ impl Start {
                     first_rank,
                     ranks: alike.ranks,
                 };
-                packs.push((span, alike.mailbox));
+                packs.push(Peer {
+                    span,
+                    mailbox: alike.mailbox,
+                    features: alike.features,
+                });
                 first_rank = span.end();
             }
         }
@@ -224,20 +251,25 @@ impl Start {
     }
 }
 
-impl FromIterator<(Span, u32)> for Start {
-    /// From packs by rising rank, and the bytes that may wait for each of their ranks.
-    fn from_iter<T: IntoIterator<Item = (Span, u32)>>(packs: T) -> Start {
+impl FromIterator<Peer> for Start {
+    /// From packs by rising rank.
+    fn from_iter<T: IntoIterator<Item = Peer>>(packs: T) -> Start {
         let mut rows: Vec<Alike> = Vec::new();
-        for (span, mailbox) in packs {
+        for Peer {
+            span,
+            mailbox,
+            features,
+        } in packs
+        {
+            let alike = Alike {
+                packs: 1,
+                ranks: span.ranks,
+                mailbox,
+                features,
+            };
             match rows.last_mut() {
-                Some(last) if (last.ranks, last.mailbox) == (span.ranks, mailbox) => {
-                    last.packs += 1
-                }
-                _ => rows.push(Alike {
-                    packs: 1,
-                    ranks: span.ranks,
-                    mailbox,
-                }),
+                Some(last) if (Alike { packs: 1, ..*last }) == alike => last.packs += 1,
+                _ => rows.push(alike),
             }
         }
         Start {
@@ -271,8 +303,12 @@ pub enum Notice {
         span: Span,
         /// The number of its start.
         incarnation: u32,
+        /// Bytes of messages for each of its ranks that may wait there.
+        mailbox: u32,
+        /// See [`Peer::features`].
+        features: u32,
     },
-    /// All ranks are there and were told so.
+    /// All ranks of a fixed job, or the first of an elastic one, are there and were told so.
     Started,
     /// A pack left, done or failed.
     Left {

@@ -1,12 +1,13 @@
 //! The wire: frames, the switch, and the client through which a pack's ranks and the driver speak.
 //!
-//! [`frame`], [`message`], [`reassembly`], [`flow`], [`queues`], [`collective`], [`state`] and [`switch`] are pure: bytes and events
+//! [`frame`], [`checksum`], [`message`], [`reassembly`], [`flow`], [`queues`], [`collective`], [`state`] and [`switch`] are pure: bytes and events
 //! in, values and frames out. [`server`] is the switch's thread around them, [`client`], [`wire`] and [`keeper`] are a pack's,
 //! [`link`] and [`driver_link`] the tokio of joining and of the driver. The bytes are specified in
 //! `docs/PROTOCOL.md`. [`planted`] is for the tests of the tests. Nothing here knows a graph, a program or AWS.
 
 pub mod answers;
 pub mod by_rank;
+pub mod checksum;
 pub mod client;
 pub mod codec;
 pub mod collective;

@@ -5,6 +5,7 @@
 //! the length that a first chunk names.
 
 use crate::net::by_rank::ByRank;
+use crate::net::checksum::Checksum;
 use crate::net::frame::{Chunk, FrameError, Header, MESSAGE_MAX};
 use crate::net::planted::{Bug, planted};
 use bytes::{Bytes, BytesMut};
@@ -70,7 +71,9 @@ struct Partial {
     tag: u32,
     group: u16,
     total: u64,
-    crc32c: u32,
+    /// Which it has, and that of what has come.
+    kind: Checksum,
+    checksum: u32,
     payload: Vec<u8>,
 }
 
@@ -128,8 +131,9 @@ impl Reassembly {
         let Chunk {
             total,
             payload,
-            crc32c,
+            checksum,
         } = Chunk::split(header.flags, body)?;
+        let kind = Checksum::of(header.flags);
         if let Some(total) = total {
             if stream.partial.is_some() {
                 return Err(broken("it begins twice".into()));
@@ -138,9 +142,10 @@ impl Reassembly {
                 let what = format!("it names {total} bytes, over the limit of {MESSAGE_MAX}");
                 return Err(broken(what));
             }
-            if let Some(expected) = crc32c {
+            if let Some(expected) = checksum {
                 stream.next += 1;
-                check(total, payload.len(), expected, crc32c::crc32c(payload)).map_err(broken)?;
+                let found = kind.append(0, payload);
+                check(total, payload.len(), expected, found).map_err(broken)?;
                 return Ok(Some(Message {
                     source: from,
                     tag: header.tag,
@@ -151,15 +156,16 @@ impl Reassembly {
                 tag: header.tag,
                 group: header.group,
                 total,
-                crc32c: 0,
+                kind,
+                checksum: 0,
                 payload: Vec::with_capacity((total as usize).min(RESERVED_MAX)),
             }));
         }
         let Some(partial) = stream.partial.as_mut() else {
             return Err(broken("its first chunk is missing".into()));
         };
-        if (partial.tag, partial.group) != (header.tag, header.group) {
-            return Err(broken("its chunks differ in group or tag".into()));
+        if (partial.tag, partial.group, partial.kind) != (header.tag, header.group, kind) {
+            return Err(broken("its chunks differ in group, tag or checksum".into()));
         }
         if (partial.payload.len() + payload.len()) as u64 > partial.total
             && !planted(Bug::TotalUnchecked)
@@ -167,9 +173,9 @@ impl Reassembly {
             let what = format!("it is longer than the {} bytes it named", partial.total);
             return Err(broken(what));
         }
-        partial.crc32c = crc32c::crc32c_append(partial.crc32c, payload);
+        partial.checksum = kind.append(partial.checksum, payload);
         partial.payload.extend_from_slice(payload);
-        let Some(expected) = crc32c else {
+        let Some(expected) = checksum else {
             return Ok(None);
         };
         stream.next += 1;
@@ -181,7 +187,7 @@ impl Reassembly {
             partial.total,
             partial.payload.len(),
             expected,
-            partial.crc32c,
+            partial.checksum,
         )
         .map_err(broken)?;
         Ok(Some(Message {

@@ -2,6 +2,7 @@
 
 use crate::net::answers::Answers;
 use crate::net::by_rank::ByRank;
+use crate::net::checksum::Checksum;
 use crate::net::client::JoinOptions;
 use crate::net::comm::{Call, CommError};
 use crate::net::flow::{self, Signal};
@@ -9,7 +10,7 @@ use crate::net::frame::{DRIVER, Frame, Header, kind};
 use crate::net::link::LinkError;
 use crate::net::mailbox::{Awaited, Closed, Mailbox};
 use crate::net::meeting::Meeting;
-use crate::net::message::{Span, Start};
+use crate::net::message::{FEATURE_CRC32, Peer, Span, Start};
 use crate::net::patience::Patience;
 use crate::net::wire::{self, PATIENCE, Reading, Wire};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -30,8 +31,12 @@ pub(crate) struct Shared {
     pub(crate) span: Span,
     pub(crate) size: u32,
     pub(crate) epoch: u32,
-    /// All packs by rising rank, and the bytes that may wait for each of their ranks.
-    pub(crate) packs: Vec<(Span, u32)>,
+    /// All packs by rising rank; of an elastic job this one alone.
+    pub(crate) packs: Vec<Peer>,
+    /// Ranks come and go, and do not know each other.
+    pub(crate) elastic: bool,
+    /// A pack asks for CRC-32: a look at its features is worth while.
+    crc32: bool,
     /// This pack's number among them.
     pub(crate) number: usize,
     pub(crate) driver_mailbox: u32,
@@ -72,16 +77,24 @@ impl Shared {
         wires: Vec<Wire>,
     ) -> Result<(Shared, watch::Receiver<usize>), LinkError> {
         let span = options.span;
-        let packs = start.each()?;
+        let mut packs = start.each()?;
+        let elastic = packs.is_empty();
+        if elastic {
+            packs.push(Peer {
+                span,
+                mailbox: options.mailbox(),
+                features: 0,
+            });
+        }
         let number =
             packs
                 .iter()
-                .position(|(other, _)| *other == span)
+                .position(|pack| pack.span == span)
                 .ok_or(LinkError::Misrouted {
                     destination: span.first_rank,
                     span,
                 })?;
-        let mailbox = packs[number].1;
+        let mailbox = packs[number].mailbox;
         let room = || flow::Room::new(mailbox, packs.len());
         let (over, is_over) = watch::channel(0);
         let shared = Shared {
@@ -105,6 +118,8 @@ impl Shared {
             end: Mutex::default(),
             reason: Mutex::default(),
             explained: Condvar::new(),
+            crc32: packs.iter().any(|pack| pack.features & FEATURE_CRC32 != 0),
+            elastic,
             packs,
             wires,
         };
@@ -115,7 +130,7 @@ impl Shared {
     pub(crate) fn pack_of(&self, rank: u32) -> usize {
         match self.alike {
             Some(ranks) => (rank / ranks) as usize,
-            None => self.packs.partition_point(|(span, _)| span.end() <= rank),
+            None => self.packs.partition_point(|pack| pack.span.end() <= rank),
         }
     }
 
@@ -133,8 +148,16 @@ impl Shared {
             );
         }
         let pack = self.pack_of(destination);
-        let share = flow::share(self.packs[pack].1, self.packs.len());
+        let share = flow::share(self.packs[pack].mailbox, self.packs.len());
         (self.wire_to(pack), share)
+    }
+
+    /// The flags of messages to a rank or the driver: which checksum they want.
+    pub(crate) fn flags_to(&self, destination: u32) -> u8 {
+        if !self.crc32 || destination == DRIVER {
+            return 0;
+        }
+        Checksum::flag_for(self.packs[self.pack_of(destination)].features)
     }
 
     /// True if a rank that waits for anything reads the sockets itself.
@@ -281,13 +304,14 @@ impl Shared {
             let (kind, destination, sequence, body) = match signal {
                 Signal::Grant { source, sequence } => (kind::GRANT, source, sequence, Vec::new()),
                 Signal::Credit { pack, bytes } => match self.packs.get(pack as usize) {
-                    Some((span, _)) => (
+                    Some(Peer { span, .. }) => (
                         kind::CREDIT,
                         span.first_rank,
                         0,
                         bytes.to_le_bytes().to_vec(),
                     ),
-                    // The driver has no credit; it announces.
+                    None if self.elastic => (kind::CREDIT, DRIVER, 0, bytes.to_le_bytes().to_vec()),
+                    // The driver of a fixed job has no credit; it announces.
                     None => continue,
                 },
             };

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use lswitch::net::client::{JoinOptions, Pack};
 use lswitch::net::comm::Comm;
-use lswitch::net::driver_link::News;
+use lswitch::net::driver_link::{Membership, News};
 use lswitch::net::job_link::JobLink;
 use lswitch::net::link::{FrameReader, dial};
 use lswitch::net::message::{Hello, Notice, Role, Span};
@@ -96,8 +96,14 @@ impl Net {
 
     /// The driver of a new job.
     pub async fn driver(&self, job: JobId, size: u32) -> JobLink {
+        self.driver_of(job, Membership::Fixed(size)).await
+    }
+
+    /// The driver of a new job with this membership.
+    pub async fn driver_of(&self, job: JobId, membership: Membership) -> JobLink {
         let token = self.secret.job_key(job).token(Bearer::Driver, expiry_s());
-        let created = JobLink::create(&self.addresses, job, token, size, Duration::from_secs(10));
+        let within = Duration::from_secs(10);
+        let created = JobLink::create(&self.addresses, job, token, membership, within);
         created.await.expect("the switches are there")
     }
 

@@ -104,7 +104,13 @@ impl Target {
         let size = 2 * PACKS as u32;
         let mailbox = 1 << 20;
         let packs = (0..PACKS as u32).map(|pack| pack_of(2 * pack));
-        let roles = [Role::Driver { size, mailbox }].into_iter().chain(packs);
+        let roles = [Role::Driver {
+            size,
+            mailbox,
+            elastic: false,
+        }]
+        .into_iter()
+        .chain(packs);
         for (id, role) in (first..).zip(roles) {
             self.switch.connected(id, NOW);
             let bytes = hello(job, role);
@@ -264,6 +270,7 @@ fn corpus() -> Vec<Vec<u8>> {
         Role::Driver {
             size: 4,
             mailbox: 1_000,
+            elastic: false,
         },
         pack_of(0),
     ];

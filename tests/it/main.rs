@@ -3,6 +3,7 @@
 mod bench;
 mod cli;
 mod collectives;
+mod elastic;
 mod examples;
 mod exchange;
 mod fabric;

@@ -109,6 +109,7 @@ async fn a_connection_that_says_no_hello_is_closed_after_two_seconds() {
         Role::Driver {
             size: 1,
             mailbox: 0,
+            elastic: false,
         },
     );
     let mut bytes = BytesMut::from(&PREAMBLE[..]);

@@ -151,6 +151,7 @@ impl Bench {
             Role::Driver {
                 size,
                 mailbox: MAILBOX,
+                elastic: false,
             },
         ));
         assert_eq!(said, [(id, Said::Welcome)]);
@@ -236,7 +237,7 @@ fn said_by(frame: Frame) -> Said {
         kind::START => {
             let packs = Start::from_body(body).expect(DECODES).each();
             let packs = packs.expect("the ranks are within the limits").into_iter();
-            Said::Start(packs.map(|(span, _)| span).collect())
+            Said::Start(packs.map(|peer| peer.span).collect())
         }
         kind::HEARTBEAT => Said::Heartbeat,
         kind::LEFT => Said::Left,
@@ -319,6 +320,8 @@ fn a_job_starts_when_its_last_rank_joins_in_whatever_order() {
         Said::Notice(Notice::Joined {
             span: span(first, ranks),
             incarnation: 1,
+            mailbox: MAILBOX,
+            features: 0,
         })
     };
     let (high, said) = bench.join(RED, span(3, 1), 1);
@@ -424,6 +427,7 @@ fn a_token_that_is_not_for_this_bearer_this_job_and_this_time_is_refused() {
                     Role::Driver {
                         size: 8,
                         mailbox: MAILBOX,
+                        elastic: false,
                     },
                 )
                 .token,
@@ -468,6 +472,7 @@ fn each_hello_that_cannot_be_served_is_told_why() {
             Role::Driver {
                 size: 8,
                 mailbox: MAILBOX,
+                elastic: false,
             },
             Refusal::JobExists,
             "exists already",
@@ -477,6 +482,7 @@ fn each_hello_that_cannot_be_served_is_told_why() {
             Role::Driver {
                 size: 0,
                 mailbox: MAILBOX,
+                elastic: false,
             },
             Refusal::Ranks,
             "not 0",
@@ -486,6 +492,7 @@ fn each_hello_that_cannot_be_served_is_told_why() {
             Role::Driver {
                 size: RANKS_MAX + 1,
                 mailbox: MAILBOX,
+                elastic: false,
             },
             Refusal::Ranks,
             "1 to 1048576 ranks",
@@ -608,6 +615,7 @@ fn another_protocol_version_is_named_whatever_the_rest_of_its_hello_is() {
         Role::Driver {
             size: 1,
             mailbox: MAILBOX,
+            elastic: false,
         },
     );
     hello.protocols = (0, 9);
@@ -628,6 +636,8 @@ fn a_higher_incarnation_takes_the_place_of_a_lower_and_the_old_one_is_told() {
     let notice = Notice::Joined {
         span: span(0, 1),
         incarnation: 2,
+        mailbox: MAILBOX,
+        features: 0,
     };
     assert_eq!(
         said,
@@ -671,6 +681,7 @@ fn what_a_connection_may_not_say_ends_it_and_the_driver_hears() {
         Role::Driver {
             size: 2,
             mailbox: MAILBOX,
+            elastic: false,
         },
     );
     let cases: [Case; 11] = [
@@ -1438,6 +1449,7 @@ fn run_schedule(ops: Vec<Op>) -> usize {
                     Role::Driver {
                         size: 4,
                         mailbox: MAILBOX,
+                        elastic: false,
                     },
                 );
                 let (id, said) = bench.greet(&hello);

@@ -17,13 +17,13 @@ use lswitch::net::driver_link::DRIVER_MAILBOX;
 use lswitch::net::element::{Element, Fold};
 use lswitch::net::flow::MESSAGE_COST;
 use lswitch::net::frame::{
-    BODY_MAX, CHECKSUM_LEN, CHUNK_MAX, DRIVER, FLAG_FIRST, FLAG_LAST, FLAG_SKIPPABLE, Frame,
-    FrameError, HEADER_LEN, Header, MESSAGE_MAX, PREAMBLE, RANKS_MAX, SWITCH, TOTAL_LEN, chunks,
-    kind,
+    BODY_MAX, CHECKSUM_LEN, CHUNK_MAX, DRIVER, FLAG_CRC32, FLAG_FIRST, FLAG_LAST, FLAG_SKIPPABLE,
+    Frame, FrameError, HEADER_LEN, Header, MESSAGE_MAX, PREAMBLE, RANKS_MAX, SWITCH, TOTAL_LEN,
+    chunks, kind,
 };
 use lswitch::net::message::{
-    Abort, Alike, Control, End, Hello, Leave, Notice, REASON_MAX, Refusal, Refused, Role, Span,
-    Start, Traffic, Welcome, bare_frame,
+    Abort, Alike, Control, End, FEATURE_CRC32, Hello, Leave, Notice, Peer, REASON_MAX, Refusal,
+    Refused, Role, Span, Start, Traffic, Welcome, bare_frame,
 };
 use lswitch::net::queues::QUEUE_MAX;
 use lswitch::net::server::{CONNECTIONS_MAX, MEMORY, MEMORY_MIN};
@@ -179,6 +179,7 @@ fn entries() -> Vec<String> {
     let driver_hello = hello(Role::Driver {
         size: 8,
         mailbox: MAILBOX,
+        elastic: false,
     });
     let pack_hello = hello(pack);
     let key = Secret::new(SECRET).expect("long enough").job_key(JOB);
@@ -238,10 +239,11 @@ fn entries() -> Vec<String> {
         new("> < the preamble, both ways")
             .put(b"LSWITCH\n", "LSWITCH\\n")
             .of(PREAMBLE),
-        greeting(new("> the hello of a driver"), &driver_hello, 93)
+        greeting(new("> the hello of a driver"), &driver_hello, 94)
             .u32(0, "role: driver")
             .u32(8, "size")
             .u32(MAILBOX, "mailbox")
+            .u8(0, "elastic: no")
             .of_frame(driver_hello.to_frame(false)),
         greeting(new("> the hello of a pack"), &pack_hello, 105)
             .u32(1, "role: pack")
@@ -277,14 +279,16 @@ fn entries() -> Vec<String> {
                 .to_frame(true),
             ),
         new("< start, of four packs of two ranks, the last with larger mailboxes")
-            .control(kind::START, "START", true, 40)
+            .control(kind::START, "START", true, 48)
             .u64(2, "packs: count")
             .u32(3, "packs")
             .u32(2, "ranks of each")
             .u32(MAILBOX, "mailbox of each rank")
+            .u32(0, "features")
             .u32(1, "packs")
             .u32(2, "ranks of each")
             .u32(2 * MAILBOX, "mailbox of each rank")
+            .u32(1, "features: CRC32")
             .u32(MAILBOX, "driver_mailbox")
             .u32(65_536, "segment")
             .of_frame(
@@ -294,11 +298,13 @@ fn entries() -> Vec<String> {
                             packs: 3,
                             ranks: 2,
                             mailbox: MAILBOX,
+                            features: 0,
                         },
                         Alike {
                             packs: 1,
                             ranks: 2,
                             mailbox: 2 * MAILBOX,
+                            features: FEATURE_CRC32,
                         },
                     ],
                     driver_mailbox: MAILBOX,
@@ -347,14 +353,18 @@ fn entries() -> Vec<String> {
                 }
                 .to_frame(false),
             ),
-        notice("< notice: joined", 16)
+        notice("< notice: joined", 24)
             .u32(0, "joined")
             .span(4, 2)
             .u32(1, "incarnation")
+            .u32(MAILBOX, "mailbox of each rank")
+            .u32(0, "features")
             .of_frame(
                 Notice::Joined {
                     span,
                     incarnation: 1,
+                    mailbox: MAILBOX,
+                    features: 0,
                 }
                 .to_frame(true),
             ),
@@ -440,6 +450,20 @@ fn entries() -> Vec<String> {
             FLAG_LAST,
             &[b" message", &crc.to_le_bytes()[..]].concat(),
         )),
+        data_header(
+            "> < data: a message for a rank that asks for CRC-32",
+            (7, "FIRST, LAST, CRC32"),
+            23,
+        )
+        .u64(11, "total")
+        .put(&message, "payload")
+        .u32(crc32fast::hash(&message), "CRC-32")
+        .of_frame({
+            let flags = FLAG_CRC32;
+            chunks(Header { flags, ..route }, &message)
+                .next()
+                .expect("one chunk")
+        }),
         data_header("> < data: an empty message", (3, "FIRST, LAST"), 12)
             .u64(0, "total")
             .u32(0, "CRC32C")
@@ -841,6 +865,7 @@ fn the_protocols_numbers_are_the_codes() {
         constants([
             ("FIRST", FLAG_FIRST.into()),
             ("LAST", FLAG_LAST.into()),
+            ("CRC32", FLAG_CRC32.into()),
             ("SKIPPABLE", FLAG_SKIPPABLE.into()),
         ])
     );
@@ -942,7 +967,11 @@ fn the_largest_start_fits_into_its_frame() {
             first_rank,
             ranks: 1,
         };
-        (span, MAILBOX + first_rank % 2)
+        Peer {
+            span,
+            mailbox: MAILBOX + first_rank % 2,
+            features: 0,
+        }
     });
     let start: Start = packs.collect();
     let frame = start.to_frame(true);

@@ -7,7 +7,7 @@ use super::{Figures, Latency, Pattern, ROUND, Spec, Times, Window, measure, payl
 use crate::job::driver::SwitchAccess;
 use crate::net::client::{JoinOptions, Pack};
 use crate::net::comm::{CommError, TaskComm};
-use crate::net::driver_link::News;
+use crate::net::driver_link::{Membership, News};
 use crate::net::job_link::JobLink;
 use crate::net::link::LinkError;
 use crate::net::message::{Notice, Span, Traffic};
@@ -66,7 +66,14 @@ pub async fn run(
         + 3600;
     let token = key.token(Bearer::Driver, expiry_s);
     let begun = Instant::now();
-    let link = JobLink::create(&access.addresses, job, token, ranks, JOIN_WITHIN).await?;
+    let link = JobLink::create(
+        &access.addresses,
+        job,
+        token,
+        Membership::Fixed(ranks),
+        JOIN_WITHIN,
+    )
+    .await?;
     let (stop, stopped) = oneshot::channel();
     let listening = tokio::spawn(listen(link, stopped));
     let deadline =

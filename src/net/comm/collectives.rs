@@ -224,7 +224,7 @@ impl Comm {
                 .collect();
             give(shared.span, own.into_iter());
             for (number, packed) in shared.exchange(sends, count)? {
-                let span = shared.packs[number].0;
+                let span = shared.packs[number].span;
                 let pieces = unpack(packed, (span.ranks * shared.span.ranks) as usize)?;
                 give(span, pieces.into_iter());
             }
@@ -277,6 +277,7 @@ impl Comm {
         root: Option<u32>,
         values: &[T],
     ) -> Result<Option<Vec<T>>, CommError> {
+        self.check_fixed()?;
         let element = T::ELEMENT;
         let operation = Operation::Fold(fold, element);
         let mut result = Vec::new();
@@ -327,6 +328,9 @@ impl Comm {
         brought: Brought,
         act: impl FnOnce(&Shared, u32, Vec<Brought>) -> Result<Vec<Brought>, CommError>,
     ) -> Result<Brought, CommError> {
+        if what != Call::PackBarrier {
+            self.check_fixed()?;
+        }
         let shared = &*self.shared;
         let rank = self.rank;
         if shared.span.ranks == 1 {
@@ -349,6 +353,17 @@ impl Comm {
             },
             NoResult::Failed(error) => error,
         })
+    }
+
+    /// Ranks of an elastic job come and go, so there is nobody to do something together with.
+    fn check_fixed(&self) -> Result<(), CommError> {
+        if !self.shared.elastic {
+            return Ok(());
+        }
+        Err(CommError::Usage(format!(
+            "rank {} of an elastic job made a collective call; only fixed jobs have collectives",
+            self.rank
+        )))
     }
 
     fn check_root(&self, root: u32) -> Result<(), CommError> {
@@ -376,7 +391,7 @@ impl Comm {
 impl Shared {
     /// The other packs, by number.
     fn others(&self) -> impl Iterator<Item = (usize, Span)> {
-        let spans = self.packs.iter().map(|(span, _)| *span);
+        let spans = self.packs.iter().map(|pack| pack.span);
         spans
             .enumerate()
             .filter(|(number, _)| *number != self.number)
@@ -401,7 +416,7 @@ impl Shared {
         }
         let mut parts = vec![(self.number, mine)];
         for (number, packed) in self.exchange(Vec::new(), self.packs.len() - 1)? {
-            let ranks = self.packs[number].0.ranks as usize;
+            let ranks = self.packs[number].span.ranks as usize;
             parts.push((number, unpack(packed, ranks)?));
         }
         parts.sort_by_key(|(number, _)| *number);
@@ -533,7 +548,7 @@ impl Shared {
         // In the name of the packs' first ranks: all ranks of this pack are in this call.
         let sends = sends
             .into_iter()
-            .map(|(number, bytes)| (self.packs[number].0.first_rank, bytes))
+            .map(|(number, bytes)| (self.packs[number].span.first_rank, bytes))
             .collect();
         let what = || "the other packs to make the same collective call".to_string();
         let messages = self.send_and_receive(self.span.first_rank, channel, sends, count, &what)?;

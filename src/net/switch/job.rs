@@ -8,7 +8,7 @@ use crate::net::frame::{
     BODY_MAX, CHECKSUM_LEN, CHUNK_MAX, DRIVER, FLAG_FIRST, FLAG_LAST, Frame, HEADER_LEN, Header,
     SWITCH, TOTAL_LEN, kind,
 };
-use crate::net::message::{Control, Notice, Refusal, Span, Start, Traffic};
+use crate::net::message::{Control, Notice, Peer, Refusal, Span, Start, Traffic};
 use crate::net::planted::{Bug, planted};
 use crate::net::state::{Asker, Reply, Request, State};
 use rustc_hash::FxHashMap;
@@ -19,6 +19,9 @@ pub(super) struct Job {
     pub(super) release: String,
     pub(super) epoch: u32,
     pub(super) size: u32,
+    /// Of an elastic job: which ranks have ever joined. None comes twice, so nothing that was meant for one that is gone
+    /// reaches another.
+    used: Option<Vec<bool>>,
     pub(super) driver: ConnectionId,
     driver_mailbox: u32,
     /// Joined packs by their first rank.
@@ -48,6 +51,8 @@ pub(super) struct Pack {
     pub(super) connection: ConnectionId,
     /// Bytes of messages that may wait there for each rank.
     pub(super) mailbox: u32,
+    /// See [`Peer::features`].
+    pub(super) features: u32,
     /// Its place among the packs by rising rank, from the start on.
     pub(super) index: usize,
 }
@@ -66,11 +71,13 @@ impl Job {
         size: u32,
         driver: ConnectionId,
         driver_mailbox: u32,
+        elastic: bool,
     ) -> Job {
         Job {
             release,
             epoch: 0,
             size,
+            used: elastic.then(|| vec![false; size as usize]),
             driver,
             driver_mailbox,
             packs: BTreeMap::new(),
@@ -90,7 +97,11 @@ impl Job {
     /// A pack joins; its ranks are free, which the caller has checked.
     pub(super) fn add(&mut self, pack: Pack) {
         let span = pack.span;
-        self.routes[span.first_rank as usize..span.end() as usize].fill(Some(pack.connection));
+        let ranks = span.first_rank as usize..span.end() as usize;
+        self.routes[ranks.clone()].fill(Some(pack.connection));
+        if let Some(used) = &mut self.used {
+            used[ranks].fill(true);
+        }
         self.joined += span.ranks;
         self.packs.insert(span.first_rank, pack);
     }
@@ -100,6 +111,27 @@ impl Job {
         if self.packs.remove(&span.first_rank).is_some() {
             self.routes[span.first_rank as usize..span.end() as usize].fill(None);
             self.joined -= span.ranks;
+        }
+    }
+
+    /// True if it takes packs in as long as it lives.
+    pub(super) fn is_elastic(&self) -> bool {
+        self.used.is_some()
+    }
+
+    /// True if one of these ranks has been in the job, which is elastic, and cannot come again.
+    pub(super) fn has_used(&self, span: Span) -> bool {
+        let ranks = span.first_rank as usize..span.end() as usize;
+        self.used
+            .as_ref()
+            .is_some_and(|used| used[ranks].contains(&true))
+    }
+
+    /// What each pack of an elastic job is told when it joins.
+    pub(super) fn start_alone(&self) -> Start {
+        Start {
+            driver_mailbox: self.driver_mailbox,
+            ..std::iter::empty().collect()
         }
     }
 
@@ -127,7 +159,11 @@ impl Job {
             ..self
                 .packs
                 .values()
-                .map(|pack| (pack.span, pack.mailbox))
+                .map(|pack| Peer {
+                    span: pack.span,
+                    mailbox: pack.mailbox,
+                    features: pack.features,
+                })
                 .collect()
         }
     }
@@ -416,7 +452,9 @@ impl Job {
             ))
         })?;
         self.bytes += part.data.len() as u64;
-        let collectives = self.collectives.as_mut().expect("the job has begun");
+        let Some(collectives) = self.collectives.as_mut() else {
+            return Err(refuse("an elastic job has no collectives".into()));
+        };
         let index = self.packs[&span.first_rank].index;
         let answers = match collectives.contribute(index, header.sequence, part) {
             Ok(answers) => answers,

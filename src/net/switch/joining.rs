@@ -4,7 +4,7 @@ use super::job::{Job, Pack};
 use super::{JOBS_MAX, Now, Refuse, Switch, Who, protocol};
 use crate::net::egress::{ConnectionId, Egress};
 use crate::net::frame::{Header, PROTOCOL, RANKS_MAX, kind};
-use crate::net::message::{Control, Hello, Notice, Refusal, Refused, Role, Welcome};
+use crate::net::message::{Control, FEATURES, Hello, Notice, Refusal, Refused, Role, Welcome};
 use crate::net::token::JobId;
 use crate::net::{HEARTBEAT_MS, LOST_AFTER_MS};
 
@@ -51,7 +51,11 @@ impl Switch {
             ));
         }
         let who = match hello.role {
-            Role::Driver { size, mailbox } => self.create(id, &hello, size, mailbox)?,
+            Role::Driver {
+                size,
+                mailbox,
+                elastic,
+            } => self.create(id, &hello, size, mailbox, elastic)?,
             Role::Pack {
                 span,
                 incarnation,
@@ -63,6 +67,7 @@ impl Switch {
                     incarnation,
                     connection: id,
                     mailbox,
+                    features: (hello.features & FEATURES) as u32,
                     index: 0,
                 };
                 self.join(&hello, pack, epoch, out)?
@@ -74,13 +79,13 @@ impl Switch {
             .who = Some((hello.job, who));
         let welcome = Welcome {
             protocol: PROTOCOL,
-            features: 0,
+            features: hello.features & FEATURES,
             heartbeat_ms: HEARTBEAT_MS as u32,
             lost_after_ms: LOST_AFTER_MS as u32,
         };
         out.send(id, &welcome.to_frame(true));
         if let Who::Pack(_) = who {
-            self.joined(hello.job, out);
+            self.joined(hello.job, id, out);
         }
         Ok(())
     }
@@ -91,6 +96,7 @@ impl Switch {
         hello: &Hello,
         size: u32,
         mailbox: u32,
+        elastic: bool,
     ) -> Result<Who, Refuse> {
         if self.jobs.contains_key(&hello.job) {
             return Err((
@@ -110,7 +116,7 @@ impl Switch {
                 format!("this switch has {JOBS_MAX} jobs, which is its most; try again later"),
             ));
         }
-        let job = Job::new(hello.release.clone(), size, id, mailbox);
+        let job = Job::new(hello.release.clone(), size, id, mailbox, elastic);
         self.jobs.insert(hello.job, job);
         Ok(Who::Driver)
     }
@@ -184,7 +190,13 @@ impl Switch {
             }
             Some(pack) => Some(pack.connection),
         };
-        if job.begun {
+        if job.has_used(span) {
+            return Err((
+                Refusal::Begun,
+                format!("{span} has been in the job before; ranks of an elastic job are used once"),
+            ));
+        }
+        if job.begun && !job.is_elastic() {
             return Err((
                 Refusal::Begun,
                 "the job has begun; a fixed job takes nobody in after its start".into(),
@@ -202,15 +214,27 @@ impl Switch {
             out.send(old, &refused.to_frame(true));
             out.close(old);
         }
+        let notice = Notice::Joined {
+            span,
+            incarnation,
+            mailbox: pack.mailbox,
+            features: pack.features,
+        };
         job.add(pack);
-        let notice = Notice::Joined { span, incarnation };
         out.send(job.driver, &notice.to_frame(true));
         Ok(Who::Pack(span))
     }
 
-    /// The last rank to join starts the job.
-    fn joined(&mut self, id: JobId, out: &mut impl Egress) {
+    /// The last rank to join starts the job, each pack of an elastic one its own part of it.
+    fn joined(&mut self, id: JobId, pack: ConnectionId, out: &mut impl Egress) {
         let job = self.jobs.get_mut(&id).expect("join() looked it up");
+        if job.is_elastic() {
+            out.send(pack, &job.start_alone().to_frame(true));
+            if !std::mem::replace(&mut job.begun, true) {
+                out.send(job.driver, &Notice::Started.to_frame(true));
+            }
+            return;
+        }
         if job.joined < job.size {
             return;
         }

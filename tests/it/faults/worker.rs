@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lswitch::net::driver_link::{DriverLink, News};
+use lswitch::net::driver_link::{DriverLink, Membership, News};
 use lswitch::net::link::{LinkError, dial};
 use lswitch::net::message::{Hello, Refusal, Role, Span};
 use lswitch::net::server;
@@ -186,7 +186,7 @@ async fn a_worker_of_another_release_is_refused_with_what_to_do() {
     let key = secret.job_key(job);
     let token = key.token(Bearer::Driver, expiry_s);
     let within = Duration::from_secs(5);
-    let mut driver = DriverLink::create(&address, job, token, 1, within)
+    let mut driver = DriverLink::create(&address, job, token, Membership::Fixed(1), within)
         .await
         .expect("the switch takes the job");
     let role = Role::Pack {

@@ -305,6 +305,7 @@ impl World {
             Role::Driver {
                 size,
                 mailbox: driver_mailbox,
+                elastic: false,
             },
         );
         for role in roles {

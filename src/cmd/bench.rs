@@ -157,12 +157,13 @@ impl Bench {
         let mut said = Vec::new();
         let store = self.fleet.open_store("--store", &self.fleet.store).await?;
         let job = JobSpec {
-            program: "bench",
+            program: "bench".into(),
             arguments: serde_json::to_value(spec)?,
             ranks,
             ranks_per_pack: per_pack,
             store: store.url().into(),
             timeout: self.fleet.timeout(),
+            more: Default::default(),
         };
         let outcome = self
             .fleet

@@ -1,7 +1,10 @@
 //! `lswitch invoke`: starts a job's workers, shows how far it is, prints the result.
 
+mod functions;
 mod graph;
+mod map;
 mod pagerank;
+mod pool;
 mod run;
 mod vertex;
 
@@ -14,13 +17,14 @@ use crate::job::driver::{
     self, JobError, JobEvent, JobOutcome, JobSpec, SWITCHES_MAX, SwitchAccess,
 };
 use crate::job::pack::RANKS_PER_PACK_MAX;
-use crate::lambda::launch::Launcher;
+use crate::lambda::launch::{Launcher, Share};
 use crate::lambda::local::{LocalLambda, LocalOptions};
 use crate::net::server;
 use crate::net::token::Secret;
 use crate::store::Store;
 use anyhow::Context;
 use clap::Subcommand;
+use functions::Functions;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -32,6 +36,7 @@ use tokio::task::JoinHandle;
 Examples:
   lswitch invoke pagerank --graph graph.parts --workers 4
   lswitch invoke bfs --graph graph.parts --source 0 --output hops
+  lswitch invoke map --exec wc --items 'texts/*.txt'
   lswitch help invoke pagerank")]
 pub struct Invoke {
     #[command(subcommand)]
@@ -47,6 +52,8 @@ enum Job {
     Cdlp(vertex::CdlpArgs),
     Lcc(vertex::LccArgs),
     Run(run::RunArgs),
+    Map(map::MapArgs),
+    Pool(pool::PoolArgs),
 }
 
 impl Invoke {
@@ -60,6 +67,8 @@ impl Invoke {
             Job::Cdlp(job) => job.job().run(ui),
             Job::Lcc(job) => job.job().run(ui),
             Job::Run(job) => job.run(ui),
+            Job::Map(job) => job.run(ui),
+            Job::Pool(job) => job.run(ui),
         }
     }
 }
@@ -75,9 +84,15 @@ pub(super) struct FleetArgs {
     #[arg(long, value_name = "P", default_value_t = 1)]
     pub(super) workers_per_function: u32,
 
-    /// Function on AWS to run the workers; without it they run on this machine, in a local Lambda
+    /// Function on AWS to run the workers; without it they run on this machine, in a local Lambda.
+    /// Several share a job as NAME=COUNT,NAME=COUNT
     #[arg(long, value_name = "NAME", env = "LSWITCH_FUNCTION")]
     function: Option<String>,
+
+    /// Function of the local Lambda to run the workers, instead of this binary: a file NAME.toml, or its name in
+    /// $LSWITCH_HOME/functions. Several share a job as NAME=COUNT,NAME=COUNT
+    #[arg(long, value_name = "NAME|FILE", conflicts_with = "function")]
+    local_function: Option<String>,
 
     /// The switch, as workers reach it, or several by commas; without it one runs in this process
     #[arg(
@@ -131,6 +146,23 @@ impl FleetArgs {
         self.aws.settings()
     }
 
+    /// The functions that were named; an empty variable names none.
+    fn functions(&self) -> Result<Option<Functions>, UsageError> {
+        let named = self.local_function.as_deref().or(self.function());
+        Functions::parse(named.unwrap_or_default())
+    }
+
+    /// How many workers were asked for, in either way.
+    fn workers(&self) -> Result<Option<u32>, UsageError> {
+        let counted = self.functions()?.and_then(|functions| functions.workers());
+        match (self.workers, counted) {
+            (Some(asked), Some(counted)) if asked != counted => Err(UsageError(format!(
+                "--workers says {asked}, and the functions have {counted} in all"
+            ))),
+            (asked, counted) => Ok(asked.or(counted)),
+        }
+    }
+
     /// Refuses numbers of workers that there cannot be.
     pub(super) fn check(&self) -> Result<(), UsageError> {
         if self.workers == Some(0) || self.workers_per_function == 0 {
@@ -144,6 +176,30 @@ impl FleetArgs {
         Ok(())
     }
 
+    /// How many workers an elastic job has: on this machine one for each processor, if nobody says.
+    fn elastic_workers(&self) -> Result<u32, UsageError> {
+        if self.workers_per_function != 1 {
+            let what = "--workers-per-function is for jobs whose workers speak with each other; here each is a function";
+            return Err(UsageError(what.into()));
+        }
+        match (self.workers()?, self.function()) {
+            (Some(workers), _) => Ok(workers),
+            (None, None) => {
+                Ok(std::thread::available_parallelism().map_or(1, |count| count.get() as u32))
+            }
+            (None, Some(_)) => Err(UsageError("say how many workers: --workers N".into())),
+        }
+    }
+
+    /// True if workers run on other machines than this.
+    fn is_far(&self) -> bool {
+        // An endpoint of the user's own may be this machine.
+        let own_endpoint = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_LAMBDA"]
+            .iter()
+            .any(|name| variable(name).is_some());
+        self.function().is_some() && !own_endpoint
+    }
+
     /// The function that was named; an empty variable names none.
     pub(super) fn function(&self) -> Option<&str> {
         self.function.as_deref().filter(|name| !name.is_empty())
@@ -152,11 +208,7 @@ impl FleetArgs {
     /// Opens the store that `flag` gives, which the workers must be able to open too.
     pub(super) async fn open_store(&self, flag: &str, location: &str) -> anyhow::Result<Store> {
         let store = Store::open(location, &self.aws_settings()).await?;
-        // Functions on AWS have other disks; an endpoint of the user's own may be this machine.
-        let own_endpoint = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_LAMBDA"]
-            .iter()
-            .any(|name| variable(name).is_some());
-        if self.function().is_some() && !own_endpoint && !store.url().starts_with("s3://") {
+        if self.is_far() && !store.url().starts_with("s3://") {
             let what = format!(
                 "{flag} is {}, which a function on AWS cannot see; give {flag} s3://bucket/prefix",
                 store.url()
@@ -202,26 +254,35 @@ impl FleetArgs {
 
     async fn start(&self, packs: usize) -> anyhow::Result<Fleet> {
         let (switch, own_switch) = self.switch().await?;
+        let functions = self.functions()?;
         let (launcher, local) = match self.function() {
-            Some(function) => (
-                Launcher::on_aws(&self.aws_settings().load().await, function),
-                None,
-            ),
+            Some(_) => {
+                let shares = functions.map(|functions| functions.shares());
+                let config = self.aws_settings().load().await;
+                (Launcher::on_aws(&config, shares.unwrap_or_default()), None)
+            }
             None => {
+                let (shares, functions) = match functions {
+                    Some(functions) => (
+                        functions.shares(),
+                        functions.load(&self.aws_settings()).await?,
+                    ),
+                    None => {
+                        let own = own_function(&self.aws_settings()).await?;
+                        (Share::all(DEFAULT_FUNCTION), vec![own])
+                    }
+                };
                 let listen = "127.0.0.1:0".parse().expect("this is an address");
                 let options = LocalOptions {
                     listen,
-                    functions: vec![own_function(&self.aws_settings()).await?],
+                    functions,
                     concurrency: packs,
                     log_sink: None,
                 };
                 let local = LocalLambda::start(options)
                     .await
                     .context("cannot start the local Lambda")?;
-                (
-                    Launcher::local(&local.endpoint(), DEFAULT_FUNCTION),
-                    Some(local),
-                )
+                (Launcher::local(&local.endpoint(), shares), Some(local))
             }
         };
         Ok(Fleet {
@@ -261,15 +322,20 @@ impl FleetArgs {
         .await;
         line.clear();
         fleet.stop().await;
-        outcome.map_err(|error| match error {
-            JobError::Interrupted => Interrupted.into(),
-            JobError::Usage(what) => UsageError(what).into(),
-            other => other.into(),
-        })
+        outcome.map_err(failed)
     }
 
     pub(super) fn timeout(&self) -> Option<Duration> {
         self.timeout.map(Duration::from_secs)
+    }
+}
+
+/// A job's error, as the command's.
+fn failed(error: JobError) -> anyhow::Error {
+    match error {
+        JobError::Interrupted => Interrupted.into(),
+        JobError::Usage(what) => UsageError(what).into(),
+        other => other.into(),
     }
 }
 

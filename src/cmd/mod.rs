@@ -19,6 +19,7 @@ Exit codes:
   0    done
   1    failed
   2    wrong usage
+  3    done in part: items have failed
   130  interrupted";
 
 const EXAMPLES: &str = "\
@@ -58,6 +59,7 @@ enum Exit {
     Done = 0,
     Failed = 1,
     Usage = 2,
+    InPart = 3,
     Interrupted = 130,
 }
 
@@ -65,6 +67,11 @@ enum Exit {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct UsageError(String);
+
+/// Some of what was to be done has failed, which was told where it happened.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct InPart(String);
 
 /// The user stopped it.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +108,8 @@ fn finish(outcome: anyhow::Result<()>) -> ExitCode {
             ui::print_error(&error);
             if error.is::<UsageError>() {
                 Exit::Usage
+            } else if error.is::<InPart>() {
+                Exit::InPart
             } else if error.is::<Interrupted>() {
                 Exit::Interrupted
             } else {

@@ -4,7 +4,7 @@ use crate::aws::AwsSettings;
 use crate::job::program::ProgramError;
 use crate::job::report::{Report, TAG};
 use crate::net::comm::Comm;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Writer};
 use aws_config::SdkConfig;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -188,6 +188,7 @@ fn take<T: 'static>(handed: &mut Option<Box<dyn Any + Send>>) -> T {
 }
 
 /// A store for a rank's thread: its calls block.
+#[derive(Clone)]
 pub struct BlockingStore {
     store: Store,
     runtime: Handle,
@@ -220,6 +221,25 @@ impl BlockingStore {
         self.runtime.block_on(self.store.get_of_length(key, length))
     }
 
+    /// Reads a range of an object.
+    ///
+    /// # Errors
+    /// As [`Store::get_range`].
+    pub fn get_range(&self, key: &str, range: std::ops::Range<u64>) -> Result<Bytes, StoreError> {
+        self.runtime.block_on(self.store.get_range(key, range))
+    }
+
+    /// Begins to write an object piece by piece.
+    ///
+    /// # Errors
+    /// As [`Store::writer`].
+    pub fn writer(&self, key: &str) -> Result<BlockingWriter, StoreError> {
+        Ok(BlockingWriter {
+            writer: self.store.writer(key)?,
+            runtime: self.runtime.clone(),
+        })
+    }
+
     /// Removes an object, if it is there.
     ///
     /// # Errors
@@ -234,5 +254,31 @@ impl BlockingStore {
     /// As [`Store::put`].
     pub fn put(&self, key: &str, value: Bytes) -> Result<(), StoreError> {
         self.runtime.block_on(self.store.put(key, value))
+    }
+}
+
+/// An object that is being written, for a rank's thread; see [`Writer`].
+pub struct BlockingWriter {
+    writer: Writer,
+    runtime: Handle,
+}
+
+impl BlockingWriter {
+    /// Writes the next bytes.
+    ///
+    /// # Errors
+    /// As [`Writer::write`].
+    pub fn write(self, piece: Bytes) -> Result<BlockingWriter, StoreError> {
+        let BlockingWriter { writer, runtime } = self;
+        let writer = runtime.block_on(writer.write(piece))?;
+        Ok(BlockingWriter { writer, runtime })
+    }
+
+    /// Gives the object its name.
+    ///
+    /// # Errors
+    /// As [`Writer::finish`].
+    pub fn finish(self) -> Result<(), StoreError> {
+        self.runtime.block_on(self.writer.finish())
     }
 }

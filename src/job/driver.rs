@@ -5,20 +5,20 @@
 //! one reported; what follows from it is not.
 
 use crate::job::report::{Report, TAG};
-use crate::lambda::event::{Event, EventToken, VERSION};
+use crate::job::start::{Starter, join_within};
+use crate::lambda::event::Event;
 use crate::lambda::launch::{LaunchError, Launcher};
 use crate::net::driver_link::{Membership, News};
 use crate::net::job_link::JobLink;
 use crate::net::link::LinkError;
 use crate::net::message::{Notice, Span, Traffic};
-use crate::net::token::{Bearer, JobId, JobKey, Secret};
-use crate::random::to_hex;
-use serde_json::Value;
+use crate::net::token::Secret;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::task::JoinSet;
 use tracing::warn;
@@ -32,14 +32,11 @@ const AFTERMATH: Duration = Duration::from_secs(3);
 /// How long the driver tries to reach the switch.
 const SWITCH_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long the tokens of a job's first packs are good: Lambda's longest invocation and a minute.
-const TOKEN_LIFE_S: u64 = 16 * 60;
-
 /// What to run.
 #[derive(Debug, Clone)]
 pub struct JobSpec {
     /// The program every rank runs.
-    pub program: &'static str,
+    pub program: String,
     /// Its arguments.
     pub arguments: Value,
     /// How many ranks.
@@ -50,6 +47,8 @@ pub struct JobSpec {
     pub store: String,
     /// When the whole job is given up, if ever.
     pub timeout: Option<Duration>,
+    /// Further fields of the events that start workers, for handlers that look for them.
+    pub more: Map<String, Value>,
 }
 
 /// The most switches of a job: each is a connection of every pack.
@@ -174,11 +173,6 @@ fn shown(log: &[String]) -> String {
     format!("\nthe last lines of its output:{lines}")
 }
 
-/// How long all ranks get to join: 30 s and 10 s for each thousand workers, since Lambda starts a thousand in ten seconds.
-pub fn join_within(packs: u32) -> Duration {
-    Duration::from_secs(30 + 10 * u64::from(packs / 1000))
-}
-
 /// Runs one fixed job to its end. `cancel` completing stops it.
 ///
 /// # Errors
@@ -195,32 +189,30 @@ pub async fn run(
             "a job needs at least one worker, and a function at least one of them".into(),
         ));
     }
-    let job = JobId::random();
-    let key = switch.secret.job_key(job);
-    let expiry_s = unix_s() + TOKEN_LIFE_S;
+    let workers = workers(spec.ranks, spec.ranks_per_pack);
+    let program = (&spec.program[..], &spec.arguments);
+    let mut starter = Starter::new(
+        switch,
+        program,
+        &spec.store,
+        spec.ranks,
+        workers.len() as u32,
+    );
+    starter.more = Event::without_own(spec.more.clone());
+    let (job, token) = (starter.job(), starter.driver_token());
     let mut cancel = pin!(cancel);
-    let token = key.token(Bearer::Driver, expiry_s);
     let link = tokio::select! {
         biased;
         () = &mut cancel => return Err(JobError::Interrupted),
         link = JobLink::create(&switch.addresses, job, token, Membership::Fixed(spec.ranks), SWITCH_WITHIN) => link?,
     };
-    let workers = workers(spec.ranks, spec.ranks_per_pack);
     tell(JobEvent::Created {
         job: job.to_string(),
         packs: workers.len() as u32,
     });
     let mut watch = Watch::new(spec, switch, workers);
     for worker in &watch.workers {
-        let event = event(
-            spec,
-            switch,
-            job,
-            &key,
-            expiry_s,
-            worker.span,
-            watch.join_within,
-        );
+        let event = starter.event(worker.span);
         let (launcher, number, within) = (launcher.clone(), worker.number, watch.join_within);
         watch
             .calls
@@ -252,47 +244,6 @@ fn workers(ranks: u32, ranks_per_pack: u32) -> Vec<Worker> {
             },
         })
         .collect()
-}
-
-fn event(
-    spec: &JobSpec,
-    switch: &SwitchAccess,
-    job: JobId,
-    key: &JobKey,
-    expiry_s: u64,
-    span: Span,
-    join_within: Duration,
-) -> Event {
-    const INCARNATION: u32 = 1;
-    let bearer = Bearer::Pack {
-        first_rank: span.first_rank,
-        ranks: span.ranks,
-        incarnation: INCARNATION,
-    };
-    let code = to_hex(&key.token(bearer, expiry_s).code);
-    Event {
-        version: VERSION,
-        release: crate::RELEASE.into(),
-        job: job.to_string(),
-        switches: switch.addresses.clone(),
-        token: EventToken { expiry_s, code },
-        first_rank: span.first_rank,
-        ranks: span.ranks,
-        size: spec.ranks,
-        epoch: 0,
-        incarnation: INCARNATION,
-        join_within_s: join_within.as_secs(),
-        program: spec.program.into(),
-        arguments: spec.arguments.clone(),
-        store: spec.store.clone(),
-        event: Value::Null,
-    }
-}
-
-fn unix_s() -> u64 {
-    SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |elapsed| elapsed.as_secs())
 }
 
 /// What is known of a running job.

@@ -6,11 +6,14 @@
 pub mod bench;
 pub mod context;
 pub mod driver;
+pub mod farm;
 pub mod graph_store;
+pub mod map;
 pub mod output;
 pub mod pack;
 pub mod pagerank;
 pub mod preprocess;
 pub mod program;
 pub mod report;
+pub mod start;
 pub mod vertex;

@@ -3,6 +3,7 @@
 use crate::graph::GraphError;
 use crate::job::bench;
 use crate::job::context::Context;
+use crate::job::map;
 use crate::job::pagerank;
 use crate::job::vertex;
 use crate::net::comm::{CommError, StateError};
@@ -55,7 +56,10 @@ impl From<serde_json::Error> for ProgramError {
 }
 
 /// The programs of this build.
-pub const PROGRAMS: [&[Program]; 2] = [&[pagerank::PROGRAM, bench::PROGRAM], &vertex::PROGRAMS];
+pub const PROGRAMS: [&[Program]; 2] = [
+    &[pagerank::PROGRAM, map::PROGRAM, bench::PROGRAM],
+    &vertex::PROGRAMS,
+];
 
 /// What the user's own crate has registered.
 static OWN: OnceLock<&'static [Program]> = OnceLock::new();

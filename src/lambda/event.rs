@@ -1,7 +1,7 @@
 //! The event that starts a pack: versioned JSON, specified in `docs/EVENT.md`.
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use thiserror::Error;
 
 /// The version of the event that this build writes and reads.
@@ -45,6 +45,9 @@ pub struct Event {
     /// The user's own event.
     #[serde(default)]
     pub event: Value,
+    /// Further fields, for handlers that look for them at the top; none is one of the above.
+    #[serde(flatten)]
+    pub more: Map<String, Value>,
 }
 
 /// A token as it is written in an event.
@@ -81,7 +84,32 @@ pub enum EventError {
     },
 }
 
+/// What an event's own fields are called, which `more` cannot be.
+const FIELDS: [&str; 15] = [
+    "version",
+    "release",
+    "job",
+    "switches",
+    "token",
+    "first_rank",
+    "ranks",
+    "size",
+    "epoch",
+    "incarnation",
+    "join_within_s",
+    "program",
+    "arguments",
+    "store",
+    "event",
+];
+
 impl Event {
+    /// Those of some fields that do not stand in the way of an event's own.
+    pub fn without_own(mut fields: Map<String, Value>) -> Map<String, Value> {
+        fields.retain(|name, _| !FIELDS.contains(&&name[..]));
+        fields
+    }
+
     /// Reads an event; another version is refused before anything else is looked at.
     ///
     /// # Errors

@@ -18,11 +18,21 @@ use thiserror::Error;
 /// How long one call may take: Lambda's longest invocation and a minute for starting it.
 const CALL_MAX: Duration = Duration::from_secs(16 * 60);
 
-/// Calls functions of one name.
+/// Calls the functions of a job.
 #[derive(Clone)]
 pub struct Launcher {
     client: Client,
-    function: String,
+    /// By rising rank.
+    shares: Vec<Share>,
+}
+
+/// A function, and which ranks of a job it runs: those that follow the one before it, up to `end`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// Its name; a partial or a full ARN.
+    pub function: String,
+    /// One past its highest rank.
+    pub end: u32,
 }
 
 /// Why a pack did not run to its end.
@@ -60,15 +70,25 @@ struct FunctionError {
     error_message: String,
 }
 
+impl Share {
+    /// All ranks.
+    pub fn all(function: &str) -> Vec<Share> {
+        vec![Share {
+            function: function.into(),
+            end: u32::MAX,
+        }]
+    }
+}
+
 impl Launcher {
-    /// Calls `function` (a name, a partial or a full ARN) on AWS, or wherever the SDK's own settings point.
-    pub fn on_aws(config: &SdkConfig, function: &str) -> Launcher {
-        Launcher::new(Builder::from(config), function)
+    /// Calls functions on AWS, or wherever the SDK's own settings point.
+    pub fn on_aws(config: &SdkConfig, shares: Vec<Share>) -> Launcher {
+        Launcher::new(Builder::from(config), shares)
     }
 
-    /// Calls `function` on a local Lambda. The endpoint is set on this client alone, never in the environment; the
+    /// Calls functions on a local Lambda. The endpoint is set on this client alone, never in the environment; the
     /// credentials mean nothing, and a proxy for the web is not asked for this machine's own loopback.
-    pub fn local(endpoint: &str, function: &str) -> Launcher {
+    pub fn local(endpoint: &str, shares: Vec<Share>) -> Launcher {
         let config = aws_sdk_lambda::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("us-east-1"))
@@ -81,10 +101,10 @@ impl Launcher {
             ))
             .endpoint_url(endpoint)
             .http_client(aws_smithy_http_client::Builder::new().build_http());
-        Launcher::new(config, function)
+        Launcher::new(config, shares)
     }
 
-    fn new(config: Builder, function: &str) -> Launcher {
+    fn new(config: Builder, shares: Vec<Share>) -> Launcher {
         // A call that timed out may have run, so none is repeated here; the job's own fences decide about repeats.
         let config = config
             .retry_config(RetryConfig::disabled())
@@ -97,8 +117,16 @@ impl Launcher {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
         Launcher {
             client: Client::from_conf(config.build()),
-            function: function.into(),
+            shares,
         }
+    }
+
+    /// The function that runs a rank; the last runs all that are left.
+    fn function_of(&self, rank: u32) -> &str {
+        let share = self.shares.iter().find(|share| rank < share.end);
+        share
+            .or(self.shares.last())
+            .map_or("", |share| &share.function)
     }
 
     /// Starts a pack and waits for its end; gives what its handler returned. A throttled call was not run, and is repeated
@@ -109,10 +137,11 @@ impl Launcher {
     pub async fn invoke(&self, event: &Event, within: Duration) -> Result<Vec<u8>, LaunchError> {
         let deadline = Instant::now() + within;
         let mut pause = Duration::from_millis(100);
+        let function = self.function_of(event.first_rank);
         let call = self
             .client
             .invoke()
-            .function_name(&self.function)
+            .function_name(function)
             .invocation_type(InvocationType::RequestResponse)
             .log_type(LogType::Tail)
             .payload(Blob::new(event.to_json()?));
@@ -126,7 +155,7 @@ impl Launcher {
                 .is_some_and(InvokeError::is_too_many_requests_exception);
             if !throttled || Instant::now() + pause > deadline {
                 return Err(LaunchError::Call {
-                    function: self.function.clone(),
+                    function: function.into(),
                     reason: error_chain(&error),
                 });
             }

@@ -12,6 +12,7 @@ mod fuzz;
 mod graph;
 mod local_lambda;
 mod many;
+mod map;
 mod members;
 mod memory;
 mod net;

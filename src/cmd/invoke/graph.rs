@@ -75,12 +75,13 @@ impl GraphArgs {
         measure: &str,
     ) -> anyhow::Result<JobOutcome> {
         let spec = JobSpec {
-            program,
+            program: program.into(),
             arguments,
             ranks: opened.ranks,
             ranks_per_pack: self.fleet.workers_per_function,
             store: opened.store.url().into(),
             timeout: self.fleet.timeout(),
+            more: Default::default(),
         };
         self.fleet.drive(ui, &spec, measure).await
     }

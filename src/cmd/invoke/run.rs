@@ -4,29 +4,36 @@ use super::FleetArgs;
 use crate::cmd::ui::{self, Ui, print, print_json};
 use crate::cmd::{UsageError, block_on};
 use crate::job::driver::{JobOutcome, JobSpec};
-use crate::job::program::{self, Program};
+use crate::job::program;
 use anyhow::Context;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::fmt::Write;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Run a program that this binary was built with on every worker, and print what each returns
+/// Run a program of your own on every worker, and print what each returns
 #[derive(Debug, clap::Args)]
 #[command(before_help = "\
 Examples:
   cargo run --example programs -- invoke run ring --workers 4
   cargo run -- invoke run hello --workers 8 --event hello.json --json
 
-lswitch alone has no such programs. They are added in Rust: a crate that depends on lswitch calls lswitch::main(&[...])
-with them, and its binary is this command with more programs. See examples/programs.")]
+  lswitch invoke run --local-function hello.toml --workers 4 --event hello.json
+
+A program in Rust is part of the binary: a crate that depends on lswitch calls lswitch::main(&[...]) with it, and its
+binary is this command with more programs. See examples/programs. In any other language it is a handler of a function
+that joins through a client, such as the one in python/; it finds the JSON at the top of its event.")]
 pub struct RunArgs {
-    /// The program; the only one, if there is only one
+    /// The program; the only one, if there is only one. A function of your own gets it as a name and may ignore it
     program: Option<String>,
 
     /// A file with JSON that the program gets as its arguments; - is standard input
     #[arg(long, value_name = "FILE")]
     event: Option<PathBuf>,
+
+    /// Let workers send and receive Python's pickles, which run code
+    #[arg(long)]
+    allow_pickle: bool,
 
     /// Print one JSON object
     #[arg(long)]
@@ -41,8 +48,8 @@ impl RunArgs {
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
         self.fleet.check()?;
         let program = self.program()?;
-        let ranks = self.fleet.workers.ok_or_else(|| {
-            let name = program.name;
+        let ranks = self.fleet.workers()?.ok_or_else(|| {
+            let name = &program;
             UsageError(format!("say how many workers run {name}: --workers N"))
         })?;
         let arguments = match &self.event {
@@ -52,7 +59,8 @@ impl RunArgs {
         block_on(async {
             let store = self.fleet.open_store("--store", &self.fleet.store).await?;
             let spec = JobSpec {
-                program: program.name,
+                program: program.clone(),
+                more: self.more(&arguments)?,
                 arguments,
                 ranks,
                 ranks_per_pack: self.fleet.workers_per_function,
@@ -61,7 +69,7 @@ impl RunArgs {
             };
             let job = self.fleet.drive(ui, &spec, "measure").await?;
             if self.json {
-                return print_json(&self.summary(program, &job));
+                return print_json(&self.summary(&program, &job));
             }
             let mut text = String::new();
             for (rank, result) in job.results.iter().enumerate() {
@@ -83,28 +91,50 @@ impl RunArgs {
         })
     }
 
-    fn program(&self) -> Result<Program, UsageError> {
+    /// What handlers find at the top of their events beside what every worker is told.
+    fn more(&self, arguments: &Value) -> Result<Map<String, Value>, UsageError> {
+        if self.fleet.functions()?.is_none() {
+            return Ok(Map::new());
+        }
+        let mut more = match arguments {
+            Value::Object(fields) => fields.clone(),
+            _ => Map::new(),
+        };
+        // What handlers of SoftwareForwarder are given; the way is in the event itself.
+        for name in ["server_url", "url"] {
+            more.entry(name).or_insert_with(|| "lswitch:".into());
+        }
+        more.insert("allow_pickle".into(), self.allow_pickle.into());
+        Ok(more)
+    }
+
+    fn program(&self) -> Result<String, UsageError> {
+        if self.fleet.functions()?.is_some() {
+            // What it means is the function's affair.
+            let name = self.program.as_deref();
+            return Ok(name.unwrap_or("handler").to_string());
+        }
         let own = program::own();
         let names: Vec<&str> = own.iter().map(|program| program.name).collect();
         let names = names.join(", ");
         let wrong = |what: String| Err(UsageError(what));
         match (&self.program, own) {
             (_, []) => wrong(
-                "this binary has no programs of its own; a crate that calls lswitch::main(&[...]) has (see examples/programs)"
+                "this binary has no programs of its own; a crate that calls lswitch::main(&[...]) has (see examples/programs), or name a function: --local-function"
                     .into(),
             ),
-            (None, [only]) => Ok(*only),
+            (None, [only]) => Ok(only.name.into()),
             (None, _) => wrong(format!("say which program to run: {names}")),
             (Some(name), _) => match own.iter().find(|program| program.name == name) {
-                Some(program) => Ok(*program),
+                Some(program) => Ok(program.name.into()),
                 None => wrong(format!("there is no program {name:?}; there is: {names}")),
             },
         }
     }
 
-    fn summary(&self, program: Program, job: &JobOutcome) -> Value {
+    fn summary(&self, program: &str, job: &JobOutcome) -> Value {
         json!({
-            "program": program.name,
+            "program": program,
             "job": job.job,
             "lswitch": crate::RELEASE,
             "workers": job.results.len(),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use lswitch::job::driver::{self, JobEvent, JobSpec, SwitchAccess};
 use lswitch::lambda::event::Event;
-use lswitch::lambda::launch::Launcher;
+use lswitch::lambda::launch::{Launcher, Share};
 use lswitch::net::client::{JoinOptions, Pack};
 use lswitch::net::message::Span;
 use lswitch::net::server;
@@ -83,14 +83,15 @@ async fn the_first_cause_is_reported_and_not_what_follows_from_it() {
     ));
     let (failed, consequence) = std::sync::mpsc::channel();
     let endpoint = lambda_with_a_cause_and_a_consequence(failed).await;
-    let launcher = Launcher::local(&endpoint, "f");
+    let launcher = Launcher::local(&endpoint, Share::all("f"));
     let spec = JobSpec {
-        program: "pagerank",
+        program: "pagerank".into(),
         arguments: Value::Null,
         ranks: 2,
         ranks_per_pack: 1,
         store: String::new(),
         timeout: None,
+        more: Default::default(),
     };
     for run in 0..10 {
         // The driver is held up until it can hear of both, and then must know which came first.

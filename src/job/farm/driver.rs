@@ -1,0 +1,643 @@
+//! The driver of a farm: an elastic job whose workers it starts, feeds, replaces and lets go.
+
+use super::message::{Answer, Order, PAYLOAD_MAX, TAG};
+use super::schedule::{Assignment, Ending, Final, Micros, Policy, Schedule, Settled};
+use crate::job::driver::{JobError, SwitchAccess, Worker};
+use crate::job::start::Starter;
+use crate::lambda::event::Event;
+use crate::lambda::launch::{LaunchError, Launcher};
+use crate::net::driver_link::{Membership, News};
+use crate::net::frame::RANKS_MAX;
+use crate::net::job_link::JobLink;
+use crate::net::message::{Notice, Span, Traffic};
+use crate::net::reassembly::Message;
+use bytes::Bytes;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::warn;
+
+/// How long the driver tries to reach the switch.
+const SWITCH_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long the Invoke call of a lost worker gets to tell why, and workers get to leave when all is done.
+const AFTERMATH: Duration = Duration::from_secs(2);
+
+/// How often slow tasks and lost workers are looked at.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Bytes of unsettled tasks above which no more are taken.
+const UNSETTLED_BYTES_MAX: usize = 128 << 20;
+
+/// Unsettled tasks above which no more are taken.
+const UNSETTLED_MAX: usize = 200_000;
+
+/// Tasks that are taken at once.
+const BATCH: usize = 256;
+
+/// How many times over workers may be replaced: a bound on the ranks of the job.
+const STARTS_PER_WORKER: u32 = 64;
+
+/// What to run, and on how many workers.
+#[derive(Debug, Clone)]
+pub struct FarmSpec {
+    /// The program of the workers, which must serve a farm.
+    pub program: String,
+    /// Its arguments.
+    pub arguments: Value,
+    /// How many workers at once.
+    pub workers: u32,
+    /// The job's store, absolute.
+    pub store: String,
+    /// What is done about failures and slowness.
+    pub policy: Policy,
+    /// When the whole job is given up, if ever.
+    pub timeout: Option<Duration>,
+    /// Workers are started with the first task, and not before.
+    pub lazy: bool,
+    /// Workers are let go when there was nothing to do for so long, and started again with the next task.
+    pub idle: Option<Duration>,
+    /// Further fields of the events that start workers.
+    pub more: Map<String, Value>,
+}
+
+/// One task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Its number; each is used once.
+    pub number: u64,
+    /// What the program is given; at most [`PAYLOAD_MAX`] bytes.
+    pub payload: Bytes,
+}
+
+/// What became of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its number.
+    pub task: u64,
+    /// What it was given.
+    pub given: Bytes,
+    /// True if it was done.
+    pub done: bool,
+    /// The result, or why the last try failed: the program's own bytes, or words when a worker was lost.
+    pub payload: Bytes,
+    /// True if the last try cost a worker.
+    pub fatal: bool,
+    /// How often it failed.
+    pub failures: u32,
+    /// How long the last try took.
+    pub took: Duration,
+}
+
+/// What the driver tells while the farm runs.
+#[derive(Debug)]
+pub enum FarmEvent {
+    /// The job exists.
+    Created {
+        /// Its id.
+        job: String,
+    },
+    /// So many workers are there.
+    Workers(u32),
+    /// A worker was lost, and why; another one takes its place if there is work.
+    Lost(String),
+    /// A task is settled.
+    Settled(Outcome),
+    /// What passed through the switches so far.
+    Traffic(Traffic),
+    /// Nothing more is known for now: who gathers what it was told can let go of it.
+    Waiting,
+}
+
+/// What to do after a task has settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Further {
+    /// Go on.
+    On,
+    /// Settle what has been taken, and take no more for now.
+    Pause,
+    /// End the job.
+    Enough,
+}
+
+/// A finished farm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FarmOutcome {
+    /// The job's id.
+    pub job: String,
+    /// Messages through the switch, and bytes.
+    pub traffic: (u64, u64),
+    /// From the first Invoke call until the first worker had joined.
+    pub launch: Duration,
+    /// From then on.
+    pub run: Duration,
+    /// Workers that were lost.
+    pub lost: u32,
+}
+
+/// Runs tasks as they come, until their channel is closed and all are settled. `cancel` completing stops it.
+///
+/// # Errors
+/// When the switch fails, workers cannot be started or fail one after the other without settling anything, or a worker
+/// says that it cannot serve.
+pub async fn run(
+    spec: &FarmSpec,
+    switch: &SwitchAccess,
+    launcher: &Launcher,
+    cancel: impl Future<Output = ()>,
+    tasks: mpsc::Receiver<Task>,
+    hear: &mut dyn FnMut(FarmEvent) -> Further,
+) -> Result<FarmOutcome, JobError> {
+    if spec.workers == 0 {
+        return Err(JobError::Usage("a job needs at least one worker".into()));
+    }
+    let slots = spec
+        .workers
+        .saturating_mul(STARTS_PER_WORKER)
+        .min(RANKS_MAX);
+    let program = (&spec.program[..], &spec.arguments);
+    let mut starter = Starter::new(switch, program, &spec.store, slots, spec.workers);
+    starter.more = Event::without_own(spec.more.clone());
+    let membership = Membership::Elastic {
+        slots,
+        at_once: spec.workers,
+    };
+    let mut cancel = pin!(cancel);
+    let (job, token) = (starter.job(), starter.driver_token());
+    let link = tokio::select! {
+        biased;
+        () = &mut cancel => return Err(JobError::Interrupted),
+        link = JobLink::create(&switch.addresses, job, token, membership, SWITCH_WITHIN) => link?,
+    };
+    hear(FarmEvent::Created {
+        job: job.to_string(),
+    });
+    let mut farm = Farm {
+        spec,
+        switch: switch.addresses.join(", "),
+        starter,
+        launcher,
+        link,
+        schedule: Schedule::new(spec.policy),
+        begun: Instant::now(),
+        calls: JoinSet::new(),
+        called: BTreeSet::new(),
+        present: BTreeSet::new(),
+        losing: BTreeMap::new(),
+        next_rank: 0,
+        fruitless: 0,
+        lost: 0,
+        first_joined: None,
+        resting_since: None,
+        traffic: Traffic::default(),
+    };
+    match farm.work(cancel, tasks, hear).await {
+        Ok(()) => Ok(farm.close(job.to_string()).await),
+        Err(error) => {
+            let brief = error.to_string();
+            let brief = brief.lines().next().unwrap_or("the job failed").to_string();
+            farm.link.abort(&brief).await;
+            let _ = tokio::time::timeout(AFTERMATH, async {
+                while farm.calls.join_next().await.is_some() {}
+            })
+            .await;
+            Err(error)
+        }
+    }
+}
+
+/// A running farm.
+struct Farm<'a> {
+    spec: &'a FarmSpec,
+    switch: String,
+    starter: Starter,
+    launcher: &'a Launcher,
+    link: JobLink,
+    schedule: Schedule,
+    begun: Instant,
+    calls: JoinSet<(u32, Result<Vec<u8>, LaunchError>)>,
+    /// Workers whose call has not returned.
+    called: BTreeSet<u32>,
+    /// Workers that have joined and are there.
+    present: BTreeSet<u32>,
+    /// Workers that were lost, and whose call may yet tell why.
+    losing: BTreeMap<u32, Losing>,
+    next_rank: u32,
+    /// Workers that ended out of order since something was settled.
+    fruitless: u32,
+    lost: u32,
+    first_joined: Option<Instant>,
+    /// Since when there is nothing to do.
+    resting_since: Option<Instant>,
+    traffic: Traffic,
+}
+
+struct Losing {
+    reason: String,
+    until: Instant,
+}
+
+impl Farm<'_> {
+    async fn work(
+        &mut self,
+        cancel: std::pin::Pin<&mut impl Future<Output = ()>>,
+        mut tasks: mpsc::Receiver<Task>,
+        hear: &mut dyn FnMut(FarmEvent) -> Further,
+    ) -> Result<(), JobError> {
+        const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
+        let timeout = tokio::time::sleep(self.spec.timeout.unwrap_or(FOREVER));
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut cancel = cancel;
+        let mut timeout = pin!(timeout);
+        let mut open = true;
+        let mut further = Further::On;
+        let mut batch = Vec::new();
+        let mut burst = 0;
+        loop {
+            if further == Further::Enough || !open && self.schedule.unsettled() == 0 {
+                return Ok(());
+            }
+            self.start_workers();
+            // What has come already is dealt with before anything is sent, so that much goes together.
+            if let Some(news) = once(self.link.next()).await {
+                match news? {
+                    News::Notice(notice) => self.noticed(notice, hear)?,
+                    News::Message(message) => further = self.said(message, hear)?,
+                }
+                burst += 1;
+                if burst < BATCH {
+                    continue;
+                }
+            }
+            burst = 0;
+            self.assign();
+            hear(FarmEvent::Waiting);
+            let room = further == Further::On
+                && self.schedule.bytes() < UNSETTLED_BYTES_MAX
+                && self.schedule.unsettled() < UNSETTLED_MAX;
+            tokio::select! {
+                biased;
+                () = &mut cancel => return Err(JobError::Interrupted),
+                () = &mut timeout => return Err(JobError::TimedOut(self.spec.timeout.unwrap_or_default().as_secs())),
+                news = self.link.next() => match news? {
+                    News::Notice(notice) => self.noticed(notice, hear)?,
+                    News::Message(message) => further = self.said(message, hear)?,
+                },
+                count = tasks.recv_many(&mut batch, BATCH), if open && room => {
+                    open = count > 0;
+                    for task in batch.drain(..) {
+                        if task.payload.len() > PAYLOAD_MAX {
+                            let (number, bytes) = (task.number, task.payload.len());
+                            return Err(JobError::Usage(format!(
+                                "task {number} has {bytes} bytes, over the limit of {PAYLOAD_MAX}; put long inputs into the store"
+                            )));
+                        }
+                        self.schedule.submit(task.number, task.payload);
+                    }
+                }
+                Some(call) = self.calls.join_next(), if !self.calls.is_empty() => {
+                    let (rank, outcome) = call.expect("an Invoke call does not panic");
+                    self.returned(rank, outcome, hear)?;
+                }
+                _ = ticks.tick() => self.tick(hear)?,
+            }
+            if further == Further::Pause && self.schedule.unsettled() == 0 {
+                further = Further::On;
+            }
+            self.rest();
+        }
+    }
+
+    /// Lets workers go that have had nothing to do for long.
+    fn rest(&mut self) {
+        if self.schedule.unsettled() > 0 || self.present.is_empty() {
+            self.resting_since = None;
+            return;
+        }
+        let since = *self.resting_since.get_or_insert_with(Instant::now);
+        if self.spec.idle.is_none_or(|idle| since.elapsed() < idle) {
+            return;
+        }
+        for rank in std::mem::take(&mut self.present) {
+            self.link.send(rank, TAG, &Order::Leave.to_bytes());
+            self.schedule.gone(rank, false);
+            self.called.remove(&rank);
+        }
+        self.resting_since = None;
+    }
+
+    fn now(&self) -> Micros {
+        self.begun.elapsed().as_micros() as Micros
+    }
+
+    /// As many workers as are wanted are there, or on their way.
+    fn start_workers(&mut self) {
+        if self.spec.lazy && self.schedule.unsettled() == 0 {
+            return;
+        }
+        while (self.called.len() as u32) < self.spec.workers && self.next_rank < self.starter.size {
+            let rank = self.next_rank;
+            self.next_rank += 1;
+            let event = self.starter.event(one(rank));
+            let (launcher, within) = (self.launcher.clone(), self.starter.join_within);
+            self.called.insert(rank);
+            self.calls
+                .spawn(async move { (rank, launcher.invoke(&event, within).await) });
+        }
+    }
+
+    /// Sends what can be sent.
+    fn assign(&mut self) {
+        while let Some(assignment) = self.schedule.next() {
+            self.send(assignment);
+        }
+    }
+
+    fn send(&mut self, assignment: Assignment) {
+        let Assignment {
+            rank,
+            task,
+            failures,
+            payload,
+        } = assignment;
+        let order = Order::Run {
+            task,
+            failures,
+            payload,
+        };
+        if self.link.send(rank, TAG, &order.to_bytes()) {
+            self.schedule.sent(rank, task, self.now());
+        } else {
+            self.schedule.blocked(rank);
+        }
+    }
+
+    fn noticed(
+        &mut self,
+        notice: Notice,
+        hear: &mut dyn FnMut(FarmEvent) -> Further,
+    ) -> Result<(), JobError> {
+        match notice {
+            Notice::Joined { span, .. } => {
+                self.first_joined.get_or_insert_with(Instant::now);
+                self.present.insert(span.first_rank);
+                self.schedule.joined(span.first_rank);
+                hear(FarmEvent::Workers(self.present.len() as u32));
+            }
+            Notice::Left {
+                span,
+                failure: None,
+            } => self.gone(span.first_rank, None, hear),
+            // It says itself that it cannot serve; others would not either.
+            Notice::Left {
+                span,
+                failure: Some(reason),
+            } => return Err(worker_failed(span.first_rank, reason, Vec::new())),
+            Notice::Lost { span, reason } => {
+                let rank = span.first_rank;
+                if self.called.contains(&rank) {
+                    let until = Instant::now() + AFTERMATH;
+                    self.losing.insert(rank, Losing { reason, until });
+                    self.schedule.blocked(rank);
+                } else {
+                    self.gone(rank, Some(reason), hear);
+                }
+            }
+            Notice::Traffic(traffic) => {
+                self.traffic = traffic;
+                hear(FarmEvent::Traffic(traffic));
+            }
+            Notice::Started => {}
+        }
+        Ok(())
+    }
+
+    /// A worker is no more; `lost` says why, if it did not leave in order.
+    fn gone(
+        &mut self,
+        rank: u32,
+        lost: Option<String>,
+        hear: &mut dyn FnMut(FarmEvent) -> Further,
+    ) {
+        if !self.present.remove(&rank) {
+            return;
+        }
+        hear(FarmEvent::Workers(self.present.len() as u32));
+        let given_up = self.schedule.gone(rank, lost.is_some());
+        let Some(reason) = lost else { return };
+        self.lost += 1;
+        self.fruitless += 1;
+        for Final {
+            task,
+            given,
+            failures,
+        } in given_up
+        {
+            self.fruitless = 0;
+            hear(FarmEvent::Settled(Outcome {
+                task,
+                given,
+                done: false,
+                payload: Bytes::from(reason.clone()),
+                fatal: true,
+                failures,
+                took: Duration::ZERO,
+            }));
+        }
+        hear(FarmEvent::Lost(reason));
+    }
+
+    fn said(
+        &mut self,
+        message: Message,
+        hear: &mut dyn FnMut(FarmEvent) -> Further,
+    ) -> Result<Further, JobError> {
+        let rank = message.source;
+        if message.tag == crate::job::report::TAG {
+            // Its last word, and nothing that is waited for.
+            return Ok(Further::On);
+        }
+        let answer = Some(&message.payload).filter(|_| message.tag == TAG);
+        let Some(answer) = answer.and_then(Answer::from_bytes) else {
+            let what = format!(
+                "worker {rank} sent the driver a message with tag {}, which is no answer",
+                message.tag
+            );
+            return Err(JobError::Report(what));
+        };
+        let now = self.now();
+        let settled = self
+            .schedule
+            .answered(rank, answer.task, answer.ending, answer.took, now);
+        self.fruitless = 0;
+        let Settled::Final(Final {
+            task,
+            given,
+            failures,
+        }) = settled
+        else {
+            return Ok(Further::On);
+        };
+        Ok(hear(FarmEvent::Settled(Outcome {
+            task,
+            given,
+            done: answer.ending == Ending::Done,
+            payload: answer.payload,
+            fatal: false,
+            failures,
+            took: Duration::from_micros(answer.took),
+        })))
+    }
+
+    fn returned(
+        &mut self,
+        rank: u32,
+        outcome: Result<Vec<u8>, LaunchError>,
+        hear: &mut dyn FnMut(FarmEvent) -> Further,
+    ) -> Result<(), JobError> {
+        self.called.remove(&rank);
+        let (reason, log) = match outcome {
+            // What it left behind, the switch tells.
+            Ok(_) => return Ok(()),
+            Err(LaunchError::Function { message, log, .. }) => (message, log),
+            Err(error @ LaunchError::Call { .. })
+                if self.present.contains(&rank) && !self.losing.contains_key(&rank) =>
+            {
+                warn!("worker {rank}: {error}; the worker goes on");
+                self.called.insert(rank);
+                return Ok(());
+            }
+            Err(error) => (error.to_string(), Vec::new()),
+        };
+        let joined = self.present.contains(&rank);
+        self.losing.remove(&rank);
+        let words = match log.last() {
+            Some(line) if !reason.contains(line.as_str()) => format!("{reason}: {line}"),
+            _ => reason.clone(),
+        };
+        self.gone(rank, Some(words.clone()), hear);
+        if !joined {
+            self.lost += 1;
+            self.fruitless += 1;
+            hear(FarmEvent::Lost(words));
+        }
+        if self.fruitless > self.spec.workers + self.spec.policy.retries + 2 {
+            return Err(worker_failed(rank, reason, log));
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, hear: &mut dyn FnMut(FarmEvent) -> Further) -> Result<(), JobError> {
+        let now = Instant::now();
+        let overdue: Vec<u32> = self
+            .losing
+            .iter()
+            .filter(|(_, losing)| losing.until <= now)
+            .map(|(rank, _)| *rank)
+            .collect();
+        for rank in overdue {
+            let losing = self.losing.remove(&rank).expect("it was just there");
+            self.called.remove(&rank);
+            self.gone(rank, Some(losing.reason), hear);
+        }
+        for rank in &self.present {
+            if !self.losing.contains_key(rank) {
+                self.schedule.unblocked(*rank);
+            }
+        }
+        if let Some(copy) = self.schedule.next_copy(self.now()) {
+            self.send(copy);
+        }
+        let waited = self.begun.elapsed();
+        if self.first_joined.is_none()
+            && waited > self.starter.join_within
+            && !self.called.is_empty()
+        {
+            return Err(JobError::NotJoined {
+                missing: format!("{} workers", self.called.len()),
+                seconds: waited.as_secs(),
+                switch: self.switch.clone(),
+            });
+        }
+        if self.called.is_empty()
+            && self.next_rank >= self.starter.size
+            && self.schedule.unsettled() > 0
+        {
+            let what = format!(
+                "{} workers have come and gone; there is something wrong with them",
+                self.next_rank
+            );
+            return Err(JobError::Report(what));
+        }
+        Ok(())
+    }
+
+    /// Lets the workers go.
+    async fn close(mut self, job: String) -> FarmOutcome {
+        let finished = Instant::now();
+        for rank in &self.present {
+            self.link.send(*rank, TAG, &Order::Leave.to_bytes());
+        }
+        let deadline = tokio::time::Instant::now() + AFTERMATH;
+        while !self.present.is_empty() {
+            match tokio::time::timeout_at(deadline, self.link.next()).await {
+                Ok(Ok(News::Notice(Notice::Left { span, .. } | Notice::Lost { span, .. }))) => {
+                    self.present.remove(&span.first_rank);
+                }
+                Ok(Ok(News::Notice(Notice::Traffic(traffic)))) => self.traffic = traffic,
+                Ok(Ok(_)) => {}
+                _ => break,
+            }
+        }
+        let traffic = self.link.leave().await;
+        if traffic.messages > 0 {
+            self.traffic = traffic;
+        }
+        let _ = tokio::time::timeout_at(deadline, async {
+            while self.calls.join_next().await.is_some() {}
+        })
+        .await;
+        let joined = self.first_joined.unwrap_or(finished);
+        FarmOutcome {
+            job,
+            traffic: (self.traffic.messages, self.traffic.bytes),
+            launch: joined - self.begun,
+            run: finished.saturating_duration_since(joined),
+            lost: self.lost,
+        }
+    }
+}
+
+/// Asks a future once.
+async fn once<F: Future>(future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|context| match future.as_mut().poll(context) {
+        std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
+        std::task::Poll::Pending => std::task::Poll::Ready(None),
+    })
+    .await
+}
+
+fn one(rank: u32) -> Span {
+    Span {
+        first_rank: rank,
+        ranks: 1,
+    }
+}
+
+fn worker_failed(rank: u32, reason: String, log: Vec<String>) -> JobError {
+    let worker = Worker {
+        number: rank,
+        span: one(rank),
+    };
+    JobError::Worker {
+        worker,
+        reason,
+        log,
+    }
+}

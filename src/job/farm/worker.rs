@@ -1,0 +1,84 @@
+//! A worker of a farm: takes orders of the driver, runs tasks one after the other, answers each.
+
+use super::message::{Answer, Order, PAYLOAD_MAX, TAG};
+use super::schedule::{Ending, Micros};
+use crate::job::context::Context;
+use crate::job::program::ProgramError;
+use crate::net::comm::CommError;
+use bytes::Bytes;
+use std::time::Instant;
+
+/// How one run of a task ended, for the driver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// How.
+    pub ending: Ending,
+    /// The result, or why it failed.
+    pub payload: Bytes,
+}
+
+impl Ended {
+    /// It gave a result.
+    pub fn done(payload: impl Into<Bytes>) -> Ended {
+        Ended {
+            ending: Ending::Done,
+            payload: payload.into(),
+        }
+    }
+
+    /// It failed, and may not the next time.
+    pub fn failed(payload: impl Into<Bytes>) -> Ended {
+        Ended {
+            ending: Ending::Failed,
+            payload: payload.into(),
+        }
+    }
+}
+
+/// Serves until the driver says that there is nothing more to do. `run` is called for each task, with what it is given and how
+/// often it has failed; tasks that are cancelled before they begin are not run.
+///
+/// # Errors
+/// When the connection or the job ended, the driver says what this worker does not understand, or `run` cannot go on.
+pub fn serve(
+    context: &mut Context,
+    mut run: impl FnMut(&Context, Bytes, u32) -> Result<Ended, ProgramError>,
+) -> Result<(), ProgramError> {
+    loop {
+        let message = match context.comm().receive_from_driver(TAG) {
+            Ok(message) => message,
+            // The invocation's time is up: another worker goes on.
+            Err(CommError::Deadline { .. }) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let order = Order::from_bytes(&message.payload).ok_or_else(|| {
+            ProgramError::new("the driver gave an order that this worker does not understand")
+        })?;
+        let (task, failures, payload) = match order {
+            Order::Run {
+                task,
+                failures,
+                payload,
+            } => (task, failures, payload),
+            // Tasks are run as they come: what is cancelled has begun, and its answer is dropped.
+            Order::Cancel { .. } => continue,
+            Order::Leave => return Ok(()),
+        };
+        let begun = Instant::now();
+        let mut ended = run(context, payload, failures)?;
+        let length = ended.payload.len();
+        if length > PAYLOAD_MAX {
+            ended = Ended {
+                ending: Ending::FailedForGood,
+                payload: format!("the result has {length} bytes, over the limit of {PAYLOAD_MAX}; write long results to the store").into(),
+            };
+        }
+        let answer = Answer {
+            task,
+            ending: ended.ending,
+            took: begun.elapsed().as_micros() as Micros,
+            payload: ended.payload,
+        };
+        context.comm().send_to_driver(TAG, answer.to_bytes())?;
+    }
+}

@@ -1,0 +1,268 @@
+//! Running one program on one item: its input, its output as it comes, and an end whatever it does.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Of what a program writes to stderr, the last so many bytes are kept.
+pub const STDERR_TAIL: usize = 8 << 10;
+
+/// Bytes of output that are read at once.
+const READ_LEN: usize = 64 << 10;
+
+/// How long a program that was just written may seem busy, since another thread forked meanwhile.
+const BUSY_FOR: Duration = Duration::from_secs(2);
+
+/// What to run.
+pub struct Exec {
+    /// The program's path, or its name on the path.
+    pub program: OsString,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// Where it runs.
+    pub folder: PathBuf,
+    /// What is added to its environment.
+    pub environment: Vec<(&'static str, OsString)>,
+    /// How long it may run.
+    pub within: Duration,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// By itself.
+    Exited(ExitStatus),
+    /// It was killed after its time.
+    TimedOut,
+    /// It was killed since its output was not wanted any more, and why.
+    Stopped(String),
+}
+
+/// A program that has run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ran {
+    /// How it ended.
+    pub end: End,
+    /// The last of what it wrote to stderr.
+    pub stderr: Vec<u8>,
+    /// Why it could not be given its input, if that failed.
+    pub input: Option<String>,
+}
+
+/// Runs a program: `input` writes what it reads, `output` takes what it writes, and stops it with an error.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn run(
+    exec: &Exec,
+    input: impl FnOnce(&mut ChildStdin) -> io::Result<Result<(), String>> + Send,
+    output: &mut dyn FnMut(&[u8]) -> Result<(), String>,
+) -> io::Result<Ran> {
+    let mut child = start(exec)?;
+    let mut stdin = child.stdin.take().expect("it is piped");
+    let mut stdout = child.stdout.take().expect("it is piped");
+    let mut stderr = child.stderr.take().expect("it is piped");
+    let late = AtomicBool::new(false);
+    let (over, is_over) = channel::<()>();
+    let pid = rustix::process::Pid::from_child(&child);
+    thread::scope(|scope| {
+        let feeding = scope.spawn(move || match input(&mut stdin) {
+            // It need not read all of it, or any.
+            Ok(outcome) => outcome.err(),
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => None,
+            Err(error) => Some(format!("it cannot be given its input: {error}")),
+        });
+        let listening = scope.spawn(move || tail(&mut stderr));
+        let (late, within) = (&late, exec.within);
+        scope.spawn(move || watch(&is_over, pid, within, late));
+        let mut room = vec![0; READ_LEN];
+        let mut stopped = None;
+        loop {
+            match stdout.read(&mut room) {
+                Ok(0) => break,
+                Ok(count) if stopped.is_none() => {
+                    if let Err(why) = output(&room[..count]) {
+                        stopped = Some(why);
+                        kill(pid);
+                    }
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        drop(stdout);
+        // The watch goes on until here: a program may close its output and run for ever.
+        let status = child.wait();
+        // Whatever it has left behind ends with it, and its pipes with that.
+        kill(pid);
+        drop(over);
+        let stderr = listening.join().unwrap_or_default();
+        let input = feeding.join().unwrap_or_default();
+        let end = match (stopped, late.load(Ordering::SeqCst)) {
+            (Some(why), _) => End::Stopped(why),
+            (None, true) => End::TimedOut,
+            (None, false) => End::Exited(status?),
+        };
+        Ok(Ran { end, stderr, input })
+    })
+}
+
+fn start(exec: &Exec) -> io::Result<Child> {
+    let begun = Instant::now();
+    loop {
+        let mut command = Command::new(&exec.program);
+        command
+            .args(&exec.arguments)
+            .current_dir(&exec.folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // An lswitch among the items' programs is no worker.
+            .env_remove("AWS_LAMBDA_RUNTIME_API")
+            .env_remove("_HANDLER")
+            .process_group(0);
+        for (name, value) in &exec.environment {
+            command.env(name, value);
+        }
+        match command.spawn() {
+            Err(error)
+                if error.kind() == ErrorKind::ExecutableFileBusy && begun.elapsed() < BUSY_FOR =>
+            {
+                thread::sleep(Duration::from_millis(10));
+            }
+            started => return started,
+        }
+    }
+}
+
+/// Kills the group when its time is over, unless `over` ends before.
+fn watch(over: &Receiver<()>, pid: rustix::process::Pid, within: Duration, late: &AtomicBool) {
+    if let Err(RecvTimeoutError::Timeout) = over.recv_timeout(within) {
+        late.store(true, Ordering::SeqCst);
+        kill(pid);
+    }
+}
+
+/// Kills a program and what it has started. That nothing is left of it is no error.
+fn kill(pid: rustix::process::Pid) {
+    let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+}
+
+/// The last bytes of what a program writes to stderr.
+fn tail(from: &mut impl Read) -> Vec<u8> {
+    let mut kept = VecDeque::new();
+    let mut room = [0; 4096];
+    loop {
+        match from.read(&mut room) {
+            Ok(0) => break,
+            Ok(count) => {
+                kept.extend(&room[..count]);
+                let surplus = kept.len().saturating_sub(STDERR_TAIL);
+                kept.drain(..surplus);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    kept.into()
+}
+
+impl End {
+    /// What went wrong, if anything did.
+    pub fn problem(&self, within: Duration) -> Option<String> {
+        match self {
+            End::Exited(status) => match (status.code(), status.signal()) {
+                (Some(0), _) => None,
+                (Some(code), _) => Some(format!("exit code {code}")),
+                (None, Some(signal)) => Some(format!("killed by signal {signal}")),
+                (None, None) => Some("ended in an unknown way".into()),
+            },
+            End::TimedOut => Some(format!("killed after {:.1} s", within.as_secs_f64())),
+            End::Stopped(why) => Some(why.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn shell(script: &str) -> Exec {
+        Exec {
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".into(), script.into()],
+            folder: std::env::temp_dir(),
+            environment: vec![("GIVEN", "value".into())],
+            within: Duration::from_secs(20),
+        }
+    }
+
+    fn ran(exec: &Exec, input: &[u8]) -> (Ran, Vec<u8>) {
+        let mut found = Vec::new();
+        let ran = run(exec, |stdin| stdin.write_all(input).map(Ok), &mut |bytes| {
+            found.extend_from_slice(bytes);
+            Ok(())
+        });
+        (ran.unwrap(), found)
+    }
+
+    #[test]
+    fn a_program_gets_its_input_and_its_output_is_taken() {
+        let long = b"0123456789".repeat(100_000);
+        let (ran_, found) = ran(&shell("cat; echo $GIVEN; echo word >&2; exit 3"), &long);
+        assert_eq!(
+            ran_.end.problem(Duration::ZERO).as_deref(),
+            Some("exit code 3")
+        );
+        assert_eq!(ran_.stderr, b"word\n");
+        assert!(found[..long.len()] == long && &found[long.len()..] == b"value\n");
+        // One that reads nothing is not given up for it.
+        let (ran_, found) = ran(&shell("echo done"), &long);
+        assert_eq!(
+            (ran_.end.problem(Duration::ZERO), &found[..]),
+            (None, &b"done\n"[..])
+        );
+    }
+
+    #[test]
+    fn it_ends_whatever_it_does() {
+        let begun = Instant::now();
+        let mut exec = shell("sleep 100 & sleep 100");
+        exec.within = Duration::from_millis(200);
+        let (ran_, _) = ran(&exec, b"");
+        assert_eq!(ran_.end, End::TimedOut);
+        // One that leaves something behind which holds its output.
+        let mut exec = shell("sleep 100 & exit 0");
+        exec.within = Duration::from_millis(300);
+        ran(&exec, b"");
+        // One that closes its output and goes on.
+        let mut exec = shell("exec >&- 2>&-; sleep 100");
+        exec.within = Duration::from_millis(200);
+        assert_eq!(ran(&exec, b"").0.end, End::TimedOut);
+        let (ran_, _) = ran(&shell("kill -9 $$"), b"");
+        let problem = ran_.end.problem(Duration::ZERO);
+        assert_eq!(problem.as_deref(), Some("killed by signal 9"));
+        // One that prints without end.
+        let mut taken = 0;
+        let ran_ = run(&shell("yes"), |_| Ok(Ok(())), &mut |bytes| {
+            taken += bytes.len();
+            if taken > 1_000_000 {
+                return Err("too much".into());
+            }
+            Ok(())
+        });
+        assert_eq!(ran_.unwrap().end, End::Stopped("too much".into()));
+        let (ran_, _) = ran(&shell("yes | head -c 100000 >&2; echo the end >&2"), b"");
+        assert!(ran_.stderr.ends_with(b"the end\n") && ran_.stderr.len() == STDERR_TAIL);
+        assert!(begun.elapsed() < Duration::from_secs(20), "nothing waits");
+    }
+}

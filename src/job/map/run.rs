@@ -1,0 +1,295 @@
+//! The driver's side of a map: items in, outcomes out, in the order of the items.
+
+use super::item::{Item, Items, ItemsError};
+use super::{Answer, Arguments, Numbered, Output, PROGRAM};
+use crate::job::driver::{JobError, SwitchAccess};
+use crate::job::farm::driver::{FarmEvent, FarmOutcome, FarmSpec, Further, Outcome, Task};
+use crate::job::farm::schedule::Policy;
+use crate::job::farm::{self};
+use crate::lambda::launch::Launcher;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// Bytes of outcomes that wait for those before them, or to be taken, above which no further items are begun.
+const HELD_MAX: usize = 64 << 20;
+
+/// Items that wait for the driver.
+const AHEAD: usize = 1024;
+
+/// What an outcome takes besides its bytes, about.
+const OUTCOME_COST: usize = 256;
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct MapSpec {
+    /// What all items have in common.
+    pub arguments: Arguments,
+    /// How many workers.
+    pub workers: u32,
+    /// The job's store, absolute.
+    pub store: String,
+    /// What is done about failures and slowness.
+    pub policy: Policy,
+    /// When the whole job is given up, if ever.
+    pub timeout: Option<Duration>,
+    /// Items that may fail; with more, the job ends. Of an unknown number of items, a share counts of those that are settled.
+    pub tolerance: Tolerance,
+}
+
+/// How many items may fail before the job is given up.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Tolerance {
+    /// All of them.
+    Any,
+    /// So many.
+    Count(u64),
+    /// This share, from 0 to 1.
+    Share(f64),
+}
+
+/// What became of one item.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemOutcome {
+    /// Counted from 0.
+    pub number: u64,
+    /// The item, for people.
+    pub item: String,
+    /// What went wrong at last, if it failed.
+    pub problem: Option<String>,
+    /// The exit code, if its program ended by itself.
+    pub exit: Option<i32>,
+    /// How often it failed.
+    pub failures: u32,
+    /// What its program printed; of one that failed, the beginning.
+    pub output: Output,
+    /// The last of what it wrote to stderr.
+    pub stderr: Vec<u8>,
+    /// How long the last try took.
+    pub took: Duration,
+}
+
+/// A finished map.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MapOutcome {
+    /// The farm's figures.
+    pub farm: FarmOutcome,
+    /// Items that were done.
+    pub done: u64,
+    /// Items that failed.
+    pub failed: u64,
+    /// The job was given up since more items failed than may.
+    pub given_up: bool,
+}
+
+/// Outcomes that have been told and not been taken, in bytes; whoever takes one subtracts its [`ItemOutcome::cost`].
+pub type Held = Arc<AtomicUsize>;
+
+impl ItemOutcome {
+    /// What it counts for in [`Held`].
+    pub fn cost(&self) -> usize {
+        let output = match &self.output {
+            Output::Inline(bytes) => bytes.len(),
+            Output::Stored { .. } => 0,
+        };
+        OUTCOME_COST + output + self.stderr.len() + self.item.len()
+    }
+}
+
+/// Why a map failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MapError {
+    /// Its items.
+    #[error(transparent)]
+    Items(#[from] ItemsError),
+    /// Its job.
+    #[error(transparent)]
+    Job(#[from] JobError),
+}
+
+/// What the driver tells while a map runs.
+#[derive(Debug)]
+pub enum MapEvent {
+    /// What became of an item; in the order of the items.
+    Item(ItemOutcome),
+    /// An item is settled, out of order.
+    Settled,
+    /// A worker was lost, and why.
+    Lost(String),
+    /// So many workers are there.
+    Workers(u32),
+}
+
+/// Runs a map to its end.
+///
+/// # Errors
+/// When items cannot be read, or the job fails. That items fail is no error.
+pub async fn run(
+    spec: &MapSpec,
+    items: Items,
+    switch: &SwitchAccess,
+    launcher: &Launcher,
+    cancel: impl Future<Output = ()>,
+    held: Held,
+    tell: &mut dyn FnMut(MapEvent),
+) -> Result<MapOutcome, MapError> {
+    let farm_spec = FarmSpec {
+        program: PROGRAM.name.into(),
+        arguments: serde_json::to_value(&spec.arguments).expect("arguments are plain"),
+        workers: spec.workers,
+        store: spec.store.clone(),
+        policy: spec.policy,
+        timeout: spec.timeout,
+        lazy: true,
+        idle: None,
+        more: Default::default(),
+    };
+    let count = items.count();
+    let each = items.each()?;
+    let (sender, tasks) = mpsc::channel(AHEAD);
+    let reading = tokio::task::spawn_blocking(move || feed(each, &sender));
+    let mut order = InOrder {
+        next: 0,
+        early: BTreeMap::new(),
+        held,
+        tell,
+        done: 0,
+        failed: 0,
+    };
+    let mut broken = None;
+    let ran = farm::driver::run(&farm_spec, switch, launcher, cancel, tasks, &mut |event| {
+        let outcome = match event {
+            FarmEvent::Settled(outcome) => outcome,
+            FarmEvent::Lost(why) => {
+                (order.tell)(MapEvent::Lost(why));
+                return Further::On;
+            }
+            FarmEvent::Workers(count) => {
+                (order.tell)(MapEvent::Workers(count));
+                return Further::On;
+            }
+            FarmEvent::Created { .. } | FarmEvent::Traffic(_) | FarmEvent::Waiting => {
+                return Further::On;
+            }
+        };
+        (order.tell)(MapEvent::Settled);
+        if let Err(what) = order.settled(outcome) {
+            broken = Some(what);
+            return Further::Enough;
+        }
+        if !spec
+            .tolerance
+            .admits(order.failed, count.unwrap_or(order.done + order.failed))
+        {
+            return Further::Enough;
+        }
+        match order.held.load(Ordering::Relaxed) > HELD_MAX {
+            true => Further::Pause,
+            false => Further::On,
+        }
+    })
+    .await;
+    let (done, failed) = (order.done, order.failed);
+    // Its receiver is gone, so it ends; standard input may yet make it wait for ever.
+    let mut read_error = None;
+    if reading.is_finished() {
+        read_error = reading.await.expect("reading items does not panic").err();
+    }
+    if let Some(error) = read_error {
+        return Err(error.into());
+    }
+    if let Some(what) = broken {
+        return Err(JobError::Report(what).into());
+    }
+    let farm = ran?;
+    let total = count.unwrap_or(done + failed);
+    Ok(MapOutcome {
+        farm,
+        done,
+        failed,
+        given_up: !spec.tolerance.admits(failed, total),
+    })
+}
+
+/// Gives the items to the driver one by one, as tasks. Ends early when nobody takes them any more.
+fn feed(
+    items: impl Iterator<Item = Result<Item, ItemsError>>,
+    sender: &mpsc::Sender<Task>,
+) -> Result<(), ItemsError> {
+    for (number, item) in (0..).zip(items) {
+        let numbered = Numbered {
+            number,
+            item: item?,
+        };
+        let task = Task {
+            number,
+            payload: numbered.to_bytes(),
+        };
+        if sender.blocking_send(task).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+impl Tolerance {
+    fn admits(self, failed: u64, total: u64) -> bool {
+        match self {
+            Tolerance::Any => true,
+            Tolerance::Count(most) => failed <= most,
+            Tolerance::Share(most) => failed as f64 <= most * total as f64,
+        }
+    }
+}
+
+/// Outcomes in the order of the items.
+struct InOrder<'a> {
+    next: u64,
+    early: BTreeMap<u64, ItemOutcome>,
+    held: Held,
+    tell: &'a mut dyn FnMut(MapEvent),
+    done: u64,
+    failed: u64,
+}
+
+impl InOrder<'_> {
+    fn settled(&mut self, outcome: Outcome) -> Result<(), String> {
+        let Numbered { number, item } = Numbered::from_bytes(&outcome.given)?;
+        let answer = match outcome.fatal {
+            false => Answer::from_bytes(&outcome.payload)?,
+            true => Answer {
+                problem: Some(format!(
+                    "its worker was lost: {}",
+                    String::from_utf8_lossy(&outcome.payload)
+                )),
+                exit: None,
+                output: Output::Inline(Vec::new()),
+                stderr: Vec::new(),
+            },
+        };
+        match answer.problem {
+            None => self.done += 1,
+            Some(_) => self.failed += 1,
+        }
+        let outcome = ItemOutcome {
+            number,
+            item: item.to_string(),
+            problem: answer.problem,
+            exit: answer.exit,
+            failures: outcome.failures,
+            output: answer.output,
+            stderr: answer.stderr,
+            took: outcome.took,
+        };
+        self.held.fetch_add(outcome.cost(), Ordering::Relaxed);
+        self.early.insert(number, outcome);
+        while let Some(outcome) = self.early.remove(&self.next) {
+            self.next += 1;
+            (self.tell)(MapEvent::Item(outcome));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,103 @@
+//! Making the events that start packs of one job, and the proofs in them.
+
+use crate::job::driver::SwitchAccess;
+use crate::lambda::event::{Event, EventToken, VERSION};
+use crate::net::message::Span;
+use crate::net::token::{Bearer, JobId, JobKey, Token};
+use crate::random::to_hex;
+use serde_json::{Map, Value};
+use std::time::{Duration, SystemTime};
+
+/// How long a token is good: Lambda's longest invocation and a minute.
+const TOKEN_LIFE_S: u64 = 16 * 60;
+
+/// Every start has a rank of its own or is the only one of its ranks.
+const INCARNATION: u32 = 1;
+
+/// How long all ranks get to join: 30 s and 10 s for each thousand workers, since Lambda starts a thousand in ten seconds.
+pub fn join_within(packs: u32) -> Duration {
+    Duration::from_secs(30 + 10 * u64::from(packs / 1000))
+}
+
+/// What all packs of a job are told alike.
+pub(crate) struct Starter {
+    job: JobId,
+    key: JobKey,
+    switches: Vec<String>,
+    pub(crate) program: String,
+    pub(crate) arguments: Value,
+    pub(crate) store: String,
+    pub(crate) size: u32,
+    pub(crate) join_within: Duration,
+    /// Further fields of the events.
+    pub(crate) more: Map<String, Value>,
+}
+
+impl Starter {
+    /// A new job of up to `size` ranks, of which about `packs` packs are started at once.
+    pub(crate) fn new(
+        switch: &SwitchAccess,
+        (program, arguments): (&str, &Value),
+        store: &str,
+        size: u32,
+        packs: u32,
+    ) -> Starter {
+        let job = JobId::random();
+        Starter {
+            job,
+            key: switch.secret.job_key(job),
+            switches: switch.addresses.clone(),
+            program: program.into(),
+            arguments: arguments.clone(),
+            store: store.into(),
+            size,
+            join_within: join_within(packs),
+            more: Map::new(),
+        }
+    }
+
+    pub(crate) fn job(&self) -> JobId {
+        self.job
+    }
+
+    /// The driver's proof.
+    pub(crate) fn driver_token(&self) -> Token {
+        self.key.token(Bearer::Driver, expiry_s())
+    }
+
+    /// The event that starts a pack of these ranks.
+    pub(crate) fn event(&self, span: Span) -> Event {
+        let bearer = Bearer::Pack {
+            first_rank: span.first_rank,
+            ranks: span.ranks,
+            incarnation: INCARNATION,
+        };
+        let token = self.key.token(bearer, expiry_s());
+        Event {
+            version: VERSION,
+            release: crate::RELEASE.into(),
+            job: self.job.to_string(),
+            switches: self.switches.clone(),
+            token: EventToken {
+                expiry_s: token.expiry_s,
+                code: to_hex(&token.code),
+            },
+            first_rank: span.first_rank,
+            ranks: span.ranks,
+            size: self.size,
+            epoch: 0,
+            incarnation: INCARNATION,
+            join_within_s: self.join_within.as_secs(),
+            program: self.program.clone(),
+            arguments: self.arguments.clone(),
+            store: self.store.clone(),
+            event: Value::Null,
+            more: self.more.clone(),
+        }
+    }
+}
+
+fn expiry_s() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |elapsed| elapsed.as_secs()) + TOKEN_LIFE_S
+}

@@ -1,23 +1,37 @@
-//! `lswitch generate`: edge lists for people without data.
+//! `lswitch generate`: edge lists and records for people without data.
 
 use crate::cmd::UsageError;
 use crate::cmd::ui::Ui;
 use crate::graph::{GraphError, generate};
+use crate::job::sort::generate::{Layout, put_record};
 use anyhow::Context;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// Write a random graph as an edge list
+/// Write a random graph as an edge list, or records to sort
 #[derive(Debug, clap::Args)]
 #[command(before_help = "\
 Examples:
   lswitch generate rmat --scale 16 --edge-factor 16 --seed 1 --out graph.txt
-  lswitch generate uniform --scale 10 | lswitch preprocess - --parts 4 --out graph.parts")]
+  lswitch generate uniform --scale 10 | lswitch preprocess - --parts 4 --out graph.parts
+  lswitch generate records --count 1000000 --out records.dat")]
 pub struct Generate {
-    /// What kind of graph: rmat is skewed as social networks are, uniform is not
-    kind: Kind,
+    #[command(subcommand)]
+    what: What,
+}
 
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// A recursive matrix (Kronecker), as in Graph500 and GAP: skewed as social networks are
+    Rmat(GraphArgs),
+    /// Each edge between two vertices drawn evenly
+    Uniform(GraphArgs),
+    Records(RecordsArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct GraphArgs {
     /// The graph has up to 2^SCALE vertices
     #[arg(long)]
     scale: u32,
@@ -39,29 +53,56 @@ pub struct Generate {
     out: Option<PathBuf>,
 }
 
+/// Records of 100 bytes with keys of 10, in the layouts of the sort benchmark's gensort
+#[derive(Debug, clap::Args)]
+struct RecordsArgs {
+    /// How many
+    #[arg(long)]
+    count: u64,
+
+    /// Printable lines, or any bytes
+    #[arg(long, value_enum, default_value_t = RecordLayout::Ascii)]
+    layout: RecordLayout,
+
+    /// The same seed gives the same records on every machine
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+
+    /// File to write; stdout otherwise
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Kind {
-    /// Recursive matrix (Kronecker), as in Graph500 and GAP
-    Rmat,
-    /// Each edge between two vertices drawn evenly
-    Uniform,
+enum RecordLayout {
+    /// Each record is a line that ends with CR LF
+    Ascii,
+    /// Keys hold any bytes
+    Binary,
 }
 
 impl Generate {
-    /// Writes the graph.
+    /// Writes what was asked for.
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
-        match self.kind {
-            Kind::Rmat => self.write(ui, generate::rmat(self.scale, self.edge_factor, self.seed)),
-            Kind::Uniform => self.write(
-                ui,
-                generate::uniform(self.scale, self.edge_factor, self.seed),
-            ),
+        match &self.what {
+            What::Rmat(graph) => {
+                let edges = generate::rmat(graph.scale, graph.edge_factor, graph.seed);
+                graph.write(ui, "rmat", edges)
+            }
+            What::Uniform(graph) => {
+                let edges = generate::uniform(graph.scale, graph.edge_factor, graph.seed);
+                graph.write(ui, "uniform", edges)
+            }
+            What::Records(records) => records.write(ui),
         }
     }
+}
 
+impl GraphArgs {
     fn write<I: Iterator<Item = (u64, u64)>>(
         &self,
         ui: &Ui,
+        kind: &str,
         edges: Result<I, GraphError>,
     ) -> anyhow::Result<()> {
         let edges = edges.map_err(|error| UsageError(error.to_string()))?;
@@ -78,12 +119,7 @@ impl Generate {
             false => &mut { edges },
         };
         let edges = edges.inspect(|_| count += 1);
-        match &self.out {
-            None => self.write_to(io::stdout().lock(), edges)?,
-            Some(path) => self
-                .write_file(path, edges)
-                .with_context(|| format!("cannot write {}", path.display()))?,
-        }
+        write(self.out.as_deref(), |out| self.write_to(out, kind, edges))?;
         bar.finish_and_clear();
         if let Some(path) = &self.out {
             let path = path.display();
@@ -92,32 +128,12 @@ impl Generate {
         Ok(())
     }
 
-    /// A file is renamed into place when it is whole, so that no half-written graph is left behind; a pipe or a device
-    /// is written to as it is.
-    fn write_file(
+    fn write_to(
         &self,
-        path: &Path,
+        out: &mut dyn Write,
+        kind: &str,
         edges: impl Iterator<Item = (u64, u64)>,
-    ) -> anyhow::Result<()> {
-        // The file that a link names is the one to replace.
-        let path = path.canonicalize().unwrap_or(path.to_path_buf());
-        if path.metadata().is_ok_and(|found| !found.is_file()) {
-            return Ok(self.write_to(File::options().write(true).open(&path)?, edges)?);
-        }
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        self.write_to(file.as_file_mut(), edges)?;
-        make_readable(file.as_file())?;
-        file.persist(&path)?;
-        Ok(())
-    }
-
-    fn write_to(&self, out: impl Write, edges: impl Iterator<Item = (u64, u64)>) -> io::Result<()> {
-        let mut out = BufWriter::with_capacity(1 << 16, out);
-        let kind = format!("{:?}", self.kind).to_lowercase();
+    ) -> io::Result<()> {
         let symmetric = if self.symmetric { " --symmetric" } else { "" };
         writeln!(
             out,
@@ -128,11 +144,83 @@ impl Generate {
         for (source, target) in edges {
             writeln!(out, "{source}\t{target}")?;
         }
-        out.flush()
+        Ok(())
     }
 }
 
-/// A temporary file is its owner's alone; a graph is an ordinary file.
+impl RecordsArgs {
+    fn write(&self, ui: &Ui) -> anyhow::Result<()> {
+        let layout = match self.layout {
+            RecordLayout::Ascii => Layout::Ascii,
+            RecordLayout::Binary => Layout::Binary,
+        };
+        let bar = ui.count_bar("generating", self.count);
+        write(self.out.as_deref(), |out| {
+            let mut records = Vec::new();
+            for number in 0..self.count {
+                put_record(layout, self.seed, number, &mut records);
+                if records.len() >= 1 << 16 {
+                    out.write_all(&records)?;
+                    records.clear();
+                    bar.set_position(number);
+                }
+            }
+            out.write_all(&records)
+        })?;
+        bar.finish_and_clear();
+        if let Some(path) = &self.out {
+            let path = path.display();
+            ui.say(format!("wrote {} records to {path}; next: lswitch invoke sort --input {path} --format records --output {path}.sorted", self.count));
+        }
+        Ok(())
+    }
+}
+
+/// Has somebody write to a file, or to stdout if there is none.
+fn write(
+    path: Option<&Path>,
+    writes: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> anyhow::Result<()> {
+    match path {
+        None => Ok(write_to(io::stdout().lock(), writes)?),
+        Some(path) => {
+            write_file(path, writes).with_context(|| format!("cannot write {}", path.display()))
+        }
+    }
+}
+
+/// A file is renamed into place when it is whole, so that no half-written one is left behind; a pipe or a device is
+/// written to as it is.
+fn write_file(
+    path: &Path,
+    writes: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> anyhow::Result<()> {
+    // The file that a link names is the one to replace.
+    let path = path.canonicalize().unwrap_or(path.to_path_buf());
+    if path.metadata().is_ok_and(|found| !found.is_file()) {
+        return Ok(write_to(File::options().write(true).open(&path)?, writes)?);
+    }
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    write_to(file.as_file_mut(), writes)?;
+    make_readable(file.as_file())?;
+    file.persist(&path)?;
+    Ok(())
+}
+
+fn write_to(
+    out: impl Write,
+    writes: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 16, out);
+    writes(&mut out)?;
+    out.flush()
+}
+
+/// A temporary file is its owner's alone; this is an ordinary one.
 fn make_readable(file: &std::fs::File) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     file.set_permissions(std::fs::Permissions::from_mode(0o644))

@@ -6,7 +6,9 @@ mod map;
 mod pagerank;
 mod pool;
 mod run;
+mod sort;
 mod vertex;
+mod wordcount;
 
 use crate::aws::AwsSettings;
 use crate::cmd::local::{DEFAULT_FUNCTION, own_function};
@@ -16,7 +18,10 @@ use crate::cmd::{Interrupted, UsageError, interrupted, raise_descriptor_limit};
 use crate::job::driver::{
     self, JobError, JobEvent, JobOutcome, JobSpec, SWITCHES_MAX, SwitchAccess,
 };
+use crate::job::map::item::{Item, Items};
+use crate::job::output::earlier_output;
 use crate::job::pack::RANKS_PER_PACK_MAX;
+use crate::job::sort::share::Sized;
 use crate::lambda::launch::{Launcher, Share};
 use crate::lambda::local::{LocalLambda, LocalOptions};
 use crate::net::server;
@@ -36,6 +41,8 @@ use tokio::task::JoinHandle;
 Examples:
   lswitch invoke pagerank --graph graph.parts --workers 4
   lswitch invoke bfs --graph graph.parts --source 0 --output hops
+  lswitch invoke wordcount --input 'texts/*.txt'
+  lswitch invoke sort --input lines.txt --output sorted
   lswitch invoke map --exec wc --items 'texts/*.txt'
   lswitch help invoke pagerank")]
 pub struct Invoke {
@@ -53,6 +60,8 @@ enum Job {
     Lcc(vertex::LccArgs),
     Run(run::RunArgs),
     Map(map::MapArgs),
+    Sort(sort::SortArgs),
+    Wordcount(wordcount::WordcountArgs),
     Pool(pool::PoolArgs),
 }
 
@@ -68,6 +77,8 @@ impl Invoke {
             Job::Lcc(job) => job.job().run(ui),
             Job::Run(job) => job.run(ui),
             Job::Map(job) => job.run(ui),
+            Job::Sort(job) => job.run(ui),
+            Job::Wordcount(job) => job.run(ui),
             Job::Pool(job) => job.run(ui),
         }
     }
@@ -191,6 +202,65 @@ impl FleetArgs {
         }
     }
 
+    /// How many workers a job has that can have any number: on this machine one for each processor, if nobody says.
+    fn workers_or_processors(&self) -> Result<u32, UsageError> {
+        match (self.workers()?, self.function()) {
+            (Some(workers), _) => Ok(workers),
+            (None, None) => Ok(processors()),
+            (None, Some(_)) => Err(UsageError("say how many workers: --workers N".into())),
+        }
+    }
+
+    /// An equal share of half of the memory that is free here, or of half of what Lambda gives at most, in bytes.
+    fn memory_share(&self, ranks: u32) -> u64 {
+        let free = match self.is_far() {
+            true => None,
+            false => free_memory(),
+        };
+        match free {
+            Some(free) => free / 2 / u64::from(ranks.max(1)),
+            None => FAR_MEMORY / u64::from(self.workers_per_function.max(1)),
+        }
+    }
+
+    /// The files or objects that are named, cut into pieces of about so many bytes that end with a line.
+    async fn find_pieces(&self, what: &str, length: u64) -> anyhow::Result<Vec<Item>> {
+        let pattern = match std::path::Path::new(what).is_dir() {
+            true => format!("{}/*", what.trim_end_matches('/')),
+            false => what.to_string(),
+        };
+        let found = Items::find(&pattern, Some(length), &self.aws_settings())
+            .await
+            .map_err(|error| UsageError(error.to_string().replace("--items", "--input")))?;
+        if found.are_files() && self.is_far() {
+            let what = format!(
+                "--input {what} are files of this machine, which a function on AWS cannot see; put them into S3"
+            );
+            return Err(UsageError(what).into());
+        }
+        match found {
+            Items::Named(items) => Ok(items),
+            _ => Err(UsageError(format!("--input {what} names no files or objects")).into()),
+        }
+    }
+
+    /// The files or objects that are named, whole, with their lengths.
+    async fn find_inputs(&self, what: &str) -> anyhow::Result<Vec<Sized>> {
+        let items = self.find_pieces(what, u64::MAX).await?;
+        let mut inputs = Vec::new();
+        for item in items {
+            let length = match &item {
+                Item::Object { length, .. } => *length,
+                Item::File { path, .. } => std::fs::metadata(path)
+                    .with_context(|| format!("cannot read {path}"))?
+                    .len(),
+                Item::Text(_) => 0,
+            };
+            inputs.push(Sized { item, length });
+        }
+        Ok(inputs)
+    }
+
     /// True if workers run on other machines than this.
     fn is_far(&self) -> bool {
         // An endpoint of the user's own may be this machine.
@@ -216,6 +286,20 @@ impl FleetArgs {
             return Err(UsageError(what).into());
         }
         Ok(store)
+    }
+
+    /// Opens the store that `--output` gives; results that are there are not replaced without being asked for.
+    async fn open_output(&self, location: &str, overwrite: bool) -> anyhow::Result<Store> {
+        let output = self.open_store("--output", location).await?;
+        let earlier = earlier_output(&output).await?.len();
+        if earlier > 0 && !overwrite {
+            let what = format!(
+                "{} holds {earlier} files of an earlier result; give --overwrite, or another --output",
+                output.url()
+            );
+            return Err(UsageError(what).into());
+        }
+        Ok(output)
     }
 
     /// The switch that was named, or one in this process.
@@ -325,9 +409,55 @@ impl FleetArgs {
         outcome.map_err(failed)
     }
 
+    /// Runs a job, and again when a worker of it is lost, so many times at most. Its inputs must still be there, and its outputs may be
+    /// written twice.
+    async fn drive_again(
+        &self,
+        ui: &Ui,
+        spec: &JobSpec,
+        measure: &str,
+        retries: u32,
+    ) -> anyhow::Result<JobOutcome> {
+        let mut tries = 0;
+        loop {
+            let error = match self.drive(ui, spec, measure).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(error) => error,
+            };
+            let lost = matches!(
+                error.downcast_ref(),
+                Some(JobError::Worker { lost: true, .. })
+            );
+            if !lost || tries == retries {
+                return Err(error);
+            }
+            tries += 1;
+            let words = error.to_string();
+            let words = words.lines().next().unwrap_or_default();
+            ui.say(format!("{words}; the job is started again"));
+        }
+    }
+
     pub(super) fn timeout(&self) -> Option<Duration> {
         self.timeout.map(Duration::from_secs)
     }
+}
+
+fn processors() -> u32 {
+    std::thread::available_parallelism().map_or(1, |count| count.get() as u32)
+}
+
+/// Of a function on AWS whose memory nobody has told, each rank may take so many bytes.
+const FAR_MEMORY: u64 = 512 << 20;
+
+/// Bytes of memory that nobody uses, as Linux tells it.
+fn free_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("MemAvailable:"))?;
+    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kibibytes << 10)
 }
 
 /// A job's error, as the command's.

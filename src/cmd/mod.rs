@@ -1,6 +1,7 @@
 //! The command line: arguments, printing, exit codes. One file a subcommand; how anything works is below.
 
 mod bench;
+mod check;
 mod generate;
 mod invoke;
 mod lambda;
@@ -49,6 +50,7 @@ enum Command {
     Invoke(invoke::Invoke),
     Lambda(lambda::Lambda),
     Generate(generate::Generate),
+    Check(check::Check),
     Bench(bench::Bench),
     Local(local::Local),
 }
@@ -95,6 +97,7 @@ pub fn main(programs: &'static [Program]) -> ExitCode {
         Command::Invoke(command) => command.run(&ui),
         Command::Lambda(command) => command.run(),
         Command::Generate(command) => command.run(&ui),
+        Command::Check(command) => command.run(&ui),
         Command::Bench(command) => command.run(&ui),
         Command::Local(command) => command.run(&ui),
     })

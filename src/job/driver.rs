@@ -134,6 +134,8 @@ pub enum JobError {
     /// A worker failed or was lost.
     #[error("{worker} failed: {reason}{}", shown(.log))]
     Worker {
+        /// It was lost, and has not said itself that its program failed: another try may go well.
+        lost: bool,
         /// Which.
         worker: Worker,
         /// Why.
@@ -269,6 +271,8 @@ enum Cause {
     Job(JobError),
     Worker {
         number: u32,
+        /// See `lost` of [`JobError::Worker`].
+        lost: bool,
         reason: String,
         log: Vec<String>,
     },
@@ -390,8 +394,8 @@ impl Watch {
             Notice::Left {
                 span,
                 failure: Some(reason),
-            } => return Err(self.worker_failed(span, reason)),
-            Notice::Lost { span, reason } => return Err(self.worker_failed(span, reason)),
+            } => return Err(self.worker_failed(span, reason, false)),
+            Notice::Lost { span, reason } => return Err(self.worker_failed(span, reason, true)),
             Notice::Traffic(traffic) => {
                 self.traffic = (traffic.messages, traffic.bytes);
                 tell(JobEvent::Traffic(traffic));
@@ -401,8 +405,9 @@ impl Watch {
         Ok(())
     }
 
-    fn worker_failed(&self, span: Span, reason: String) -> Cause {
+    fn worker_failed(&self, span: Span, reason: String, lost: bool) -> Cause {
         Cause::Worker {
+            lost,
             number: span.first_rank / self.ranks_per_pack,
             reason,
             log: Vec::new(),
@@ -424,12 +429,15 @@ impl Watch {
                 self.unheard += 1;
                 Ok(())
             }
-            Err(LaunchError::Function { message, log, .. }) => Err(Cause::Worker {
+            Err(LaunchError::Function { kind, message, log }) => Err(Cause::Worker {
+                // What Lambda says of a process, and not a handler of itself.
+                lost: kind.starts_with("Runtime.") || kind.starts_with("Sandbox."),
                 number,
                 reason: message,
                 log,
             }),
             Err(error) => Err(Cause::Worker {
+                lost: false,
                 number,
                 reason: error.to_string(),
                 log: Vec::new(),
@@ -482,6 +490,7 @@ impl Watch {
             number,
             reason,
             log,
+            ..
         } = &mut cause
             && log.is_empty()
         {
@@ -511,9 +520,11 @@ impl Watch {
             Cause::Job(error) => error,
             Cause::Worker {
                 number,
+                lost,
                 reason,
                 log,
             } => JobError::Worker {
+                lost,
                 worker: self.workers[number as usize],
                 reason,
                 log,

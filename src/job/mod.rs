@@ -15,5 +15,7 @@ pub mod pagerank;
 pub mod preprocess;
 pub mod program;
 pub mod report;
+pub mod sort;
 pub mod start;
 pub mod vertex;
+pub mod wordcount;

@@ -9,16 +9,22 @@ pub const RESULT_KEY: &str = "result.json";
 
 /// The name of the object that holds one part's ranks.
 pub fn output_key(part: u32) -> String {
-    format!("part-{part:05}.tsv")
+    part_key(part, "tsv")
 }
 
-/// True for the names that [`output_key`] gives.
-fn is_output_key(key: &str) -> bool {
-    let number = key
-        .strip_prefix("part-")
-        .and_then(|rest| rest.strip_suffix(".tsv"));
-    number.is_some_and(|digits| {
-        digits.len() >= 5 && digits.bytes().all(|digit| digit.is_ascii_digit())
+/// The name of the object that holds a part.
+pub fn part_key(part: u32, extension: &str) -> String {
+    format!("part-{part:05}.{extension}")
+}
+
+/// True for the names that [`part_key`] gives.
+fn is_part_key(key: &str) -> bool {
+    let number = key.strip_prefix("part-");
+    let number = number.and_then(|rest| rest.split_once('.'));
+    number.is_some_and(|(digits, extension)| {
+        matches!(extension, "tsv" | "txt" | "dat")
+            && digits.len() >= 5
+            && digits.bytes().all(|digit| digit.is_ascii_digit())
     })
 }
 
@@ -29,22 +35,23 @@ fn is_output_key(key: &str) -> bool {
 pub async fn earlier_output(output: &Store) -> Result<Vec<String>, StoreError> {
     let keys = output.list("").await?.into_iter().map(|entry| entry.key);
     Ok(keys
-        .filter(|key| key == RESULT_KEY || is_output_key(key))
+        .filter(|key| key == RESULT_KEY || is_part_key(key))
         .collect())
 }
 
-/// Completes an output: what an earlier result of more parts left is removed, and `result` is written, naming the files.
+/// Completes an output of `parts`: what an earlier result left is removed, and `result` is written, naming the files.
 ///
 /// # Errors
 /// When the store cannot be written.
 pub async fn finish_output(
     output: &Store,
     parts: u32,
+    extension: &str,
     mut result: serde_json::Value,
 ) -> Result<(), StoreError> {
-    let files: Vec<String> = (0..parts).map(output_key).collect();
+    let files: Vec<String> = (0..parts).map(|part| part_key(part, extension)).collect();
     for key in earlier_output(output).await? {
-        if is_output_key(&key) && !files.contains(&key) {
+        if is_part_key(&key) && !files.contains(&key) {
             output.delete(&key).await?;
         }
     }

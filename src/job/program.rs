@@ -5,7 +5,9 @@ use crate::job::bench;
 use crate::job::context::Context;
 use crate::job::map;
 use crate::job::pagerank;
+use crate::job::sort;
 use crate::job::vertex;
+use crate::job::wordcount;
 use crate::net::comm::{CommError, StateError};
 use crate::store::StoreError;
 use std::fmt::Display;
@@ -57,7 +59,13 @@ impl From<serde_json::Error> for ProgramError {
 
 /// The programs of this build.
 pub const PROGRAMS: [&[Program]; 2] = [
-    &[pagerank::PROGRAM, map::PROGRAM, bench::PROGRAM],
+    &[
+        pagerank::PROGRAM,
+        map::PROGRAM,
+        sort::PROGRAM,
+        wordcount::PROGRAM,
+        bench::PROGRAM,
+    ],
     &vertex::PROGRAMS,
 ];
 

@@ -15,6 +15,33 @@ fn commands(readme: &str, mark: &str) -> Vec<String> {
     lines.lines().map(str::to_string).collect()
 }
 
+/// Runs commands one after the other in a folder; what each said on stdout and stderr.
+fn paste(commands: Vec<String>, folder: &Path) -> Vec<(String, String)> {
+    let binary = Path::new(env!("CARGO_BIN_EXE_lswitch"));
+    let path = format!(
+        "{}:{}",
+        binary
+            .parent()
+            .expect("the binary is in a folder")
+            .display(),
+        std::env::var("PATH").expect("there is a PATH")
+    );
+    let mut said = Vec::new();
+    for command in commands {
+        let output = Command::new("sh")
+            .args(["-ec", &command])
+            .current_dir(folder)
+            .env("PATH", &path)
+            .env("LSWITCH_HOME", folder.join("home"))
+            .output()
+            .expect("there is a shell");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{command}\n{errors}");
+        said.push((String::from_utf8_lossy(&output.stdout).into_owned(), errors));
+    }
+    said
+}
+
 #[test]
 fn the_benches_of_the_readme_run_when_pasted() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -34,34 +61,26 @@ fn the_benches_of_the_readme_run_when_pasted() {
 }
 
 #[test]
+fn the_commands_for_any_program_work_when_pasted() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("there is a README");
+    let commands = commands(&readme, "## Any program, on many items");
+    let said = paste(commands, tempfile::tempdir().expect("a folder").path());
+    let lines = |number: usize| said[number].0.lines();
+    assert_eq!(lines(0).next(), Some("1000: 2 2 2 5 5 5"));
+    assert!(lines(1).eq((1..=100).map(|number| (number * number).to_string())));
+    assert!(lines(3).eq(["a\t2", "and\t1", "cat\t2", "dog\t1", "the\t1"]));
+    assert!(said[6].0.contains("100000"), "{:?}", said[6]);
+}
+
+#[test]
 fn the_commands_for_a_laptop_work_when_pasted() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let readme = std::fs::read_to_string(root.join("README.md")).expect("there is a README");
     let commands = commands(&readme, "run by tests/it/readme.rs");
     assert!(commands.len() >= 3, "{commands:?}");
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let binary = Path::new(env!("CARGO_BIN_EXE_lswitch"));
-    let path = format!(
-        "{}:{}",
-        binary
-            .parent()
-            .expect("the binary is in a folder")
-            .display(),
-        std::env::var("PATH").expect("there is a PATH")
-    );
-    let mut said = Vec::new();
-    for command in commands {
-        let output = Command::new("sh")
-            .args(["-ec", &command])
-            .current_dir(folder.path())
-            .env("PATH", &path)
-            .env("LSWITCH_HOME", folder.path().join("home"))
-            .output()
-            .expect("there is a shell");
-        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{command}\n{errors}");
-        said.push((String::from_utf8_lossy(&output.stdout).into_owned(), errors));
-    }
+    let said = paste(commands, folder.path());
     let (table, errors) = said.last().expect("there were commands");
     assert_eq!(
         table.lines().count(),

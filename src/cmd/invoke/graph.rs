@@ -6,7 +6,7 @@ use crate::cmd::ui::{self, Ui};
 use crate::graph::{Manifest, rank_parts};
 use crate::job::driver::{JobOutcome, JobSpec};
 use crate::job::graph_store::open_graph;
-use crate::job::output::{earlier_output, finish_output};
+use crate::job::output::finish_output;
 use crate::store::Store;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -53,7 +53,7 @@ impl GraphArgs {
         rank_parts(parts, ranks).map_err(|error| UsageError(error.to_string()))?;
         let store = self.fleet.open_store("--store", &self.fleet.store).await?;
         let output = match &self.output {
-            Some(location) => Some(self.open_output(location).await?),
+            Some(location) => Some(self.fleet.open_output(location, self.overwrite).await?),
             None => None,
         };
         Ok(Opened {
@@ -125,7 +125,7 @@ impl GraphArgs {
     pub(super) async fn finish(&self, opened: &Opened, summary: &Value) -> anyhow::Result<()> {
         if let Some(output) = &opened.output {
             let parts = opened.manifest.parts.len() as u32;
-            finish_output(output, parts, summary.clone()).await?;
+            finish_output(output, parts, "tsv", summary.clone()).await?;
         }
         Ok(())
     }
@@ -147,19 +147,5 @@ impl GraphArgs {
         if let Some(output) = &self.output {
             ui.say(format!("all {what} are in {output}"));
         }
-    }
-
-    /// Results that are there are not replaced without being asked for.
-    async fn open_output(&self, location: &str) -> anyhow::Result<Store> {
-        let output = self.fleet.open_store("--output", location).await?;
-        let earlier = earlier_output(&output).await?.len();
-        if earlier > 0 && !self.overwrite {
-            let what = format!(
-                "{} holds {earlier} files of an earlier result; give --overwrite, or another --output",
-                output.url()
-            );
-            return Err(UsageError(what).into());
-        }
-        Ok(output)
     }
 }

@@ -384,7 +384,7 @@ impl Printer {
 }
 
 /// A size in bytes, such as 64MiB, 10kB, 4096.
-fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     let digits = text.find(|letter: char| !letter.is_ascii_digit());
     let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
     let factor = match unit.trim().to_ascii_lowercase().as_str() {

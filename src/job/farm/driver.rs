@@ -636,6 +636,7 @@ fn worker_failed(rank: u32, reason: String, log: Vec<String>) -> JobError {
         span: one(rank),
     };
     JobError::Worker {
+        lost: false,
         worker,
         reason,
         log,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
 
@@ -18,6 +19,12 @@ pub const TEXT_MAX: usize = 4 << 20;
 
 /// Bytes of an object that are read at once.
 const READ_LEN: u64 = 8 << 20;
+
+/// Bytes behind an extent of an object that are read with it.
+const BEYOND: u64 = 64 << 10;
+
+/// Bytes of a file that are read at once: they stay in the processor's cache.
+const FILE_READ_LEN: u64 = 512 << 10;
 
 /// One item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +35,8 @@ pub enum Item {
     File {
         /// Absolute.
         path: String,
-        /// Which lines; all if none are named.
-        lines: Option<Lines>,
+        /// Which of its bytes; all if none are named.
+        part: Option<Extent>,
     },
     /// An object in a store, or some lines of it.
     Object {
@@ -39,43 +46,46 @@ pub enum Item {
         key: String,
         /// Its length in bytes.
         length: u64,
-        /// Which lines; all if none are named.
-        lines: Option<Lines>,
+        /// Which of its bytes; all if none are named.
+        part: Option<Extent>,
     },
 }
 
-/// The lines that begin in a range of bytes.
+/// A range of bytes, or the lines that begin in one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Lines {
+pub struct Extent {
     /// The first byte of the range.
     pub from: u64,
     /// One past its last.
     pub to: u64,
+    /// The lines that begin in it, and not its bytes.
+    pub lines: bool,
 }
 
-impl fmt::Display for Lines {
+impl fmt::Display for Extent {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "lines of bytes {}..{}", self.from, self.to)
+        let lines = if self.lines { "lines of " } else { "" };
+        write!(f, "{lines}bytes {}..{}", self.from, self.to)
     }
 }
 
 impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let lines = match self {
+        let part = match self {
             Item::Text(text) => return f.write_str(&String::from_utf8_lossy(text)),
-            Item::File { path, lines } => {
+            Item::File { path, part } => {
                 f.write_str(path)?;
-                lines
+                part
             }
             Item::Object {
-                store, key, lines, ..
+                store, key, part, ..
             } => {
                 write!(f, "{store}/{key}")?;
-                lines
+                part
             }
         };
-        match lines {
-            Some(lines) => write!(f, " ({lines})"),
+        match part {
+            Some(part) => write!(f, " ({part})"),
             None => Ok(()),
         }
     }
@@ -131,7 +141,7 @@ pub enum ItemsError {
 /// Where items come from.
 pub enum Items {
     /// Numbers.
-    Range(std::ops::Range<u64>),
+    Range(Range<u64>),
     /// The lines of a file; of standard input if it has no path.
     Lines(Option<PathBuf>),
     /// Files or objects.
@@ -312,9 +322,9 @@ fn files(paths: &[PathBuf], split: Option<u64>) -> Result<Vec<Item>, ItemsError>
         let utf8 = absolute
             .to_str()
             .ok_or_else(|| read(io::Error::other("its path is not UTF-8")))?;
-        items.extend(pieces(length, split).map(|lines| Item::File {
+        items.extend(pieces(length, split).map(|part| Item::File {
             path: utf8.into(),
-            lines,
+            part,
         }));
     }
     Ok(items)
@@ -342,11 +352,11 @@ async fn objects(
     let items = entries.into_iter().flat_map(|entry| {
         let store = store.url().to_string();
         pieces(entry.bytes, split)
-            .map(move |lines| Item::Object {
+            .map(move |part| Item::Object {
                 store: store.clone(),
                 key: entry.key.clone(),
                 length: entry.bytes,
-                lines,
+                part,
             })
             .collect::<Vec<_>>()
     });
@@ -354,7 +364,7 @@ async fn objects(
 }
 
 /// The ranges that cut so many bytes, or none if they are not cut.
-fn pieces(length: u64, split: Option<u64>) -> impl Iterator<Item = Option<Lines>> {
+fn pieces(length: u64, split: Option<u64>) -> impl Iterator<Item = Option<Extent>> {
     let split = split
         .filter(|split| length > *split)
         .unwrap_or(u64::MAX)
@@ -362,52 +372,56 @@ fn pieces(length: u64, split: Option<u64>) -> impl Iterator<Item = Option<Lines>
     let whole = split == u64::MAX;
     let count = if whole { 1 } else { length.div_ceil(split) };
     (0..count).map(move |number| {
-        (!whole).then(|| Lines {
+        (!whole).then(|| Extent {
             from: number * split,
             to: ((number + 1) * split).min(length),
+            lines: true,
         })
     })
 }
 
-/// Takes the lines that begin in a range out of a stream of bytes. Pure.
-///
-/// The stream must begin one byte before the range, unless that begins at 0: whether a line begins with the range is known by what
-/// is before it.
+/// Takes an extent out of a stream of bytes that begins at [`Cut::first`]. Pure.
 struct Cut {
     at: u64,
     to: u64,
-    /// Nothing has begun yet.
+    lines: bool,
+    /// No line has begun yet.
     skipping: bool,
 }
 
 impl Cut {
-    fn new(lines: Lines) -> Cut {
+    fn new(part: Extent) -> Cut {
         Cut {
-            at: Cut::first(lines),
-            to: lines.to,
-            skipping: lines.from > 0,
+            at: Cut::first(part),
+            to: part.to,
+            lines: part.lines,
+            skipping: part.lines && part.from > 0,
         }
     }
 
-    /// Where the stream must begin.
-    fn first(lines: Lines) -> u64 {
-        lines.from.saturating_sub(1)
+    /// Where the stream must begin. Whether a line begins with the range is known by the byte before it.
+    fn first(part: Extent) -> u64 {
+        part.from.saturating_sub(u64::from(part.lines))
     }
 
-    /// What of the next bytes is wanted, and whether that was all.
-    fn take<'a>(&mut self, bytes: &'a [u8]) -> (&'a [u8], bool) {
+    /// Which of the next bytes are wanted, and whether that was all.
+    fn take(&mut self, bytes: &[u8]) -> (Range<usize>, bool) {
         let before = self.at;
         self.at += bytes.len() as u64;
+        if !self.lines {
+            let end = bytes.len().min(self.to.saturating_sub(before) as usize);
+            return (0..end, self.at >= self.to);
+        }
         let mut start = 0;
         if self.skipping {
             let Some(end) = memchr::memchr(b'\n', bytes) else {
                 // A line that goes on to the end of the range leaves none that begin in it.
-                return (&[], self.at >= self.to);
+                return (0..0, self.at >= self.to);
             };
             start = end + 1;
             self.skipping = false;
             if before + start as u64 >= self.to {
-                return (&[], true);
+                return (0..0, true);
             }
         }
         // The line that has the range's last byte is the last.
@@ -416,8 +430,8 @@ impl Cut {
             .get(last..)
             .and_then(|rest| memchr::memchr(b'\n', rest))
         {
-            Some(end) => (&bytes[start..last + end + 1], true),
-            None => (&bytes[start..], false),
+            Some(end) => (start..last + end + 1, true),
+            None => (start..bytes.len(), false),
         }
     }
 }
@@ -444,28 +458,29 @@ impl Sources {
     pub fn open(&mut self, context: &Context, item: &Item) -> Result<Input, ProgramError> {
         Ok(match item {
             Item::Text(text) => Input::Text(text.clone()),
-            Item::File { path, lines } => Input::File(path.into(), *lines),
+            Item::File { path, part } => Input::File(path.into(), *part),
             Item::Object {
                 store,
                 key,
                 length,
-                lines,
+                part,
             } => Input::Object {
                 store: self.store(context, store)?.clone(),
                 key: key.clone(),
                 length: *length,
-                lines: *lines,
+                part: *part,
             },
         })
     }
 }
 
 /// An item that is about to be read.
+#[derive(Clone)]
 pub enum Input {
     /// A line.
     Text(Vec<u8>),
     /// A file.
-    File(PathBuf, Option<Lines>),
+    File(PathBuf, Option<Extent>),
     /// An object.
     Object {
         /// Its store.
@@ -474,8 +489,8 @@ pub enum Input {
         key: String,
         /// Its length.
         length: u64,
-        /// Which lines.
-        lines: Option<Lines>,
+        /// Which of its bytes.
+        part: Option<Extent>,
     },
 }
 
@@ -488,73 +503,107 @@ impl Input {
         }
     }
 
+    /// Begins to read it.
+    pub fn read(self) -> Reading {
+        let part = match &self {
+            Input::Text(_) => None,
+            Input::File(_, part) | Input::Object { part, .. } => *part,
+        };
+        Reading {
+            input: self,
+            file: None,
+            at: part.map_or(0, Cut::first),
+            cut: part.map(Cut::new),
+            room: Vec::new(),
+            over: false,
+        }
+    }
+
     /// Writes what the item consists of; a line with its end.
     ///
     /// # Errors
     /// When it cannot be read, in words; or when `to` takes no more, which is the outer error.
     pub fn write_to(&self, to: &mut impl Write) -> io::Result<Result<(), String>> {
-        match self {
-            Input::Text(text) => {
-                to.write_all(text)?;
-                to.write_all(b"\n")?;
-                Ok(Ok(()))
-            }
-            Input::File(path, lines) => {
-                let mut read = |at: u64| {
-                    let read = || -> io::Result<Vec<u8>> {
-                        let mut file = File::open(path)?;
-                        file.seek(SeekFrom::Start(at))?;
-                        let mut bytes = Vec::new();
-                        file.take(READ_LEN).read_to_end(&mut bytes)?;
-                        Ok(bytes)
-                    };
-                    read().map_err(|error| format!("cannot read {}: {error}", path.display()))
-                };
-                write_lines(*lines, &mut read, to)
-            }
-            Input::Object {
-                store,
-                key,
-                length,
-                lines,
-            } => {
-                let mut read = |at: u64| {
-                    let end = (at + READ_LEN).min(*length);
-                    let bytes = store.get_range(key, at.min(end)..end);
-                    bytes.map(Vec::from).map_err(|error| error.to_string())
-                };
-                write_lines(*lines, &mut read, to)
+        let mut reading = self.clone().read();
+        loop {
+            match reading.more() {
+                Ok(Some(bytes)) => to.write_all(bytes)?,
+                Ok(None) => return Ok(Ok(())),
+                Err(what) => return Ok(Err(what)),
             }
         }
     }
 }
 
-/// Writes all of something, or some of its lines; `read` reads the next bytes from a place on, none at its end.
-fn write_lines(
-    lines: Option<Lines>,
-    read: &mut dyn FnMut(u64) -> Result<Vec<u8>, String>,
-    to: &mut impl Write,
-) -> io::Result<Result<(), String>> {
-    let mut cut = lines.map(Cut::new);
-    let mut at = lines.map_or(0, Cut::first);
-    loop {
-        let room = match read(at) {
-            Ok(room) => room,
-            Err(what) => return Ok(Err(what)),
-        };
-        if room.is_empty() {
-            return Ok(Ok(()));
+/// An item that is being read.
+pub struct Reading {
+    input: Input,
+    file: Option<File>,
+    at: u64,
+    cut: Option<Cut>,
+    room: Vec<u8>,
+    over: bool,
+}
+
+impl Reading {
+    /// The next bytes of it, or none at its end.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn more(&mut self) -> Result<Option<&[u8]>, String> {
+        let mut wanted = 0..0;
+        while wanted.is_empty() && !self.over {
+            self.fill()?;
+            self.at += self.room.len() as u64;
+            (wanted, self.over) = match &mut self.cut {
+                _ if self.room.is_empty() => (0..0, true),
+                None => (0..self.room.len(), false),
+                Some(cut) => cut.take(&self.room),
+            };
         }
-        at += room.len() as u64;
-        let (wanted, over) = match &mut cut {
-            None => (&room[..], false),
-            Some(cut) => cut.take(&room),
-        };
-        to.write_all(wanted)?;
-        if over {
-            return Ok(Ok(()));
+        Ok(Some(&self.room[wanted]).filter(|bytes| !bytes.is_empty()))
+    }
+
+    /// Reads what is at `at`; nothing at the end.
+    fn fill(&mut self) -> Result<(), String> {
+        self.room.clear();
+        match &self.input {
+            Input::Text(text) => {
+                if self.at == 0 {
+                    self.room.extend_from_slice(text);
+                    self.room.push(b'\n');
+                }
+                Ok(())
+            }
+            Input::File(path, _) => fill_from(&mut self.file, path, self.at, &mut self.room)
+                .map_err(|error| format!("cannot read {}: {error}", path.display())),
+            Input::Object {
+                store, key, length, ..
+            } => {
+                // Of a small part, a little more: its last line may go on.
+                let wanted = self.cut.as_ref().map_or(u64::MAX, |cut| cut.to + BEYOND);
+                let end = (self.at + READ_LEN)
+                    .min(wanted.max(self.at + BEYOND))
+                    .min(*length);
+                let bytes = store.get_range(key, self.at.min(end)..end);
+                self.room = bytes.map_err(|error| error.to_string())?.into();
+                Ok(())
+            }
         }
     }
+}
+
+/// Reads what is next in a file, which is opened at `at` first.
+fn fill_from(open: &mut Option<File>, path: &Path, at: u64, room: &mut Vec<u8>) -> io::Result<()> {
+    let file = match open {
+        Some(file) => file,
+        None => {
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::Start(at))?;
+            open.insert(file)
+        }
+    };
+    file.take(FILE_READ_LEN).read_to_end(room).map(drop)
 }
 
 #[cfg(test)]
@@ -562,15 +611,16 @@ mod tests {
     use super::*;
 
     /// The lines of a range, read in bits of `step` bytes.
-    fn cut(text: &[u8], lines: Lines, step: usize) -> Vec<u8> {
-        let mut read = |at: u64| {
-            let at = (at as usize).min(text.len());
-            Ok(text[at..(at + step).min(text.len())].to_vec())
-        };
+    fn cut(text: &[u8], part: Extent, step: usize) -> Vec<u8> {
+        let mut cut = Cut::new(part);
         let mut found = Vec::new();
-        write_lines(Some(lines), &mut read, &mut found)
-            .unwrap()
-            .unwrap();
+        for bytes in text[Cut::first(part) as usize..].chunks(step) {
+            let (wanted, over) = cut.take(bytes);
+            found.extend_from_slice(&bytes[wanted]);
+            if over {
+                break;
+            }
+        }
         found
     }
 
@@ -589,11 +639,19 @@ mod tests {
             for split in 1..text.len() as u64 + 2 {
                 for step in [1, 2, 3, 7, 1000] {
                     let mut all = Vec::new();
-                    for lines in pieces(text.len() as u64, Some(split)) {
-                        let found = match lines {
+                    for part in pieces(text.len() as u64, Some(split)) {
+                        let found = match part {
                             None => text.to_vec(),
-                            Some(lines) => cut(text, lines, step),
+                            Some(part) => cut(text, part, step),
                         };
+                        if let Some(part) = part {
+                            let plain = Extent {
+                                lines: false,
+                                ..part
+                            };
+                            let range = part.from as usize..part.to as usize;
+                            assert_eq!(cut(text, plain, step), text[range]);
+                        }
                         let whole =
                             found.is_empty() || found.ends_with(b"\n") || text.ends_with(&found);
                         assert!(whole, "{found:?} of {text:?}");

@@ -1,0 +1,190 @@
+//! `lswitch invoke sort`: files or objects in, parts in order out.
+
+use super::FleetArgs;
+use super::map::size;
+use crate::cmd::check::RecordArgs;
+use crate::cmd::ui::{self, Ui, print_facts, print_json};
+use crate::cmd::{UsageError, block_on};
+use crate::job::driver::{JobOutcome, JobSpec};
+use crate::job::output::finish_output;
+use crate::job::report::decode_results;
+use crate::job::sort::record::Format;
+use crate::job::sort::share::{self, Sized};
+use crate::job::sort::{Arguments, Sorted, extension, inputs_to_bytes};
+use crate::random::to_hex;
+use anyhow::{anyhow, bail};
+use serde_json::json;
+
+/// Sort lines, or records of a fixed length, byte by byte
+#[derive(Debug, clap::Args)]
+#[command(before_help = "\
+Examples:
+  lswitch generate records --count 1000000 --out records.dat
+  lswitch invoke sort --input records.dat --format records --output sorted --workers 4
+  lswitch check sort sorted --with records.dat --format records
+
+The parts, one after the other, are the whole in order, the same for any number of workers. What does not fit into
+--memory is written to the job's store and merged from there.")]
+pub struct SortArgs {
+    /// What is sorted: a file, a pattern of files, a folder, s3://bucket/prefix
+    #[arg(long, value_name = "INPUT")]
+    input: String,
+
+    /// Where the parts go: part-NNNNN.txt or .dat for each worker, and result.json last
+    #[arg(long, value_name = "STORE")]
+    output: String,
+
+    /// Replace the results that --output holds
+    #[arg(long)]
+    overwrite: bool,
+
+    #[command(flatten)]
+    records: RecordArgs,
+
+    /// Memory that each worker may take for records; of this machine's free memory an equal share of half otherwise
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<u64>,
+
+    /// How often the job is started again when a worker is lost
+    #[arg(long, value_name = "COUNT", default_value_t = 2)]
+    retries: u32,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    fleet: FleetArgs,
+}
+
+impl SortArgs {
+    /// Runs the job and prints what was done.
+    pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+        self.fleet.check()?;
+        let format = self.records.format()?;
+        let ranks = self.fleet.workers_or_processors()?;
+        block_on(async {
+            let inputs = self.fleet.find_inputs(&self.input).await?;
+            check_lengths(&inputs, format)?;
+            let store = self.fleet.open_store("--store", &self.fleet.store).await?;
+            let output = self.fleet.open_output(&self.output, self.overwrite).await?;
+            let base = format!("sort/{}/", to_hex(&crate::random::bytes::<8>()));
+            let listed = format!("{base}inputs");
+            let list = inputs_to_bytes(&inputs).map_err(UsageError)?;
+            store.put(&listed, list).await?;
+            let arguments = Arguments {
+                inputs: listed.clone(),
+                format,
+                output: output.url().into(),
+                memory: self
+                    .memory
+                    .unwrap_or_else(|| self.fleet.memory_share(ranks)),
+                spill: format!("{base}spill-"),
+            };
+            let spec = JobSpec {
+                program: "sort".into(),
+                arguments: serde_json::to_value(arguments)?,
+                ranks,
+                ranks_per_pack: self.fleet.workers_per_function,
+                store: store.url().into(),
+                timeout: self.fleet.timeout(),
+                more: Default::default(),
+            };
+            let job = self.fleet.drive_again(ui, &spec, "", self.retries).await;
+            // What a worker that was lost has spilled goes with it.
+            for entry in store.list(&base).await? {
+                store.delete(&entry.key).await?;
+            }
+            let job = job?;
+            let sorted: Vec<Sorted> =
+                decode_results(&job.results).map_err(|error| anyhow!(error))?;
+            let summary = self.summary(&job, &sorted, format)?;
+            finish_output(&output, ranks, extension(format), summary.clone()).await?;
+            if self.json {
+                return print_json(&summary);
+            }
+            let longest = |phase: usize| {
+                let seconds = sorted.iter().map(|rank| rank.seconds[phase]);
+                format!("{:.3} s", seconds.fold(0.0, f64::max))
+            };
+            print_facts(&[
+                ("records", summary["records"].to_string()),
+                ("bytes", summary["record_bytes"].to_string()),
+                (
+                    "spilled",
+                    ui::bytes(sorted.iter().map(|rank| rank.spilled).sum()),
+                ),
+                ("exchanging", longest(1)),
+                ("writing", longest(2)),
+            ])?;
+            ui.say(format!(
+                "launch {}, run {}; {} through the switch; the parts are in {}",
+                ui::seconds(job.launch),
+                ui::seconds(job.run),
+                ui::bytes(job.bytes),
+                self.output
+            ));
+            Ok(())
+        })
+    }
+
+    /// What was done; records that were lost or doubled on the way are an error.
+    fn summary(
+        &self,
+        job: &JobOutcome,
+        sorted: &[Sorted],
+        format: Format,
+    ) -> anyhow::Result<serde_json::Value> {
+        let sum = |what: fn(&Sorted) -> (u64, u64)| {
+            let each = sorted.iter().map(what);
+            each.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+        };
+        let (read, written) = (sum(|rank| rank.read), sum(|rank| rank.written));
+        if read != written {
+            bail!(
+                "{} records of {} bytes were read and {} of {} written; this is a fault of lswitch, please report it",
+                read.0,
+                read.1,
+                written.0,
+                written.1
+            );
+        }
+        Ok(json!({
+            "program": "sort",
+            "job": job.job,
+            "lswitch": crate::RELEASE,
+            "input": self.input,
+            "lines": format == Format::Lines,
+            "records": written.0,
+            "record_bytes": written.1,
+            "spilled_bytes": sorted.iter().map(|rank| rank.spilled).sum::<u64>(),
+            "workers": job.results.len(),
+            "workers_per_function": self.fleet.workers_per_function,
+            "messages": job.messages,
+            "bytes": job.bytes,
+            "seconds": {
+                "launch": job.launch.as_secs_f64(),
+                "run": job.run.as_secs_f64(),
+                "ranks": sorted.iter().map(|rank| rank.seconds).collect::<Vec<_>>(),
+            },
+        }))
+    }
+}
+
+fn check_lengths(inputs: &[Sized], format: Format) -> Result<(), UsageError> {
+    let Format::Fixed(length) = format else {
+        return Ok(());
+    };
+    match inputs
+        .iter()
+        .find(|input| input.length % u64::from(length) != 0)
+    {
+        None => Ok(()),
+        Some(share::Sized {
+            item,
+            length: bytes,
+        }) => Err(UsageError(format!(
+            "{item} has {bytes} bytes, which are no whole records of {length}; --format lines is for lines"
+        ))),
+    }
+}

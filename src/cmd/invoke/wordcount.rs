@@ -1,0 +1,175 @@
+//! `lswitch invoke wordcount`: texts in, words and how often they occur out.
+
+use super::FleetArgs;
+use super::map::size;
+use crate::cmd::ui::{self, Ui, print_json};
+use crate::cmd::{UsageError, block_on};
+use crate::job::driver::JobSpec;
+use crate::job::output::{finish_output, part_key};
+use crate::job::report::decode_results;
+use crate::job::wordcount::words::Words;
+use crate::job::wordcount::{Arguments, Counted, pieces_to_bytes};
+use crate::random::to_hex;
+use crate::store::Store;
+use anyhow::anyhow;
+use serde_json::json;
+use std::io::{self, Write};
+
+/// Bytes of a piece that a worker takes at a time, about.
+const PIECE: u64 = 4 << 20;
+
+/// Count words in texts
+#[derive(Debug, clap::Args)]
+#[command(before_help = "\
+Examples:
+  lswitch invoke wordcount --input 'texts/*.txt' --workers 2
+  lswitch invoke wordcount --input s3://bucket/texts/ --output s3://bucket/counts --function F --switch S --workers 100
+
+Each line is a word, a tab, and how often it occurs, in the order of the words' bytes; without --output they go to
+standard output.")]
+pub struct WordcountArgs {
+    /// The texts: a file, a pattern of files, a folder, s3://bucket/prefix
+    #[arg(long, value_name = "INPUT")]
+    input: String,
+
+    /// What a word is
+    #[arg(long, value_enum, default_value_t = WordKind::LettersLower)]
+    words: WordKind,
+
+    /// Where the counts go: part-NNNNN.tsv for each worker, in order, and result.json last
+    #[arg(long, value_name = "STORE")]
+    output: Option<String>,
+
+    /// Replace the results that --output holds
+    #[arg(long)]
+    overwrite: bool,
+
+    /// Memory that each worker may take; of this machine's free memory an equal share of half otherwise
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<u64>,
+
+    /// How often the job is started again when a worker is lost
+    #[arg(long, value_name = "COUNT", default_value_t = 2)]
+    retries: u32,
+
+    /// Print one JSON object, and the counts only to --output
+    #[arg(long, requires = "output")]
+    json: bool,
+
+    #[command(flatten)]
+    fleet: FleetArgs,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum WordKind {
+    /// Letters of ASCII, in lower case
+    LettersLower,
+    /// Letters of ASCII as they are
+    Letters,
+    /// What stands between white space
+    Space,
+}
+
+impl WordcountArgs {
+    /// Runs the job and prints the counts.
+    pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+        self.fleet.check()?;
+        let ranks = self.fleet.workers_or_processors()?;
+        block_on(async {
+            let pieces = self.fleet.find_pieces(&self.input, PIECE).await?;
+            let store = self.fleet.open_store("--store", &self.fleet.store).await?;
+            let output = match &self.output {
+                Some(location) => Some(self.fleet.open_output(location, self.overwrite).await?),
+                None => None,
+            };
+            let base = format!("wordcount/{}/", to_hex(&crate::random::bytes::<8>()));
+            let listed = format!("{base}pieces");
+            let list = pieces_to_bytes(&pieces).map_err(UsageError)?;
+            store.put(&listed, list).await?;
+            let arguments = Arguments {
+                pieces: listed.clone(),
+                words: match self.words {
+                    WordKind::LettersLower => Words::LettersLower,
+                    WordKind::Letters => Words::Letters,
+                    WordKind::Space => Words::Space,
+                },
+                output: match &output {
+                    Some(output) => (output.url().into(), String::new()),
+                    None => (store.url().into(), base.clone()),
+                },
+                memory: self
+                    .memory
+                    .unwrap_or_else(|| self.fleet.memory_share(ranks)),
+                spill: format!("{base}spill-"),
+            };
+            let spec = JobSpec {
+                program: "wordcount".into(),
+                arguments: serde_json::to_value(arguments)?,
+                ranks,
+                ranks_per_pack: self.fleet.workers_per_function,
+                store: store.url().into(),
+                timeout: self.fleet.timeout(),
+                more: Default::default(),
+            };
+            let job = self.fleet.drive_again(ui, &spec, "", self.retries).await;
+            let printed = match (&job, &output) {
+                (Ok(_), None) => print_parts(&store, &base, ranks).await,
+                _ => Ok(()),
+            };
+            for entry in store.list(&base).await? {
+                store.delete(&entry.key).await?;
+            }
+            let job = job?;
+            printed?;
+            let counted: Vec<Counted> =
+                decode_results(&job.results).map_err(|error| anyhow!(error))?;
+            let sum = |what: fn(&Counted) -> u64| counted.iter().map(what).sum::<u64>();
+            let (different, all) = (sum(|rank| rank.written.0), sum(|rank| rank.written.1));
+            let summary = json!({
+                "program": "wordcount",
+                "job": job.job,
+                "lswitch": crate::RELEASE,
+                "input": self.input,
+                "read_bytes": sum(|rank| rank.read),
+                "words": all,
+                "different": different,
+                "spilled_bytes": sum(|rank| rank.spilled),
+                "workers": job.results.len(),
+                "workers_per_function": self.fleet.workers_per_function,
+                "messages": job.messages,
+                "bytes": job.bytes,
+                "seconds": {
+                    "launch": job.launch.as_secs_f64(),
+                    "run": job.run.as_secs_f64(),
+                    "ranks": counted.iter().map(|rank| rank.seconds).collect::<Vec<_>>(),
+                },
+            });
+            if let Some(output) = &output {
+                finish_output(output, ranks, "tsv", summary.clone()).await?;
+            }
+            if self.json {
+                return print_json(&summary);
+            }
+            ui.say(format!(
+                "{all} words, {different} different, in {} of text; launch {}, run {}; {} through the switch",
+                ui::bytes(sum(|rank| rank.read)),
+                ui::seconds(job.launch),
+                ui::seconds(job.run),
+                ui::bytes(job.bytes)
+            ));
+            Ok(())
+        })
+    }
+}
+
+/// Writes the parts to stdout, one after the other.
+async fn print_parts(store: &Store, base: &str, parts: u32) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    for part in 0..parts {
+        let counts = store
+            .get(&format!("{base}{}", part_key(part, "tsv")))
+            .await?;
+        out.write_all(&counts)?;
+    }
+    Ok(out.flush()?)
+}

@@ -1,0 +1,217 @@
+//! Sorting: each rank reads a share of the input, records travel to the rank whose range they are in, and each rank writes
+//! its own in order. So the outputs, one after the other, are the whole in order (sample sort, as in Frazer and McKellar 1970; the ranges
+//! are chosen from a sample of all ranks).
+//!
+//! [`record`] is what records are, [`share`] which of them a rank reads, [`shuffle`] how they travel, [`run`] those in memory, [`spill`] those that do not fit there; [`generate`] and [`check`] are for tests and benchmarks. Records are compared byte by byte, in whole:
+//! the result does not depend on the number of workers.
+
+pub mod check;
+pub mod generate;
+pub mod record;
+pub mod run;
+pub mod share;
+pub mod shuffle;
+pub mod spill;
+
+use crate::job::context::Context;
+use crate::job::map::item::{Input, Item, Reading, Sources};
+use crate::job::output;
+use crate::job::program::{Program, ProgramError};
+use crate::net::codec::{self, REPORT_MAX};
+use bytes::Bytes;
+use record::{Format, LINE_MAX, Splitters};
+use serde::{Deserialize, Serialize};
+use share::{Sized, share, windows};
+use shuffle::{Shuffle, Source, agree};
+use spill::Output;
+use std::time::Instant;
+
+/// The program that workers of a sort run.
+pub const PROGRAM: Program = Program {
+    name: "sort",
+    run: sort,
+};
+
+/// Places of its share at which each rank looks for its sample, and the records that it takes at each.
+const WINDOWS: u64 = 64;
+const RECORDS_PER_WINDOW: usize = 8;
+
+/// Bytes of each.
+const WINDOW_LEN: u64 = 4096;
+
+/// Of a sampled key so many bytes are kept.
+const KEY_MAX: usize = 64;
+
+/// What the driver asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arguments {
+    /// What is read: the key of the list of inputs in the job's store.
+    pub inputs: String,
+    /// How records lie in them.
+    pub format: Format,
+    /// Where the parts go, absolute.
+    pub output: String,
+    /// Bytes of memory that a rank may take for records; with more it writes them to the job's store.
+    pub memory: u64,
+    /// What the names of spilled runs begin with.
+    pub spill: String,
+}
+
+/// What a rank did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sorted {
+    /// Records that it read, and their bytes.
+    pub read: (u64, u64),
+    /// Records that it wrote, and their bytes.
+    pub written: (u64, u64),
+    /// Bytes that it wrote to the job's store since they did not fit into memory.
+    pub spilled: u64,
+    /// Seconds that it sampled, exchanged, and wrote.
+    pub seconds: [f64; 3],
+}
+
+/// The most bytes of a list of inputs.
+pub const INPUTS_MAX: usize = 64 << 20;
+
+/// The inputs of a sort as they travel.
+///
+/// # Errors
+/// When they are too many.
+pub fn inputs_to_bytes(inputs: &[Sized]) -> Result<Bytes, String> {
+    codec::encode::<INPUTS_MAX>(&inputs)
+        .map(Bytes::from)
+        .map_err(|error| format!("there are too many inputs: {error}"))
+}
+
+fn sort(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
+    let arguments: Arguments = context.arguments()?;
+    let store = context.store()?;
+    let output = context.open_store(&arguments.output)?;
+    let inputs = store.get(&arguments.inputs)?;
+    let inputs: Vec<Sized> = codec::decode::<Vec<Sized>, INPUTS_MAX>(&inputs).map_err(|error| {
+        ProgramError::new(format!("the list of inputs does not decode: {error}"))
+    })?;
+    let format = arguments.format;
+    let mine = share(&inputs, context.rank(), context.size(), format);
+    let begun = Instant::now();
+    let splitters = sample(context, format, &mine)?;
+    let sampled = Instant::now();
+    let place = (&store, &arguments.spill[..]);
+    let mut shuffle = Shuffle::new(context, format, splitters, place, arguments.memory);
+    let mut reader = ShareReader::new(context, &mine, format)?;
+    shuffle.run(context, &mut reader)?;
+    let exchanged = Instant::now();
+    let key = output::part_key(context.rank(), extension(format));
+    let mut object = Output::create(&output, &key)?;
+    let mut records = 0;
+    shuffle.in_order(|record| {
+        records += 1;
+        Ok(object.push(record)?)
+    })?;
+    let sorted = Sorted {
+        read: shuffle.read(),
+        written: (records, object.finish()?),
+        spilled: shuffle.spilled(),
+        seconds: [
+            (sampled - begun).as_secs_f64(),
+            (exchanged - sampled).as_secs_f64(),
+            exchanged.elapsed().as_secs_f64(),
+        ],
+    };
+    codec::encode::<REPORT_MAX>(&sorted).map_err(ProgramError::new)
+}
+
+/// How the parts of an output are called.
+pub fn extension(format: Format) -> &'static str {
+    match format {
+        Format::Fixed(_) => "dat",
+        Format::Lines => "txt",
+        Format::Keyed => "tsv",
+    }
+}
+
+/// The ranges of the ranks, chosen from a sample that all of them take.
+fn sample(context: &mut Context, format: Format, mine: &[Item]) -> Result<Splitters, ProgramError> {
+    let mut keys: Vec<Vec<u8>> = Vec::new();
+    let mut sources = Sources::default();
+    for window in windows(mine, WINDOWS, WINDOW_LEN, format) {
+        let input = sources.open(context, &window)?;
+        let mut bytes = Vec::new();
+        let mut reading = input.read();
+        while let Some(more) = reading.more().map_err(ProgramError::new)? {
+            bytes.extend_from_slice(more);
+        }
+        let whole = format.whole(&bytes);
+        for record in format.each(&bytes[..whole]).take(RECORDS_PER_WINDOW) {
+            let key = format.key(record);
+            keys.push(key[..key.len().min(KEY_MAX)].to_vec());
+        }
+    }
+    agree(context, keys)
+}
+
+/// The records of a rank's share, whole ones at a time.
+struct ShareReader {
+    inputs: std::vec::IntoIter<Input>,
+    format: Format,
+    reading: Option<Reading>,
+    /// What was read, of which so many bytes were given.
+    held: Vec<u8>,
+    given: usize,
+}
+
+impl ShareReader {
+    fn new(context: &Context, mine: &[Item], format: Format) -> Result<ShareReader, ProgramError> {
+        let mut sources = Sources::default();
+        let inputs: Result<Vec<Input>, ProgramError> = mine
+            .iter()
+            .map(|item| sources.open(context, item))
+            .collect();
+        Ok(ShareReader {
+            inputs: inputs?.into_iter(),
+            format,
+            reading: None,
+            held: Vec::new(),
+            given: 0,
+        })
+    }
+}
+
+impl Source for ShareReader {
+    fn next(&mut self, _: &mut Context) -> Result<Option<&[u8]>, ProgramError> {
+        self.held.drain(..self.given);
+        self.given = 0;
+        while self.given == 0 {
+            if self.held.len() > LINE_MAX {
+                return Err(ProgramError::new(format!(
+                    "a line has more than {LINE_MAX} bytes; are these lines?"
+                )));
+            }
+            let Some(reading) = &mut self.reading else {
+                let Some(input) = self.inputs.next() else {
+                    return Ok(None);
+                };
+                self.reading = Some(input.read());
+                continue;
+            };
+            match reading.more().map_err(ProgramError::new)? {
+                Some(bytes) => self.held.extend_from_slice(bytes),
+                None => {
+                    self.reading = None;
+                    match (self.held.is_empty(), self.format) {
+                        (true, _) => {}
+                        // The last line of a text may have no end.
+                        (false, Format::Lines | Format::Keyed) => self.held.push(b'\n'),
+                        (false, Format::Fixed(length)) => {
+                            return Err(ProgramError::new(format!(
+                                "an input ends within a record of {length} bytes"
+                            )));
+                        }
+                    }
+                }
+            }
+            self.given = self.format.whole(&self.held);
+        }
+        Ok(Some(&self.held[..self.given]))
+    }
+}

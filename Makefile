@@ -6,7 +6,7 @@ LSWITCH := $(TARGET)/debug/lswitch
 DEMO    := $(TARGET)/demo
 PARTS   ?= 4
 
-.PHONY: help demo test schedules planted stall fuzz check bench-switch bench-graph fmt lint docs build release clean
+.PHONY: help demo test test-python schedules planted stall fuzz check bench-switch bench-graph bench-programs fmt lint docs build release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -22,6 +22,12 @@ endif
 
 test: ## The whole test suite; graphs from LSWITCH_DATA or ../shared/data
 	cargo test
+
+test-python: build ## The Python client's tests, with awslambdaric, NumPy and cloudpickle in target/venv
+	python3 -m venv $(TARGET)/venv
+	$(TARGET)/venv/bin/pip install --quiet awslambdaric numpy cloudpickle
+	LSWITCH=$(abspath $(LSWITCH)) LSWITCH_PROGRAMS=$(abspath $(TARGET)/debug/examples/programs) \
+		$(TARGET)/venv/bin/python -m unittest discover python/tests
 
 schedules: ## Ten million random schedules of the switch's and the packs' flow control
 	LSWITCH_SCHEDULES=10000000 cargo test --test it schedules:: -- --nocapture
@@ -47,6 +53,11 @@ bench-graph: ## Graphs beside the graph crate, polars, GAP, gpmetis; PYTHON, GAP
 	cargo build --release
 	cargo build --release -p lswitch-bench-graph
 	$(TARGET)/release/lswitch-bench-graph $(ARGS)
+
+bench-programs: ## Calls, word count and sort beside ray, dask, polars, duckdb, GNU sort; PYTHON has them; ARGS="--only sort --rounds 3"
+	cargo build --release
+	cargo build --release -p lswitch-bench-programs
+	$(or $(PYTHON),python3) bench-programs/run.py $(ARGS)
 
 fmt: ## Is everything formatted?
 	cargo fmt --all --check

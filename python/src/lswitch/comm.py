@@ -76,7 +76,8 @@ class Comm(Reading):
         """
         joined = join(event, deadline, mailbox)
         try:
-            if joined.start and sum(run.packs * run.ranks for run in joined.start.runs) != event.size:
+            size = sum(run.packs * run.ranks for run in joined.start.runs)
+            if size != event.size and not joined.start.elastic:
                 raise ConnectionLostError(f"the switch started a job of another size than the event's {event.size}")
             return Comm(event, joined, deadline, mailbox)
         except BaseException:
@@ -108,6 +109,11 @@ class Comm(Reading):
         """
         if not 0 <= rank < self.size:
             raise UsageError(f"rank {self.rank} sent to rank {rank} of a job of {self.size} ranks")
+        if self.peers.packs.elastic and rank != self.rank:
+            raise UsageError(
+                f"rank {self.rank} sent to rank {rank} in an elastic job, whose workers come and go and know the driver alone; "
+                "use the shared state (job.queue, job.counter, job.vector)"
+            )
         if type(data) is not bytes:
             data = as_bytes(data)
         if rank == self.rank:

@@ -194,11 +194,11 @@ class Reading:
             if total > MESSAGE_MAX:
                 raise self._broken(peer, f"it names {total} bytes, over the limit of {MESSAGE_MAX}")
             passage = self.room.begins(peer.rank, peer.pack, sequence, cost(total))
-            partial = peer.partial = Partial(total, channel, passage)
+            partial = peer.partial = Partial(total, channel, passage, flags & CHECKED_BY_CRC32)
         elif partial is None:
             raise self._broken(peer, "its first chunk is missing")
-        if partial.channel != channel:
-            raise self._broken(peer, "its chunks differ in group or tag")
+        if partial.channel != channel or partial.by_crc32 != flags & CHECKED_BY_CRC32:
+            raise self._broken(peer, "its chunks differ in group, tag or checksum")
         if len(partial.data) + len(piece) > partial.total:
             raise self._broken(peer, f"it is longer than the {partial.total} bytes it named")
         partial.data += piece

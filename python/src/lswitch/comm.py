@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Callable, Optional, Tuple, TypeVar
+from typing import Callable, List, Optional, Sequence, Tuple, TypeVar
 
 from . import codec
 from .data import Data, as_bytes
@@ -135,6 +135,36 @@ class Comm(Reading):
             raise UsageError(f"rank {self.rank} receives from rank {source} of a job of {self.size} ranks")
         return self.receive_in_group(source, PROGRAM, tag, timeout)
 
+    def receive_many(self, source: int, tag: int, bytes_max: int) -> List[bytes]:
+        """The messages with this tag that have come from one rank, or the driver, at least one and about so many bytes at most; waits as long
+        as it takes until the deadline.
+
+        Raises DeadlineError, ConnectionLostError or RefusedError.
+        """
+        channel = (PROGRAM, tag)
+        with self.lock:
+            found = self.take_many(source, channel, bytes_max)
+        if found:
+            self.led += 1
+            return found
+        return self.wait(
+            lambda: self.take_many(source, channel, bytes_max) or None,
+            lambda: f"messages with tag {tag}",
+            wanted=Wanted(source, channel),
+            warn=False,
+        )
+
+    def send_many(self, rank: int, tag: int, messages: Sequence[bytes]) -> None:
+        """Sends messages to another rank, or the driver, as one after the other, for less than each alone costs."""
+        at = 0
+        while at < len(messages):
+            with self.lock:
+                at += self._send_on_credit(rank, tag, messages, at)
+            self.room_to_write(self.peers.of(rank).wire, lambda: f"room to send to rank {rank}")
+            if at < len(messages):
+                self.send_in_group(rank, PROGRAM, tag, messages[at])
+                at += 1
+
     def flush(self) -> None:
         """Writes what has been gathered, as far as the connection takes it."""
         with self.lock:
@@ -210,6 +240,7 @@ class Comm(Reading):
         what: Callable[[], str],
         until: Optional[float] = None,
         wanted: Optional[Wanted] = None,
+        warn: bool = True,
     ) -> _Found:
         """Reads and writes until `look` finds something. It is called with the lock held.
 
@@ -217,7 +248,7 @@ class Comm(Reading):
         """
         with self.lock:
             self._waiting_threads += 1
-        warn_at = time.monotonic() + _WARN_AFTER_S
+        warn_at = time.monotonic() + _WARN_AFTER_S if warn else float("inf")
         try:
             while True:
                 with self.reading:
@@ -337,6 +368,31 @@ class Comm(Reading):
         self.sent_messages += 1
         self.sent_bytes += len(data)
         return peer
+
+    def _send_on_credit(self, rank: int, tag: int, messages: Sequence[bytes], at: int) -> int:
+        """Writes the short messages from there on for which there is credit; gives how many. The lock is held."""
+        peer = self._begin_to_send(rank, tag, messages[at])
+        wire = peer.wire
+        self.sent_messages -= 1
+        self.sent_bytes -= len(messages[at])
+        parts: List[bytes] = []
+        gathered = used = total = 0
+        for data in messages[at:] if at else messages:
+            length = len(data)
+            amount = cost(length)
+            if length > GATHERED_MAX or peer.used + used + amount > peer.share or gathered > GATHERED_MAX:
+                break
+            parts.append(write_small(self, peer, PROGRAM, tag, peer.next_out, data))
+            peer.next_out += 1
+            used += amount
+            total += length
+            gathered += length
+        if parts:
+            peer.used += used
+            self.sent_messages += len(parts)
+            self.sent_bytes += total
+            self.push(wire, b"".join(parts))
+        return len(parts)
 
     def _write_small(self, peer: Peer, group: int, tag: int, sequence: int, data: bytes) -> None:
         wire = peer.wire

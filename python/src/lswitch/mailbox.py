@@ -95,6 +95,20 @@ class Mailbox:
             del self._lines[channel]
         return entry
 
+    def take_many(self, source: Optional[int], channel: Channel, bytes_max: int) -> List[_Entry]:
+        """As many as there are, until they have more than so many bytes."""
+        line = self._lines.get(channel)
+        entries: List[_Entry] = []
+        while line is not None and bytes_max > 0:
+            entry = line.take(source)
+            if entry is None:
+                break
+            entries.append(entry)
+            bytes_max -= len(entry.data)
+        if line is not None and not line.live:
+            del self._lines[channel]
+        return entries
+
     def clear(self) -> List[_Entry]:
         """Empties it; gives what waited."""
         entries = [entry for line in self._lines.values() for entry in line.order if not entry.taken]

@@ -1,8 +1,11 @@
 """The calls of an executor: those that wait here, those that the driver has, and what became of them.
 
 A thread that submits hands its call to the driver's pipe itself while few are under way. When there are more, calls gather until they
-are worth a write, or until the writing thread comes to it. One thread reads what the driver says; it never writes, since the driver
-might wait for it to read.
+are worth a write, or until the writing thread comes to it. One thread reads what the driver says; who reads never writes, since the driver
+might wait for him to read.
+
+To wake the reading thread, and that in turn whoever waits for a result, costs as much as the rest of a short call. So a thread
+that waits for the result of a lone call reads itself, and the reading thread steps back while that happens again and again.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ from __future__ import annotations
 import atexit
 import os
 import queue
+import select
 import threading
+import time
 from collections import deque
 from concurrent.futures import BrokenExecutor
 from typing import Deque, Dict, List, Optional, Set, Tuple
@@ -44,6 +49,9 @@ _READ_LEN = 1 << 20
 #: The weight of the last calls in the mean of what calls take.
 _RECENT = 0.2
 
+#: After how long without anybody who reads for himself the reading thread comes back, in seconds.
+_STEP_BACK_S = 0.005
+
 #: What is written at once, in bytes.
 _WRITE_LEN = 1 << 20
 
@@ -71,10 +79,25 @@ class Calls:
         self._writing = False
         self._kicked = False
         self._kicks: "queue.SimpleQueue[None]" = queue.SimpleQueue()
+        #: Held by who reads; the bell calls the reading thread back.
+        self._reading = threading.Lock()
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._stepped_back = False
+        #: What was read, in a place of its own: a new one for each read would cost more than the read.
+        self._buffer = bytearray(_READ_LEN)
+        self._view = memoryview(self._buffer)
+        self._rest = b""
+        #: How often others have read, and are there any who wait for the reading thread to do it?
+        self._led = 0
+        self._asked = False
+        self._poller = select.poll()
+        self._poller.register(driver.stdout, select.POLLIN)
         self._shut = False
         self._killed = False
         self._ended = False
         self._broken: Optional[str] = None
+        self._misread: Optional[str] = None
         #: How many workers are there now.
         self.workers = 0
         #: Workers that were lost, and why the last was.
@@ -205,20 +228,71 @@ class Calls:
             self._write()
         self._driver.close_stdin()
 
+    def read_for(self, future: CallFuture, end: Optional[float]) -> None:
+        """Reads in place of the reading thread until this call is settled, or until `end`; returns at once if that thread reads."""
+        if not self._stepped_back or not self._reading.acquire(blocking=False):
+            self._asked = True
+            return
+        try:
+            while not future.done():
+                self._led += 1
+                if end is not None:
+                    left = end - time.monotonic()
+                    if left <= 0 or not self._poller.poll(1000 * left):
+                        break
+                if not self._read():
+                    # The reading thread finds the end too.
+                    break
+        finally:
+            self._reading.release()
+        if self._flying or self._ended or not future.done():
+            self.call_back()
+
+    def call_back(self) -> None:
+        """Somebody waits who does not read himself."""
+        if self._stepped_back:
+            self._stepped_back = False
+            try:
+                self._bell.release()
+            except RuntimeError:
+                # Another has rung.
+                pass
+
     def _read_on(self) -> None:
-        rest = b""
         try:
             while True:
-                data = os.read(self._driver.stdout, _READ_LEN)
-                if not data:
-                    break
-                rest = self._take_in(rest + data if rest else data)
+                with self._reading:
+                    if not self._read():
+                        break
+                if self._asked and not self._flying:
+                    # Who waited for the last call may wait for the next one too.
+                    self._asked = False
+                    led = -1
+                    self._stepped_back = True
+                    while led != self._led and self._stepped_back:
+                        led = self._led
+                        self._bell.acquire(timeout=_STEP_BACK_S)
+                    self._stepped_back = False
         except Exception as error:
             self._end(f"the executor's reading thread failed: {error!r}")
             return
-        self._end(None)
+        self._end(self._misread)
 
-    def _take_in(self, data: bytes) -> bytes:
+    def _read(self) -> bool:
+        """Reads once. False at the end. The reading lock is held."""
+        count = os.readv(self._driver.stdout, (self._buffer,))
+        if not count:
+            return False
+        try:
+            data = self._view[:count]
+            self._rest = self._take_in(memoryview(self._rest + data) if self._rest else data)
+        except BaseException as error:
+            # What was read is lost.
+            self._misread = f"what the driver said was not taken in: {error!r}"
+            raise
+        return self._misread is None
+
+    def _take_in(self, data: memoryview) -> bytes:
         """Settles the calls of the whole frames; gives what is left."""
         at, end = 0, len(data)
         head, head_len = SETTLED_HEAD.unpack_from, SETTLED_HEAD.size
@@ -233,7 +307,8 @@ class Calls:
             kind = data[at + 4]
             if kind == SETTLED:
                 _, _, how, failures, number, micros = head(data, at)
-                settled.append((flying[number], how, failures, data[at + head_len : at + length]))
+                payload = bytes(data[at + head_len : at + length]) if length > head_len else b""
+                settled.append((flying[number], how, failures, payload))
                 # Only this thread takes calls out.
                 del flying[number]
                 took += micros
@@ -242,19 +317,22 @@ class Calls:
                 (self.workers,) = U32.unpack_from(data, at + 5)
             elif kind == LOST:
                 self.lost += 1
-                self.last_lost = data[at + 5 : at + length].decode("utf-8", "replace")
+                self.last_lost = bytes(data[at + 5 : at + length]).decode("utf-8", "replace")
             at += length
         if settled:
             self._account(settled, took / count / 1e6)
             settle([self._outcome(*one) for one in settled])
-        return data[at:]
+        return bytes(data[at:])
 
     def _account(self, settled: List[Tuple[CallFuture, int, int, bytes]], took_s: float) -> None:
         mean_s = took_s if self._mean_s is None else self._mean_s + (took_s - self._mean_s) * _RECENT
         self._mean_s = mean_s
-        limit = int(self._workers * min(_AHEAD_S / max(mean_s, 1e-7), _CALLS_MAX))
+        limit = int(self._workers * min(_AHEAD_S / (mean_s + 1e-7), _CALLS_MAX))
+        length = 0
+        for one in settled:
+            length += one[0].length
         with self.lock:
-            self._flying_bytes -= sum(future.length for future, _, _, _ in settled)
+            self._flying_bytes -= length
             self._limit = min(_CALLS_MAX, max(_AHEAD_MIN * self._workers, limit))
             if self._waiting:
                 self._hand_over()

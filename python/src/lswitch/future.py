@@ -8,6 +8,7 @@ have none: so nobody begins to wait for what has just happened.
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, Iterable, List, Optional, Tuple
 
@@ -45,11 +46,19 @@ class CallFuture(Future):  # type: ignore[type-arg]
                 self._waiters: List[Any] = []
                 self._done_callbacks: List[Any] = []
                 self._condition = threading.Condition()
+        # Whoever waits by it does not read himself.
+        self._calls.call_back()
         return self.__dict__[name]
 
     def result(self, timeout: Optional[float] = None) -> Any:
         if self._state == _FINISHED and self._exception is None:
             return self._result
+        if self._state == _RUNNING:
+            end = None if timeout is None else time.monotonic() + timeout
+            self._calls.read_for(self, end)
+            if self._state == _FINISHED and self._exception is None:
+                return self._result
+            timeout = None if end is None else max(0.0, end - time.monotonic())
         return super().result(timeout)
 
     def done(self) -> bool:

@@ -222,7 +222,8 @@ class Calls:
                     return
                 if self._writing:
                     continue
-                if self._shut and not self._waiting and not self._gathered:
+                if self._shut and not self._waiting and not self._flying:
+                    # All that was submitted is answered.
                     break
                 self._writing = True
             self._write()

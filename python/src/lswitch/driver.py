@@ -102,7 +102,8 @@ class Driver:
         environment: Mapping[str, str],
         more: List[str],
     ) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="lswitch-executor-")
+        # Not one that is cleared before the program ends: calls may still be under way then.
+        self._folder = tempfile.mkdtemp(prefix="lswitch-executor-")
         command = [binary, "invoke", "pool", "--workers", str(workers), "--retries", str(retries)]
         command += ["--idle-timeout", f"{idle_timeout:f}"]
         own = dict(os.environ)
@@ -110,16 +111,16 @@ class Driver:
             command += ["--function", aws_function]
         else:
             if local_function is None:
-                local_function = str(Path(self._folder.name, "python.toml"))
+                local_function = str(Path(self._folder, "python.toml"))
                 Path(local_function).write_text(function_file(environment))
             command += ["--local-function", local_function]
             own.pop("LSWITCH_FUNCTION", None)
             if not any(argument.startswith("--store") for argument in more) and not own.get("LSWITCH_STORE"):
-                command += ["--store", self._folder.name]
+                command += ["--store", self._folder]
         if allow_pickle:
             command.append("--allow-pickle")
         command += more
-        self._words: BinaryIO = open(Path(self._folder.name, "stderr"), "w+b")
+        self._words: BinaryIO = open(Path(self._folder, "stderr"), "w+b")
         try:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words, env=own, bufsize=0
@@ -160,7 +161,7 @@ class Driver:
 
     def clean_up(self) -> None:
         self._words.close()
-        self._folder.cleanup()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _own_folder() -> str:

@@ -22,7 +22,7 @@ from .calls import Calls
 from .chunks import Chunk, sizes
 from .driver import Driver, find_binary
 from .errors import MessageError, TooLongError, UsageError, WorkerLostError
-from .function import NoNameError, name_of
+from .function import NoNameError, imported_by_a_worker, name_of
 from .future import CallFuture
 
 #: Functions whose names are kept.
@@ -65,6 +65,12 @@ class Executor(futures.Executor):
         env: Optional[Mapping[str, str]] = None,
         lswitch_args: Sequence[str] = (),
     ) -> None:
+        importing = imported_by_a_worker()
+        if importing is not None:
+            raise UsageError(
+                f"{importing} makes an Executor whenever it is imported, and a worker imports it for its functions: put what the script does "
+                "under if __name__ == \"__main__\":"
+            )
         workers = (os.cpu_count() or 1) if workers is None else workers
         if workers < 1:
             raise UsageError(f"{workers} workers; there must be at least one")

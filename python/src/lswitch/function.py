@@ -53,6 +53,11 @@ def main_module() -> str:
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name:
+        if spec.name.endswith("__main__"):
+            raise NoNameError(
+                f"functions of {spec.name} cannot be imported by a worker without running it; move them into a module beside it, or send them "
+                "by value: Executor(serializer=\"cloudpickle\")"
+            )
         return str(spec.name)
     path: Optional[str] = getattr(main, "__file__", None)
     if path is None:
@@ -96,6 +101,26 @@ def search_path() -> List[str]:
     return [folder for folder in dict.fromkeys(folders) if os.path.exists(folder)]
 
 
+class _Importing:
+    """While a worker imports, no executor may be made: a script that makes one whenever it is imported would start workers without end."""
+
+    now: Optional[str] = None
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def __enter__(self) -> None:
+        _Importing.now = self._module
+
+    def __exit__(self, *_: object) -> None:
+        _Importing.now = None
+
+
+def imported_by_a_worker() -> Optional[str]:
+    """The module that this process, a worker, imports just now, if any."""
+    return _Importing.now
+
+
 _found: Dict[str, Callable[..., Any]] = {}
 
 
@@ -110,7 +135,8 @@ def named(name: str) -> Callable[..., Any]:
 def _import(name: str) -> Callable[..., Any]:
     module, _, qualname = name.partition(":")
     try:
-        found: Any = importlib.import_module(module)
+        with _Importing(module):
+            found: Any = importlib.import_module(module)
     except ImportError as error:
         raise MessageError(
             f"the worker cannot import {module}, where the function {qualname} is from: {error}; deploy it with the worker, or send the "
@@ -131,6 +157,7 @@ def stand_in_for_main() -> None:
     """In a worker, so that pickles of what was defined in the caller's script are found."""
     name = os.environ.get(MAIN)
     if name and getattr(sys.modules.get("__main__"), "__lswitch_main__", None) != name:
-        module = importlib.import_module(name)
+        with _Importing(name):
+            module = importlib.import_module(name)
         module.__lswitch_main__ = name  # type: ignore[attr-defined]
         sys.modules["__main__"] = module

@@ -103,7 +103,11 @@ def decode(data: bytes, allow_pickle: bool = False) -> Any:
 def _encode_json(message: Any) -> bytes:
     _check_json(message, 0)
     try:
-        return b"\1" + json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
+        try:
+            return b"\1" + json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            # Text with halves of characters, which only escapes can hold.
+            return b"\1" + json.dumps(message, separators=(",", ":")).encode()
     except (TypeError, ValueError) as error:
         raise MessageError(
             f"a {type(message).__name__} is no message: {error}; bytes, what JSON can hold, and NumPy's arrays are, "

@@ -123,6 +123,8 @@ class Runner:
             else:
                 call = calls.parse(data)
                 form = call.form
+                if self._allow_pickle and b"__main__" in data:
+                    stand_in_for_main()
                 if call.how != ONE:
                     return self._several(call)
                 function = self._function(call.functions[0])
@@ -167,8 +169,6 @@ class Runner:
             return named(function)
         kept = self._by_value.get(function)
         if kept is None:
-            if self._allow_pickle:
-                stand_in_for_main()
             kept = calls.loads(function, self._allow_pickle)
             if len(self._by_value) >= _KEPT:
                 self._by_value.clear()

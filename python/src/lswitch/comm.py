@@ -142,13 +142,9 @@ class Comm(Reading):
         Raises DeadlineError, ConnectionLostError or RefusedError.
         """
         channel = (PROGRAM, tag)
-        with self.lock:
-            found = self.take_many(source, channel, bytes_max)
-        if found:
-            self.led += 1
-            return found
+        lines = self.mailbox.lines
         return self.wait(
-            lambda: self.take_many(source, channel, bytes_max) or None,
+            lambda: (self.take_many(source, channel, bytes_max) or None) if channel in lines else None,
             lambda: f"messages with tag {tag}",
             wanted=Wanted(source, channel),
             warn=False,

@@ -101,6 +101,8 @@ class _Serving:
                 begun = clock()
                 flush_at = begun + _GATHER_S
         comm.send_many(DRIVER, TAG, answers)
+        # Before whatever is to be done until the next wait.
+        comm.flush()
         return stay
 
 

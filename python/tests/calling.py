@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -39,6 +40,11 @@ def odd(number: int) -> int:
     if number % 2 == 0:
         raise KeyError(number)
     return number
+
+
+def count_and_fail(folder: str) -> None:
+    tempfile.mkstemp(dir=folder)
+    raise ValueError("each time")
 
 
 class OwnError(Exception):

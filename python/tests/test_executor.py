@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import functools
 import importlib.util
+import json
 import operator
 import os
 import signal
@@ -15,15 +16,17 @@ import tempfile
 import threading
 import time
 import unittest
+import unittest.mock
 from concurrent.futures import BrokenExecutor, CancelledError
 from pathlib import Path
 from typing import Any, List
 
-from support import BINARY, NEEDS_BINARY, PATIENCE_S
+from support import BINARY, NEEDS_BINARY, PATIENCE_S, Switch
 
 import calling
 import lswitch
 from lswitch import Executor, MessageError, MissingBinaryError, Pool, RemoteError, TooLongError, WorkerLostError
+from lswitch.driver import function_file
 
 HAS_NUMPY = importlib.util.find_spec("numpy") is not None
 HAS_CLOUDPICKLE = importlib.util.find_spec("cloudpickle") is not None
@@ -212,6 +215,33 @@ class Calls(Hangs):
         data = bytes(1 << 20)
         self.assertEqual(sum(map(len, self.executor.map(calling.same, [data] * 100))), 100 << 20)
 
+    def test_a_callback_may_submit(self) -> None:
+        data = os.urandom(2 << 20)
+        found: List[Any] = []
+        ended = threading.Semaphore(0)
+
+        def again(future: "concurrent.futures.Future[Any]") -> None:
+            found.append(future.result() == data)
+            if len(found) < 40:
+                self.executor.submit(calling.same, data).add_done_callback(again)
+            ended.release()
+
+        for _ in range(8):
+            self.executor.submit(calling.same, data).add_done_callback(again)
+        for _ in range(40):
+            self.assertTrue(ended.acquire(timeout=30))
+        self.assertTrue(all(found))
+
+    def test_waits_of_both_kinds_take_turns(self) -> None:
+        for number in range(300):
+            self.assertEqual(self.executor.submit(calling.square, number).result(20), number * number)
+            if number % 3 == 0:
+                future = self.executor.submit(calling.square, number)
+                self.assertEqual(len(concurrent.futures.wait([future], 20)[0]), 1)
+            if number % 7 == 0:
+                futures = [self.executor.submit(calling.square, other) for other in range(number % 50)]
+                self.assertEqual(len(list(concurrent.futures.as_completed(futures, 20))), len(futures))
+
     def test_what_is_too_long_is_said(self) -> None:
         with self.assertRaisesRegex(TooLongError, "the call has 8388[0-9]* bytes, over the limit of 8388608.*file or a store"):
             self.executor.submit(calling.same, bytes(8 << 20))
@@ -341,6 +371,46 @@ class Lost(Hangs):
                 for value in executor.map(calling.die_at, range(20), chunksize=10):
                     found.append(value)
             self.assertEqual(found, [0, 1, 2, 3, 4, 5, 6])
+
+    def test_a_call_that_raises_is_not_tried_again(self) -> None:
+        with Executor(1) as executor:
+            for _ in range(3):
+                with self.assertRaises(ValueError):
+                    executor.submit(calling.count_and_fail, self.folder).result(20)
+        self.assertEqual(len(os.listdir(self.folder)), 3)
+
+    def test_a_worker_whose_time_is_up_leaves_in_order(self) -> None:
+        file = Path(self.folder, "short.toml")
+        file.write_text(function_file({}).replace("timeout_s = 900", "timeout_s = 3"))
+        with Executor(2, local_function=str(file), retries=0) as executor:
+            futures = [executor.submit(calling.rest, 0.1, number) for number in range(120)]
+            self.assertEqual([future.result(40) for future in futures], list(range(120)))
+            self.assertEqual(executor._calls.lost, 0, executor._calls.last_lost)
+
+    def test_a_function_behind_the_interface_of_aws(self) -> None:
+        switch = Switch()
+        self.addCleanup(switch.stop)
+        functions = Path(switch.home, "functions")
+        functions.mkdir()
+        Path(functions, "far.toml").write_text(function_file({}))
+        local = subprocess.Popen(
+            [BINARY, "local", "--listen", "127.0.0.1:0", "--json", "--quiet"],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "LSWITCH_HOME": switch.home},
+            text=True,
+        )
+        assert local.stdout is not None
+        self.addCleanup(local.stdout.close)
+        self.addCleanup(local.wait)
+        self.addCleanup(local.terminate)
+        more = {
+            "LSWITCH_HOME": switch.home,
+            "AWS_ENDPOINT_URL_LAMBDA": json.loads(local.stdout.readline())["endpoint"],
+            **{"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"},
+        }
+        with unittest.mock.patch.dict(os.environ, more):
+            with Executor(2, function="far", lswitch_args=["--switch", switch.address, "--store", self.folder]) as executor:
+                self.assertEqual(list(executor.map(calling.square, range(100))), [n * n for n in range(100)])
 
     def test_when_the_driver_is_killed_nothing_hangs(self) -> None:
         executor = Executor(2)

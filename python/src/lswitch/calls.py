@@ -84,6 +84,8 @@ class Calls:
         self._bell = threading.Lock()
         self._bell.acquire()
         self._stepped_back = False
+        #: The thread that takes in what was read, and calls back whoever asked for it.
+        self._reads = 0
         #: What was read, in a place of its own: a new one for each read would cost more than the read.
         self._buffer = bytearray(_READ_LEN)
         self._view = memoryview(self._buffer)
@@ -128,7 +130,7 @@ class Calls:
             if self._writing:
                 # Who writes takes it along.
                 return
-            if flying >= 2 * self._workers and self._gathered_bytes < _GATHERED_MAX:
+            if flying >= 2 * self._workers and self._gathered_bytes < _GATHERED_MAX or self._reads == threading.get_ident():
                 self._kick()
                 return
             self._writing = True
@@ -284,6 +286,7 @@ class Calls:
         count = os.readv(self._driver.stdout, (self._buffer,))
         if not count:
             return False
+        self._reads = threading.get_ident()
         try:
             data = self._view[:count]
             self._rest = self._take_in(memoryview(self._rest + data) if self._rest else data)
@@ -291,6 +294,8 @@ class Calls:
             # What was read is lost.
             self._misread = f"what the driver said was not taken in: {error!r}"
             raise
+        finally:
+            self._reads = 0
         return self._misread is None
 
     def _take_in(self, data: memoryview) -> bytes:

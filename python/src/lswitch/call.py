@@ -234,8 +234,9 @@ def loads(data: bytes, allow_pickle: bool) -> Any:
 def _json(value: Any) -> Optional[bytes]:
     """As JSON, or None if it would be something else when it is received, or cannot be JSON at all."""
     try:
-        return envelope.encode(value, "json")[1:]
-    except MessageError:
+        envelope.check_json(value)
+        return _to_json(value).encode()
+    except (MessageError, TypeError, ValueError):
         return None
 
 

@@ -101,7 +101,7 @@ def decode(data: bytes, allow_pickle: bool = False) -> Any:
 
 
 def _encode_json(message: Any) -> bytes:
-    _check_json(message, 0)
+    check_json(message)
     try:
         try:
             return b"\1" + json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
@@ -115,7 +115,7 @@ def _encode_json(message: Any) -> bytes:
         ) from error
 
 
-def _check_json(message: Any, depth: int) -> None:
+def check_json(message: Any, depth: int = 0) -> None:
     """Keys that are no text would be text when they are received, and nobody would be told."""
     if depth > 200:
         raise MessageError("a message that is nested more than 200 deep, or holds itself")
@@ -128,7 +128,7 @@ def _check_json(message: Any, depth: int) -> None:
         message = list(message.values())
     if isinstance(message, (list, tuple)) and not set(map(type, message)) <= _SCALARS:
         for part in message:
-            _check_json(part, depth + 1)
+            check_json(part, depth + 1)
 
 
 def _encode_array(array: Any) -> bytes:

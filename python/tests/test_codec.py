@@ -83,6 +83,9 @@ class Golden(unittest.TestCase):
         peer = SimpleNamespace(rank=1, wire=SimpleNamespace(crc32=False))
         made = write_small(comm, peer, 0, 7, 2, b"one message")  # type: ignore[arg-type]
         self.assertEqual(made, GOLDEN["data: a message in one chunk"])
+        asking = SimpleNamespace(rank=1, wire=SimpleNamespace(crc32=True))
+        made = write_small(comm, asking, 0, 7, 2, b"one message")  # type: ignore[arg-type]
+        self.assertEqual(made, GOLDEN["data: a message for a rank that asks for CRC-32"])
         driver = SimpleNamespace(rank=frame.DRIVER, wire=SimpleNamespace(crc32=False))
         made = write_small(comm, driver, 0, 0, 0, codec.result(b"ok"))  # type: ignore[arg-type]
         self.assertEqual(made, GOLDEN["data: a rank's result for the driver"])

@@ -65,3 +65,10 @@ def forwarded(event, context):
         return {"uid": uid, "res": [list(map(list, part[1:])) for part in result], "statusCode": 200}
     except Exception as error:
         return {"Exception": str(error), "statusCode": 400}
+
+
+def plain(event, context):
+    """Not lswitch's at all."""
+    if event and event.get("fail"):
+        raise ValueError(event["fail"])
+    return {"event": event, "left_ms": context.get_remaining_time_in_millis()}

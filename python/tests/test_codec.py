@@ -57,8 +57,8 @@ class Golden(unittest.TestCase):
         self.assertEqual(codec.welcome(body_of("welcome")), codec.Welcome(1, 0, 2000, 10000))
         self.assertEqual(codec.refused(body_of("refused, by the code of a wrong token")), (2, "the token is wrong"))
         self.assertEqual(codec.end(body_of("end")), "enough")
-        start = codec.start(body_of("start, of four packs of two ranks, the last with larger mailboxes"), 0)
-        self.assertEqual(start.runs, (codec.Run(3, 2, 1 << 20, 0), codec.Run(1, 2, 1 << 21, 0)))
+        start = codec.start(body_of("start, of four packs of two ranks, the last with larger mailboxes"))
+        self.assertEqual(start.runs, (codec.Run(3, 2, 1 << 20, 0), codec.Run(1, 2, 1 << 21, frame.CRC32)))
         self.assertEqual((start.driver_mailbox, start.segment), (1 << 20, 65536))
 
     def test_a_message_in_one_chunk_and_in_two(self) -> None:
@@ -83,6 +83,9 @@ class Golden(unittest.TestCase):
         peer = SimpleNamespace(rank=1, wire=SimpleNamespace(crc32=False))
         made = write_small(comm, peer, 0, 7, 2, b"one message")  # type: ignore[arg-type]
         self.assertEqual(made, GOLDEN["data: a message in one chunk"])
+        asking = SimpleNamespace(rank=1, wire=SimpleNamespace(crc32=True))
+        made = write_small(comm, asking, 0, 7, 2, b"one message")  # type: ignore[arg-type]
+        self.assertEqual(made, GOLDEN["data: a message for a rank that asks for CRC-32"])
         driver = SimpleNamespace(rank=frame.DRIVER, wire=SimpleNamespace(crc32=False))
         made = write_small(comm, driver, 0, 0, 0, codec.result(b"ok"))  # type: ignore[arg-type]
         self.assertEqual(made, GOLDEN["data: a rank's result for the driver"])
@@ -94,7 +97,7 @@ class Hostile(unittest.TestCase):
             "welcome": codec.welcome,
             "refused, by the code of a wrong token": codec.refused,
             "end": codec.end,
-            "start, of four packs of two ranks, the last with larger mailboxes": lambda body: codec.start(body, 0),
+            "start, of four packs of two ranks, the last with larger mailboxes": codec.start,
         }
         for title, read in readers.items():
             body = body_of(title)
@@ -108,19 +111,24 @@ class Hostile(unittest.TestCase):
         with self.assertRaises(ProtocolError):
             codec.end((1 << 63).to_bytes(8, "little"))
         with self.assertRaises(ProtocolError):
-            codec.start((1 << 60).to_bytes(8, "little") + bytes(20), 0)
+            codec.start((1 << 60).to_bytes(8, "little") + bytes(20))
 
     def test_chunks_that_are_too_short_or_too_long(self) -> None:
         for flags, length in ((3, 11), (1, 7), (2, 3), (0, 65537), (3, 65549)):
             with self.assertRaises(ProtocolError):
                 frame.chunk_parts(flags, memoryview(bytes(length)))
 
-    def test_a_start_has_features_where_the_welcome_has_them(self) -> None:
-        entry = b"".join(number.to_bytes(4, "little") for number in (3, 1, 1 << 20, 1))
-        body = (1).to_bytes(8, "little") + entry + (1 << 20).to_bytes(4, "little") + (65536).to_bytes(4, "little")
-        self.assertEqual(codec.start(body, frame.CRC32).runs, (codec.Run(3, 1, 1 << 20, 1),))
-        with self.assertRaises(ProtocolError):
-            codec.start(body, 0)
+    def test_a_start_names_packs_and_segments_or_neither(self) -> None:
+        def body(runs: bytes, segment: int) -> bytes:
+            return (len(runs) // 16).to_bytes(8, "little") + runs + (1 << 20).to_bytes(4, "little") + segment.to_bytes(4, "little")
+
+        run = b"".join(number.to_bytes(4, "little") for number in (3, 1, 1 << 20, 1))
+        fixed, elastic = codec.start(body(run, 65536)), codec.start(body(b"", 0))
+        self.assertEqual((fixed.runs, fixed.elastic), ((codec.Run(3, 1, 1 << 20, 1),), False))
+        self.assertEqual((elastic.runs, elastic.driver_mailbox, elastic.elastic), ((), 1 << 20, True))
+        for runs, segment in ((run, 0), (b"", 65536), (run, 17)):
+            with self.assertRaises(ProtocolError):
+                codec.start(body(runs, segment))
 
     def test_a_long_reason_is_cut(self) -> None:
         put = codec.put_reason("ä" * 20_000)

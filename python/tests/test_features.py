@@ -17,15 +17,17 @@ import test_handler
 from lswitch import event as events
 from lswitch import frame
 from lswitch.checksum import crc32c
+from lswitch.collectives import Collectives
 from lswitch.comm import Comm
-from lswitch.errors import ConnectionLostError, ProtocolError, RefusedError, UnreachableError
+from lswitch.errors import ConnectionLostError, ProtocolError, RefusedError, UnreachableError, UsageError
 from lswitch.frame import ANNOUNCE, CREDIT, DATA, DRIVER, FIRST, GRANT, HEADER, LAST, START, SWITCH, U32, U64, WELCOME
 
 
 class Script:
     """A switch with two ranks, of which the client is rank 0 and the test plays rank 1."""
 
-    def __init__(self, features: int, act: Callable[["Script"], None]) -> None:
+    def __init__(self, features: int, act: Callable[["Script"], None], elastic: bool = False) -> None:
+        self.elastic = elastic
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.features = features
         self.frames: List[Any] = []
@@ -46,9 +48,8 @@ class Script:
             self.socket.sendall(frame.PREAMBLE)
             _, self.hello = self.take()
             self.give(WELCOME, struct.pack("<HQII", 1, self.features, 200, 1000))
-            run = [2, 1, 1 << 20, 1][: 4 if self.features else 3]
-            runs = U64.pack(1) + struct.pack(f"<{len(run)}I", *run)
-            self.give(START, runs + struct.pack("<II", 1 << 20, 65536))
+            runs = U64.pack(0) if self.elastic else U64.pack(1) + struct.pack("<4I", 2, 1, 1 << 20, 1)
+            self.give(START, runs + struct.pack("<II", 1 << 20, 0 if self.elastic else 65536))
             act(self)
         except BaseException as error:
             self.error.append(error)
@@ -59,8 +60,12 @@ class Script:
 
     def message(self, sequence: int, data: bytes, by_crc32: bool, wrong: int = 0, source: int = 1) -> None:
         check = (crc32(data) if by_crc32 else crc32c(data)) ^ wrong
-        flags = FIRST | LAST | (4 if by_crc32 else 0)
-        self.give(DATA, U64.pack(len(data)) + data + U32.pack(check), flags, sequence, source=source)
+        flags = 4 if by_crc32 else 0
+        for begin in range(0, max(1, len(data)), 65536):
+            ends = (FIRST if begin == 0 else 0) | (LAST if begin + 65536 >= len(data) else 0)
+            head = U64.pack(len(data)) if ends & FIRST else b""
+            tail = U32.pack(check) if ends & LAST else b""
+            self.give(DATA, head + data[begin : begin + 65536] + tail, flags | ends, sequence, source=source)
 
     def take(self, *kinds: int) -> Any:
         while True:
@@ -104,7 +109,7 @@ class Features(unittest.TestCase):
             script.message(1, b"by crc32c", False)
             # A long one, in chunks.
             data = bytes(range(200)) * 500
-            script.give(DATA, U64.pack(len(data)) + data[:65536], FIRST, 2, source=1)
+            script.give(DATA, U64.pack(len(data)) + data[:65536], FIRST | 4, 2, source=1)
             script.give(DATA, data[65536:] + U32.pack(crc32(data)), LAST | 4, 2, source=1)
             script.take()
 
@@ -118,7 +123,7 @@ class Features(unittest.TestCase):
         features, (short, body), (first, _), (last, end) = seen
         self.assertEqual(features, 1)
         self.assertEqual((short.flags, body[-4:]), (7, U32.pack(crc32(b"hello"))))
-        self.assertEqual((first.flags, last.flags, end[-4:]), (1, 6, U32.pack(crc32(bytes(70_000)))))
+        self.assertEqual((first.flags, last.flags, end[-4:]), (5, 6, U32.pack(crc32(bytes(70_000)))))
 
     def test_messages_are_checked_by_crc32c_where_it_does_not(self) -> None:
         seen: List[Any] = []
@@ -144,6 +149,10 @@ class Features(unittest.TestCase):
             script.give(ANNOUNCE, U64.pack(1 << 31), source=1)
             script.give(ANNOUNCE, U64.pack(1 << 31), sequence=1, source=1)
 
+        def two_checksums(script: Script) -> None:
+            script.give(DATA, U64.pack(6) + b"abc", FIRST, 0, source=1)
+            script.give(DATA, b"def" + U32.pack(crc32(b"abcdef")), LAST | 4, 0, source=1)
+
         def too_much(script: Script) -> None:
             script.give(DATA, U64.pack(1 << 30), FIRST, 0, source=1)
 
@@ -159,6 +168,7 @@ class Features(unittest.TestCase):
             ("the driver sent a message for which it had no credit", lambda script: script.message(0, b"", True, source=DRIVER)),
             ("its first chunk is missing", lambda script: script.give(DATA, b"abc", 0, 0, source=1)),
             ("too short or too long", lambda script: script.give(DATA, b"abc", FIRST | LAST, 0, source=1)),
+            ("its chunks differ in group, tag or checksum", two_checksums),
             ("announced 4294967297 bytes", lambda script: script.give(ANNOUNCE, U64.pack((1 << 32) + 1), source=1)),
             ("announced two messages", announce_twice),
             ("of kind 0x12 with 12 bytes|a contribution that was not made", lambda script: script.give(0x12, bytes(12))),
@@ -179,6 +189,56 @@ class Features(unittest.TestCase):
 
         found = self.join(Script(1, act)).receive(DRIVER)
         self.assertEqual((found.source, found.data), (DRIVER, b"hello"))
+
+    def test_in_an_elastic_job_the_driver_has_the_mailbox_and_nobody_else_is_there(self) -> None:
+        seen: List[Any] = []
+
+        def act(script: Script) -> None:
+            for number in range(3):
+                script.message(number, bytes(400_000), True, source=DRIVER)
+            seen.append(script.take(CREDIT))
+            seen.append(script.take(DATA))
+            script.take(0xFF)
+
+        script = Script(1, act, elastic=True)
+        self.addCleanup(script.end)
+        comm = Comm.join(events.parse(script.event()), time.monotonic() + 20, mailbox=1_300_000)
+        self.addCleanup(comm.close)
+        for _ in range(3):
+            self.assertEqual(len(comm.receive(DRIVER).data), 400_000)
+        comm.send_to_driver(bytes(60_000))
+        comm.flush()
+        collectives = Collectives(comm)
+        calls: List[Callable[[], Any]] = [
+            collectives.barrier,
+            lambda: collectives.allreduce(1),
+            lambda: collectives.broadcast(b"", 0),
+            lambda: collectives.gather(b""),
+            lambda: collectives.allgather(b""),
+            lambda: collectives.alltoall([b"", b""]),
+            lambda: collectives.scatter([b"", b""]),
+            lambda: collectives.allreduce_with(b"", lambda one, _: one),
+            lambda: comm.send(1, b""),
+        ]
+        for call in calls:
+            with self.assertRaisesRegex(UsageError, "elastic job, whose workers come and go and know the driver"):
+                call()
+        comm.close()
+        script.thread.join(10)
+        (credit, amount), (data, _) = seen
+        self.assertEqual((credit.destination, U64.unpack(amount)[0]), (DRIVER, 800_128))
+        self.assertEqual((data.destination, data.flags), (DRIVER, 7))
+
+    def test_in_an_elastic_job_too_there_is_an_end_to_credit(self) -> None:
+        def too_much(script: Script) -> None:
+            script.give(DATA, U64.pack(1 << 30), FIRST, 0, source=DRIVER)
+            script.take(0xFF)
+
+        with self.assertRaisesRegex(ProtocolError, "the driver sent a message for which it had no credit"):
+            self.join(Script(1, too_much, elastic=True)).receive(timeout=10)
+        stranger = Script(1, lambda script: (script.message(0, b"", True), script.take(0xFF)), elastic=True)
+        with self.assertRaisesRegex(ProtocolError, "names rank 1 in an elastic job"):
+            self.join(stranger).receive(timeout=10)
 
     def test_an_unknown_frame_that_may_be_skipped_is(self) -> None:
         def act(script: Script) -> None:

@@ -9,11 +9,13 @@ import struct
 from typing import List, NamedTuple, Optional, Tuple, Union
 
 from .errors import ProtocolError
-from .frame import CRC32, RANKS_MAX, REASON_MAX, U32, U64, VERSION
+from .frame import RANKS_MAX, REASON_MAX, U32, U64, VERSION
 
 _HELLO = struct.Struct("<HHQ")
 _WELCOME = struct.Struct("<HQII")
 _RANKS = struct.Struct("<IIIIII")
+#: An entry of START's list.
+_RUN_LEN = 16
 
 Bytes = Union[bytes, bytearray, memoryview]
 
@@ -107,11 +109,15 @@ class Run(NamedTuple):
 
 
 class Start(NamedTuple):
-    """All ranks have joined."""
+    """All ranks have joined; in an elastic job, which names no packs, this one has."""
 
     runs: Tuple[Run, ...]
     driver_mailbox: int
     segment: int
+
+    @property
+    def elastic(self) -> bool:
+        return not self.runs
 
     def same_packs(self, other: "Start") -> bool:
         """Do both name the same packs? What features they have is each switch's own matter."""
@@ -128,8 +134,8 @@ def pack_role(first_rank: int, ranks: int, incarnation: int, epoch: int, mailbox
     return _RANKS.pack(1, first_rank, ranks, incarnation, epoch, mailbox)
 
 
-def driver_role(size: int, mailbox: int) -> bytes:
-    return U32.pack(0) + U32.pack(size) + U32.pack(mailbox)
+def driver_role(size: int, mailbox: int, elastic: bool = False) -> bytes:
+    return U32.pack(0) + U32.pack(size) + U32.pack(mailbox) + bytes([elastic])
 
 
 def welcome(body: Bytes) -> Welcome:
@@ -157,24 +163,22 @@ def end(body: Bytes) -> str:
     return reason
 
 
-def start(body: Bytes, features: int) -> Start:
-    """Reads a START; `features` are those of the WELCOME, which say whether its entries have theirs."""
+def start(body: Bytes) -> Start:
     fields = Fields(body, "a START")
-    width = 16 if features & CRC32 else 12
     count = fields.u64()
-    if count * width > len(body):
+    if count * _RUN_LEN > len(body):
         raise ProtocolError(f"a START of {len(body)} bytes that names {count} runs of packs")
     runs: List[Run] = []
     ranks = 0
     for _ in range(count):
-        run = Run(fields.u32(), fields.u32(), fields.u32(), fields.u32() if width == 16 else 0)
+        run = Run(fields.u32(), fields.u32(), fields.u32(), fields.u32())
         ranks += run.packs * run.ranks
         if run.packs == 0 or run.ranks == 0 or ranks > RANKS_MAX:
             raise ProtocolError(f"a START of {run.packs} packs with {run.ranks} ranks each")
         runs.append(run)
     found = Start(tuple(runs), fields.u32(), fields.u32())
     fields.end()
-    if not runs or found.segment == 0 or found.segment % 16:
+    if (found.segment == 0) != (not runs) or found.segment % 16:
         raise ProtocolError(f"a START with {len(runs)} runs of packs and segments of {found.segment} bytes")
     return found
 

@@ -109,6 +109,7 @@ class Collectives:
 
     def allreduce_with(self, data: Data, combine: Callable[[bytes, bytes], Data]) -> bytes:
         """As `reduce_with`, for every rank."""
+        self._check()
         return self._broadcast(0, self._combined(as_bytes(data), combine, self._packs.span(0).first_rank))
 
     def _fold(self, values: Any, op: str, root: Optional[int], dtype: Optional[str]) -> Any:
@@ -148,6 +149,7 @@ class Collectives:
 
     def _in_switch(self, operation: int, root: Optional[int], given: Optional[bytes]) -> bytes:
         """One call in the switch, a window of segments ahead of the answers. None is given by those who only get."""
+        self._check()
         comm, segment = self._comm, self._comm.segment
         if self._packs.count == 1 and given is not None:
             # The only pack has what all have given.
@@ -187,6 +189,7 @@ class Collectives:
 
     def _exchange(self, sends: Dict[int, bytes], count: int) -> List[Tuple[int, bytes]]:
         """Sends messages to packs, by number, and gives `count` from others, in whatever order they come."""
+        self._check()
         comm = self._comm
         tag, self._exchanges = self._exchanges & 0xFFFFFFFF, self._exchanges + 1
         channel = (EXCHANGES, tag)
@@ -218,6 +221,7 @@ class Collectives:
         return received
 
     def _others(self) -> Any:
+        self._check()
         return ((number, span) for number, span in enumerate(self._packs) if number != self._number)
 
     def _pack_of(self, root: int) -> int:
@@ -225,7 +229,15 @@ class Collectives:
             raise UsageError(
                 f"rank {self._comm.rank} named rank {root} as the root in a job of {self._comm.size} ranks"
             )
+        self._check()
         return self._packs.number_of(root)
+
+    def _check(self) -> None:
+        if self._packs.elastic:
+            raise UsageError(
+                f"rank {self._comm.rank} made a collective call in an elastic job, whose workers come and go and know the driver "
+                "alone; use the shared state (job.queue, job.counter, job.vector)"
+            )
 
     def _one_for_each(self, pieces: Optional[Sequence[Data]]) -> List[bytes]:
         given = [] if pieces is None else [as_bytes(piece) for piece in pieces]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Callable, Optional, Tuple, TypeVar
+from typing import Callable, List, Optional, Sequence, Tuple, TypeVar
 
 from . import codec
 from .data import Data, as_bytes
@@ -76,7 +76,8 @@ class Comm(Reading):
         """
         joined = join(event, deadline, mailbox)
         try:
-            if joined.start and sum(run.packs * run.ranks for run in joined.start.runs) != event.size:
+            size = sum(run.packs * run.ranks for run in joined.start.runs)
+            if size != event.size and not joined.start.elastic:
                 raise ConnectionLostError(f"the switch started a job of another size than the event's {event.size}")
             return Comm(event, joined, deadline, mailbox)
         except BaseException:
@@ -108,6 +109,11 @@ class Comm(Reading):
         """
         if not 0 <= rank < self.size:
             raise UsageError(f"rank {self.rank} sent to rank {rank} of a job of {self.size} ranks")
+        if self.peers.packs.elastic and rank != self.rank:
+            raise UsageError(
+                f"rank {self.rank} sent to rank {rank} in an elastic job, whose workers come and go and know the driver alone; "
+                "use the shared state (job.queue, job.counter, job.vector)"
+            )
         if type(data) is not bytes:
             data = as_bytes(data)
         if rank == self.rank:
@@ -128,6 +134,32 @@ class Comm(Reading):
         if source is not None and not (0 <= source < self.size or source == DRIVER):
             raise UsageError(f"rank {self.rank} receives from rank {source} of a job of {self.size} ranks")
         return self.receive_in_group(source, PROGRAM, tag, timeout)
+
+    def receive_many(self, source: int, tag: int, bytes_max: int) -> List[bytes]:
+        """The messages with this tag that have come from one rank, or the driver, at least one and about so many bytes at most; waits as long
+        as it takes until the deadline.
+
+        Raises DeadlineError, ConnectionLostError or RefusedError.
+        """
+        channel = (PROGRAM, tag)
+        lines = self.mailbox.lines
+        return self.wait(
+            lambda: (self.take_many(source, channel, bytes_max) or None) if channel in lines else None,
+            lambda: f"messages with tag {tag}",
+            wanted=Wanted(source, channel),
+            warn=False,
+        )
+
+    def send_many(self, rank: int, tag: int, messages: Sequence[bytes]) -> None:
+        """Sends messages to another rank, or the driver, as one after the other, for less than each alone costs."""
+        at = 0
+        while at < len(messages):
+            with self.lock:
+                at += self._send_on_credit(rank, tag, messages, at)
+            self.room_to_write(self.peers.of(rank).wire, lambda: f"room to send to rank {rank}")
+            if at < len(messages):
+                self.send_in_group(rank, PROGRAM, tag, messages[at])
+                at += 1
 
     def flush(self) -> None:
         """Writes what has been gathered, as far as the connection takes it."""
@@ -204,6 +236,7 @@ class Comm(Reading):
         what: Callable[[], str],
         until: Optional[float] = None,
         wanted: Optional[Wanted] = None,
+        warn: bool = True,
     ) -> _Found:
         """Reads and writes until `look` finds something. It is called with the lock held.
 
@@ -211,7 +244,7 @@ class Comm(Reading):
         """
         with self.lock:
             self._waiting_threads += 1
-        warn_at = time.monotonic() + _WARN_AFTER_S
+        warn_at = time.monotonic() + _WARN_AFTER_S if warn else float("inf")
         try:
             while True:
                 with self.reading:
@@ -331,6 +364,31 @@ class Comm(Reading):
         self.sent_messages += 1
         self.sent_bytes += len(data)
         return peer
+
+    def _send_on_credit(self, rank: int, tag: int, messages: Sequence[bytes], at: int) -> int:
+        """Writes the short messages from there on for which there is credit; gives how many. The lock is held."""
+        peer = self._begin_to_send(rank, tag, messages[at])
+        wire = peer.wire
+        self.sent_messages -= 1
+        self.sent_bytes -= len(messages[at])
+        parts: List[bytes] = []
+        gathered = used = total = 0
+        for data in messages[at:] if at else messages:
+            length = len(data)
+            amount = cost(length)
+            if length > GATHERED_MAX or peer.used + used + amount > peer.share or gathered > GATHERED_MAX:
+                break
+            parts.append(write_small(self, peer, PROGRAM, tag, peer.next_out, data))
+            peer.next_out += 1
+            used += amount
+            total += length
+            gathered += length
+        if parts:
+            peer.used += used
+            self.sent_messages += len(parts)
+            self.sent_bytes += total
+            self.push(wire, b"".join(parts))
+        return len(parts)
 
     def _write_small(self, peer: Peer, group: int, tag: int, sequence: int, data: bytes) -> None:
         wire = peer.wire

@@ -73,6 +73,14 @@ class MessageError(LswitchError):
     """A message cannot be put into an envelope or taken out of one."""
 
 
+class TooLongError(MessageError):
+    """A call or its result is over the limit."""
+
+
+class WorkerLostError(LswitchError):
+    """The workers that ran a call ended, one after the other: it was tried as often as `retries` says, and may be the cause."""
+
+
 class StateError(LswitchError):
     """The switch refused a request of the shared state, which has changed nothing.
 

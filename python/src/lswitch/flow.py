@@ -48,7 +48,7 @@ class Grant(NamedTuple):
 
 
 class Credit(NamedTuple):
-    """A pack gets so many bytes of credit back."""
+    """A pack, or the driver, gets so many bytes of credit back."""
 
     pack: int
     amount: int
@@ -56,9 +56,11 @@ class Credit(NamedTuple):
 
 Signal = Union[Grant, Credit]
 
-#: Passages: how a message came to be sent. One on credit has the number of its pack instead.
+#: Passages: how a message came to be sent. One on credit has the number of its pack instead; the driver is counted as a pack
+#: of the first number that is none.
 BY_GRANT = -1
 LOCAL = -2
+DRIVERS = 1 << 32
 
 
 class Room:
@@ -67,6 +69,8 @@ class Room:
     def __init__(self, mailbox: int, packs: int) -> None:
         self._mailbox = mailbox
         self._share = share(mailbox, packs)
+        #: In an elastic job the whole mailbox is the driver's; else it has no credit.
+        self._elastic = packs == 0
         #: Credit in use, by pack: of messages that have come and were not given back for.
         self._lent: Dict[int, int] = {}
         #: The part of it that is of taken messages.
@@ -102,9 +106,8 @@ class Room:
                 raise ProtocolError(f"rank {source} sent {cost} bytes where {message.cost} were granted")
             return BY_GRANT
         lent = self._lent.get(pack, 0) + cost
-        # The driver is of no pack, and has none.
-        if pack < 0 or lent > self._share:
-            whom = "the driver" if pack < 0 else f"rank {source}"
+        if lent > self._share or pack == DRIVERS and not self._elastic:
+            whom = "the driver" if pack == DRIVERS else f"rank {source}"
             raise ProtocolError(f"{whom} sent a message for which it had no credit, and no grant")
         self._lent[pack] = lent
         return pack

@@ -46,7 +46,7 @@ def in_job(
     event: Event, context: Any, run: Callable[[Job], Any], encode: Callable[[Any], bytes]
 ) -> Any:
     """Joins, runs, reports and leaves; gives when the job had started, and what `run` returned."""
-    with_margin = _deadline(context)
+    with_margin = deadline_of(context)
     comm = Comm.join(event, with_margin)
     begun = time.monotonic()
     try:
@@ -92,7 +92,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-def _deadline(context: Any) -> float:
+def deadline_of(context: Any) -> float:
     left = _DEADLINE_DEFAULT_S
     remaining = getattr(context, "get_remaining_time_in_millis", None)
     if callable(remaining):

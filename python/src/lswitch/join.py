@@ -13,6 +13,7 @@ from .errors import ConnectionLostError, EventError, LswitchError, ProtocolError
 from .event import Event
 from .frame import CRC32, END, HEARTBEAT, HELLO, MAILBOX_BYTES, PREAMBLE, REFUSED, START, WELCOME, control
 from .frame import Header
+from .release import RELEASE
 from .wire import Wire
 
 #: How long one attempt to connect may take, in seconds: shorter than the silence that a switch bears from others.
@@ -41,7 +42,7 @@ def join(event: Event, until: Optional[float] = None, mailbox: int = MAILBOX_BYT
     if until is not None:
         deadline = min(deadline, until)
     role = codec.pack_role(event.rank, 1, event.incarnation, event.epoch, mailbox)
-    hello = codec.hello(CRC32, event.release, event.job, event.expiry_s, event.code, role)
+    hello = codec.hello(CRC32, RELEASE, event.job, event.expiry_s, event.code, role)
     wires: List[Wire] = []
     try:
         joining = _Joining(wires, event, deadline)
@@ -97,14 +98,14 @@ class _Joining:
 
     def wait_for_start(self) -> Joined:
         while True:
-            for wire, welcome in zip(self._wires, self._welcomes):
+            for wire in self._wires:
                 while self._starts[wire.number] is None:
                     frame = wire.next_frame()
                     if frame is None:
                         break
                     header, body = frame
                     if header.kind == START:
-                        self._starts[wire.number] = codec.start(body, welcome.features)
+                        self._starts[wire.number] = codec.start(body)
                     elif header.kind != HEARTBEAT:
                         raise _ending(wire, header, body)
             missing = [wire for wire in self._wires if self._starts[wire.number] is None]

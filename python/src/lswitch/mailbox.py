@@ -78,25 +78,40 @@ class Mailbox:
     """All of them."""
 
     def __init__(self) -> None:
-        self._lines: Dict[Channel, _Line] = {}
+        #: By channel; none is empty.
+        self.lines: Dict[Channel, _Line] = {}
 
     def put(self, source: int, channel: Channel, data: bytes, passage: int) -> None:
-        line = self._lines.get(channel)
+        line = self.lines.get(channel)
         if line is None:
-            line = self._lines[channel] = _Line()
+            line = self.lines[channel] = _Line()
         line.put(_Entry(source, data, passage))
 
     def take(self, source: Optional[int], channel: Channel) -> Optional[_Entry]:
-        line = self._lines.get(channel)
+        line = self.lines.get(channel)
         if line is None:
             return None
         entry = line.take(source)
         if not line.live:
-            del self._lines[channel]
+            del self.lines[channel]
         return entry
+
+    def take_many(self, source: Optional[int], channel: Channel, bytes_max: int) -> List[_Entry]:
+        """As many as there are, until they have more than so many bytes."""
+        line = self.lines.get(channel)
+        entries: List[_Entry] = []
+        while line is not None and bytes_max > 0:
+            entry = line.take(source)
+            if entry is None:
+                break
+            entries.append(entry)
+            bytes_max -= len(entry.data)
+        if line is not None and not line.live:
+            del self.lines[channel]
+        return entries
 
     def clear(self) -> List[_Entry]:
         """Empties it; gives what waited."""
-        entries = [entry for line in self._lines.values() for entry in line.order if not entry.taken]
-        self._lines.clear()
+        entries = [entry for line in self.lines.values() for entry in line.order if not entry.taken]
+        self.lines.clear()
         return entries

@@ -101,9 +101,13 @@ def decode(data: bytes, allow_pickle: bool = False) -> Any:
 
 
 def _encode_json(message: Any) -> bytes:
-    _check_json(message, 0)
+    check_json(message)
     try:
-        return b"\1" + json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
+        try:
+            return b"\1" + json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            # Text with halves of characters, which only escapes can hold.
+            return b"\1" + json.dumps(message, separators=(",", ":")).encode()
     except (TypeError, ValueError) as error:
         raise MessageError(
             f"a {type(message).__name__} is no message: {error}; bytes, what JSON can hold, and NumPy's arrays are, "
@@ -111,7 +115,7 @@ def _encode_json(message: Any) -> bytes:
         ) from error
 
 
-def _check_json(message: Any, depth: int) -> None:
+def check_json(message: Any, depth: int = 0) -> None:
     """Keys that are no text would be text when they are received, and nobody would be told."""
     if depth > 200:
         raise MessageError("a message that is nested more than 200 deep, or holds itself")
@@ -124,7 +128,7 @@ def _check_json(message: Any, depth: int) -> None:
         message = list(message.values())
     if isinstance(message, (list, tuple)) and not set(map(type, message)) <= _SCALARS:
         for part in message:
-            _check_json(part, depth + 1)
+            check_json(part, depth + 1)
 
 
 def _encode_array(array: Any) -> bytes:

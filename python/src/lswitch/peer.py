@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Dict, Optional
 
 from .errors import ProtocolError
-from .flow import Channel, share
+from .flow import DRIVERS, Channel, share
 from .frame import DRIVER
 from .join import Joined
 from .routing import Packs, switch_of_pair
@@ -15,12 +15,13 @@ from .wire import Wire
 class Partial:
     """A message of which chunks are missing."""
 
-    __slots__ = ("total", "channel", "passage", "data")
+    __slots__ = ("total", "channel", "passage", "by_crc32", "data")
 
-    def __init__(self, total: int, channel: Channel, passage: int) -> None:
+    def __init__(self, total: int, channel: Channel, passage: int, by_crc32: int) -> None:
         self.total = total
         self.channel = channel
         self.passage = passage
+        self.by_crc32 = by_crc32
         #: What has come: memory grows with it, and not with the total that a first chunk names.
         self.data = bytearray()
 
@@ -32,7 +33,7 @@ class Peer:
 
     def __init__(self, rank: int, pack: int, wire: Wire, share: int) -> None:
         self.rank = rank
-        #: The number of its pack; -1 for the driver.
+        #: The number of its pack, or `DRIVERS`.
         self.pack = pack
         self.wire = wire
         #: The credit of this pack there, and what of it is used.
@@ -64,7 +65,7 @@ class Peers:
     def __init__(self, rank: int, joined: Joined, mailbox: int) -> None:
         self.packs = Packs(joined.start)
         self.rank = rank
-        self.number = self.packs.number_of(rank)
+        self.number = 0 if self.packs.elastic else self.packs.number_of(rank)
         #: The mailbox of this rank itself.
         self.mailbox = mailbox
         self._driver_mailbox = joined.start.driver_mailbox
@@ -77,17 +78,20 @@ class Peers:
         return self._add(rank) if peer is None else peer
 
     def of_pack(self, number: int) -> Peer:
-        """The first rank of a pack."""
-        return self.of(self.packs.span(number).first_rank)
+        """The first rank of a pack, or the driver."""
+        return self.of(DRIVER if number == DRIVERS else self.packs.span(number).first_rank)
 
     def _add(self, rank: int) -> Peer:
         packs, wires = self.packs, self._wires
         if rank == DRIVER:
-            peer = Peer(rank, -1, wires[0], share(self._driver_mailbox, packs.count))
+            # In an elastic job nobody knows how many packs there are, and each has the whole.
+            peer = Peer(rank, DRIVERS, wires[0], share(self._driver_mailbox, packs.count))
         elif 0 <= rank < packs.size:
             pack = packs.number_of(rank)
             wire = wires[switch_of_pair(self.number, pack, len(wires))]
             peer = Peer(rank, pack, wire, share(packs.mailbox_of(rank), packs.count))
+        elif packs.elastic:
+            raise ProtocolError(f"a frame names rank {rank} in an elastic job, whose ranks know the driver alone")
         else:
             raise ProtocolError(f"a frame names rank {rank} in a job of {packs.size} ranks")
         self._peers[rank] = peer

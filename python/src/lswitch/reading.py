@@ -13,13 +13,15 @@ from .checksum import crc32c
 from .errors import ConnectionLostError, LswitchError, ProtocolError, RefusedError
 from .flow import BY_GRANT, Announced, Channel, Credit, Room
 from .frame import ANNOUNCE, BODY_MAX, CHECKED_BY_CRC32, COMBINED, CREDIT, DATA, END, FIRST, GRANT, HEADER, HEADER_LEN
-from .frame import HEARTBEAT, LAST, LEFT, MESSAGE_MAX, PART_LEN, REFUSED, SKIPPABLE, STATE, U64, chunk_parts, cost
+from .frame import CHECKSUM_LEN, CHUNK_MAX, HEARTBEAT, LAST, LEFT, MESSAGE_COST, MESSAGE_MAX, PART_LEN, REFUSED, SKIPPABLE, STATE, TOTAL_LEN, U32, U64
+from .frame import chunk_parts, cost
 from .join import Joined
 from .mailbox import Mailbox, Message
 from .peer import Partial, Peer, Peers
 from .wire import Wire
 
 _LONE = FIRST | LAST
+_ENDS_LEN = TOTAL_LEN + CHECKSUM_LEN
 
 
 class Reading:
@@ -64,6 +66,23 @@ class Reading:
         if self.room.signals:
             self.signal()
         return Message(entry.source, channel[1], entry.data)
+
+    def take_many(self, source: int, channel: Channel, bytes_max: int) -> List[bytes]:
+        """Messages of one source that have come, for the program."""
+        entries = self.mailbox.take_many(source, channel, bytes_max)
+        on_credit = 0
+        passage = BY_GRANT
+        for entry in entries:
+            if entry.passage >= 0:
+                passage = entry.passage
+                on_credit += len(entry.data) + MESSAGE_COST
+            else:
+                self.room.taken(entry.passage, cost(len(entry.data)))
+        if on_credit:
+            self.room.taken(passage, on_credit)
+        if self.room.signals:
+            self.signal()
+        return [entry.data for entry in entries]
 
     def fail(self, error: LswitchError) -> None:
         """The first failure is the reason; the lock is not held."""
@@ -146,7 +165,8 @@ class Reading:
     def _take_in(self, wire: Wire) -> None:
         """Takes in the whole frames that were read."""
         buffer, begin, end = wire.buffer, wire.begin, wire.end
-        unpack = HEADER.unpack_from
+        view = wire.view
+        unpack, total_of, checksum_of = HEADER.unpack_from, U64.unpack_from, U32.unpack_from
         while end - begin >= HEADER_LEN:
             kind, flags, group, epoch, tag, source, destination, sequence, length = unpack(buffer, begin)
             if length > BODY_MAX:
@@ -167,10 +187,18 @@ class Reading:
                         f"message {sequence} from rank {source} to rank {destination} arrived where number "
                         f"{peer.next_in} was due"
                     )
-                self._chunk(peer, flags, (group, tag), wire.view[body:begin])
+                if flags & _LONE == _LONE and peer.partial is None and _ENDS_LEN <= length <= _ENDS_LEN + CHUNK_MAX:
+                    # Most messages are one chunk.
+                    (total,) = total_of(buffer, body)
+                    (checksum,) = checksum_of(buffer, begin - CHECKSUM_LEN)
+                    passage = self.room.begins(source, peer.pack, sequence, total + MESSAGE_COST)
+                    data = bytes(view[body + TOTAL_LEN : begin - CHECKSUM_LEN])
+                    self._whole(peer, flags, (group, tag), data, total, checksum, passage)
+                else:
+                    self._chunk(peer, flags, (group, tag), view[body:begin])
             elif kind != HEARTBEAT:
                 header = (kind, flags, group, tag, source, destination, sequence)
-                if not self._other(wire, header, wire.view[body:begin]):
+                if not self._other(wire, header, view[body:begin]):
                     break
         wire.begin = begin
         wire.heard = time.monotonic()
@@ -179,13 +207,6 @@ class Reading:
 
     def _chunk(self, peer: Peer, flags: int, channel: Channel, body: memoryview) -> None:
         sequence = peer.next_in
-        if flags & _LONE == _LONE and peer.partial is None:
-            # Most messages are one chunk.
-            total, piece, checksum = chunk_parts(flags, body)
-            data = bytes(piece)
-            passage = self.room.begins(peer.rank, peer.pack, sequence, total + 64)
-            self._whole(peer, flags, channel, data, total, checksum, passage)
-            return
         total, piece, checksum = chunk_parts(flags, body)
         partial = peer.partial
         if flags & FIRST:
@@ -194,11 +215,11 @@ class Reading:
             if total > MESSAGE_MAX:
                 raise self._broken(peer, f"it names {total} bytes, over the limit of {MESSAGE_MAX}")
             passage = self.room.begins(peer.rank, peer.pack, sequence, cost(total))
-            partial = peer.partial = Partial(total, channel, passage)
+            partial = peer.partial = Partial(total, channel, passage, flags & CHECKED_BY_CRC32)
         elif partial is None:
             raise self._broken(peer, "its first chunk is missing")
-        if partial.channel != channel:
-            raise self._broken(peer, "its chunks differ in group or tag")
+        if partial.channel != channel or partial.by_crc32 != flags & CHECKED_BY_CRC32:
+            raise self._broken(peer, "its chunks differ in group, tag or checksum")
         if len(partial.data) + len(piece) > partial.total:
             raise self._broken(peer, f"it is longer than the {partial.total} bytes it named")
         partial.data += piece

@@ -21,6 +21,8 @@ class Packs:
 
     def __init__(self, start: Start) -> None:
         self._runs = start.runs
+        #: They know nothing of each other.
+        self.elastic = start.elastic
         self._first_ranks: List[int] = []
         self._first_packs: List[int] = []
         self.count = 0

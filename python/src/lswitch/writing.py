@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Tuple
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 from .checksum import crc32c
@@ -18,11 +18,6 @@ _ALL = FIRST | LAST
 _ALL_BY_CRC32 = FIRST | LAST | CHECKED_BY_CRC32
 
 
-def checked(data: bytes, by_crc32: bool) -> Tuple[int, bytes]:
-    """A last chunk's flags, and the checksum."""
-    if by_crc32:
-        return LAST | CHECKED_BY_CRC32, U32.pack(crc32(data))
-    return LAST, U32.pack(crc32c(data))
 
 
 def write_small(comm: "Comm", peer: "Peer", group: int, tag: int, sequence: int, data: bytes) -> bytes:
@@ -44,13 +39,18 @@ def write_message(comm: "Comm", peer: "Peer", group: int, tag: int, sequence: in
     The checksum comes last, so that it is computed while the first chunks are on their way.
     """
     wire = peer.wire
+    # The reader must know from the first chunk on.
+    by_crc32 = CHECKED_BY_CRC32 if wire.crc32 else 0
     view = memoryview(data)
     total = len(data)
     begin = 0
     while True:
         end = min(total, begin + CHUNK_MAX)
         piece = view[begin:end]
-        flags, tail = checked(data, wire.crc32) if end == total else (0, b"")
+        flags, tail = by_crc32, b""
+        if end == total:
+            flags |= LAST
+            tail = U32.pack(crc32(data) if by_crc32 else crc32c(data))
         if begin == 0:
             flags |= FIRST
         length = len(piece) + len(tail) + (TOTAL_LEN if begin == 0 else 0)

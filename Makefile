@@ -24,6 +24,7 @@ test: ## The whole test suite; graphs from LSWITCH_DATA or ../shared/data
 	cargo test
 
 test-python: build ## The Python client's tests, with awslambdaric, NumPy and cloudpickle in target/venv
+	cargo build --example programs
 	python3 -m venv $(TARGET)/venv
 	$(TARGET)/venv/bin/pip install --quiet awslambdaric numpy cloudpickle
 	LSWITCH=$(abspath $(LSWITCH)) LSWITCH_PROGRAMS=$(abspath $(TARGET)/debug/examples/programs) \

@@ -102,7 +102,7 @@ pub(super) struct FleetArgs {
 
     /// Function of the local Lambda to run the workers, instead of this binary: a file NAME.toml, or its name in
     /// $LSWITCH_HOME/functions. Several share a job as NAME=COUNT,NAME=COUNT
-    #[arg(long, value_name = "NAME|FILE", conflicts_with = "function")]
+    #[arg(long, value_name = "NAME|FILE")]
     local_function: Option<String>,
 
     /// The switch, as workers reach it, or several by commas; without it one runs in this process
@@ -272,6 +272,10 @@ impl FleetArgs {
 
     /// The function that was named; an empty variable names none.
     pub(super) fn function(&self) -> Option<&str> {
+        // A variable may name one; what is asked for by a flag wins.
+        if self.local_function.is_some() {
+            return None;
+        }
         self.function.as_deref().filter(|name| !name.is_empty())
     }
 

@@ -18,6 +18,7 @@ mod memory;
 mod net;
 mod pagerank;
 mod passing;
+mod pool;
 mod preprocess;
 mod random;
 mod readme;

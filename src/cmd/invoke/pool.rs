@@ -1,6 +1,7 @@
 //! `lswitch invoke pool`: warm workers for a program that speaks over this one's standard input and output, such as the
 //! Executor of the Python client. `docs/FARM.md` specifies what is spoken.
 
+use super::run::read_event;
 use super::{FleetArgs, failed};
 use crate::cmd::ui::Ui;
 use crate::cmd::{UsageError, interrupted, raise_descriptor_limit};
@@ -9,6 +10,7 @@ use crate::job::farm::schedule::Policy;
 use crate::job::farm::stdio::{Said, read_calls};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
@@ -30,6 +32,10 @@ pub struct PoolArgs {
     /// The program that the workers run, or a name for a function of your own
     #[arg(default_value = "pool")]
     program: String,
+
+    /// A file with JSON that the program gets as its arguments
+    #[arg(long, value_name = "FILE")]
+    event: Option<PathBuf>,
 
     /// How often a call is tried again after it has lost its worker, or has failed in a way that may pass
     #[arg(long, value_name = "COUNT", default_value_t = 2)]
@@ -69,7 +75,10 @@ impl PoolArgs {
             let fleet = self.fleet.start(workers as usize + 2).await?;
             let spec = FarmSpec {
                 program: self.program.clone(),
-                arguments: serde_json::Value::Null,
+                arguments: match &self.event {
+                    Some(path) => read_event(path)?,
+                    None => serde_json::Value::Null,
+                },
                 workers,
                 store: store.url().into(),
                 policy: Policy {
@@ -101,6 +110,7 @@ impl PoolArgs {
                 &mut |event| answers.hear(event),
             )
             .await;
+            answers.write();
             fleet.stop().await;
             let misread = match reading.is_finished() {
                 true => reading.await.expect("reading does not panic").err(),

@@ -155,7 +155,8 @@ fn shown(result: &[u8]) -> Value {
     })
 }
 
-fn read_event(path: &Path) -> anyhow::Result<Value> {
+/// The JSON of a file, or of standard input if it is called -.
+pub(super) fn read_event(path: &Path) -> anyhow::Result<Value> {
     let name = path.display();
     let mut text = Vec::new();
     let read = match path.as_os_str() == "-" {

@@ -309,12 +309,12 @@ impl Farm<'_> {
             if further == Further::Pause && self.schedule.unsettled() == 0 {
                 further = Further::On;
             }
-            self.rest();
+            self.rest(hear);
         }
     }
 
     /// Lets workers go that have had nothing to do for long.
-    fn rest(&mut self) {
+    fn rest(&mut self, hear: &mut dyn FnMut(FarmEvent) -> Further) {
         if self.schedule.unsettled() > 0 || self.present.is_empty() {
             self.resting_since = None;
             return;
@@ -329,6 +329,7 @@ impl Farm<'_> {
             self.called.remove(&rank);
         }
         self.resting_since = None;
+        hear(FarmEvent::Workers(0));
     }
 
     fn now(&self) -> Micros {

@@ -471,6 +471,25 @@ class Ends(Hangs):
             rest = [future.result() for future in futures if not future.cancelled()]
             self.assertEqual(rest, list(range(len(rest))))
 
+    def test_who_is_told_of_a_cancelled_call_may_make_another(self) -> None:
+        with Executor(1) as executor:
+            executor.submit(calling.rest, 0.2).result(20)
+            futures = [executor.submit(calling.rest, 0.2, number) for number in range(40)]
+            others: List[Any] = []
+            futures[-1].add_done_callback(lambda _: others.append(executor.submit(calling.rest, 0.0, 7)))
+            self.assertTrue(futures[-1].cancel())
+            self.assertEqual(len(others), 1)
+            executor.shutdown(cancel_futures=True)
+
+    def test_a_call_that_ends_its_worker_costs_no_other(self) -> None:
+        with Executor(1, retries=0) as executor:
+            before = [executor.submit(abs, -number) for number in range(30)]
+            deadly = executor.submit(os._exit, 3)
+            after = [executor.submit(abs, -number) for number in range(30)]
+            self.assertEqual([future.result(60) for future in before + after], 2 * list(range(30)))
+            with self.assertRaises(Exception):
+                deadly.result(60)
+
     def test_without_a_call_no_worker_is_started(self) -> None:
         with Executor(2) as executor:
             time.sleep(0.2)

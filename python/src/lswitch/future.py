@@ -82,14 +82,16 @@ class CallFuture(Future):  # type: ignore[type-arg]
 
     def cancel(self) -> bool:
         """True if the call had not been handed to the driver yet; then it is not made."""
-        with self._calls.lock:
+        with self._calls.lock, self._condition:
             if self._state == _RUNNING or self._state == _FINISHED:
                 return False
-            if not super().cancel():
-                return False
-            first = self._state == _CANCELLED[0]
-        if first:
-            self.set_running_or_notify_cancel()
+            if self._state in _CANCELLED:
+                return True
+            self._state = _CANCELLED[0]
+            self._condition.notify_all()
+        # Callbacks may use the executor, so no lock is held.
+        self._invoke_callbacks()
+        self.set_running_or_notify_cancel()
         return True
 
     def waits(self) -> bool:

@@ -58,7 +58,7 @@ def rounds(count: int, cases: Dict[str, Callable[[], float]]) -> Dict[str, List[
         for name in names[turn:] + names[:turn]:
             found[name].append(cases[name]())
     for name in names:
-        print(f"  {name:40} median {statistics.median(found[name]):8.3f} s  {[round(s, 3) for s in found[name]]}", flush=True)
+        print(f"  {name:40} median {statistics.median(found[name]):8.4f} s  {[round(s, 4) for s in found[name]]}", flush=True)
     return found
 
 
@@ -126,7 +126,7 @@ def sort(arguments: argparse.Namespace, folder: Path) -> List[Target]:
 
     def bounded() -> float:
         begun = time.perf_counter()
-        process = subprocess.Popen([*base, "--memory", "112MiB"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([*base, "--memory", "104MiB"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         peak = 0
         while process.poll() is None:
             peak = max(peak, resident(process.pid))
@@ -207,11 +207,17 @@ def calls(arguments: argparse.Namespace, folder: Path) -> List[Target]:
         "lswitch, one call": lambda: latency(ours),
         "ProcessPoolExecutor, one call": lambda: latency(pool),
     }
-    closing: List[Callable[[], object]] = [ours.shutdown, pool.shutdown]
+    for warm in cases.values():
+        warm()
+    print(f"{CALLS} calls of a Python function that does nothing, {WORKERS} workers")
+    found = rounds(arguments.rounds, cases)
+    pool.shutdown()
+    # Others' servers are there only while they are measured, so that they disturb nobody else.
+    others: Dict[str, Optional[float]] = {"ray": None, "dask distributed": None}
     if has("ray"):
         import ray
 
-        ray.init(num_cpus=WORKERS, include_dashboard=False, logging_level="ERROR")
+        ray.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         remote = ray.remote(nothing)
 
         def on_ray() -> float:
@@ -219,31 +225,28 @@ def calls(arguments: argparse.Namespace, folder: Path) -> List[Target]:
             ray.get([remote.remote() for _ in range(CALLS)])
             return time.perf_counter() - begun
 
-        cases["ray"] = on_ray
-        closing.append(ray.shutdown)
+        on_ray()
+        beside = rounds(2, {"ray": on_ray, "lswitch submit": lambda: submitted(ours)})
+        others["ray"] = ratio(beside, "ray", "lswitch submit")
+        ray.shutdown()
     if has("distributed"):
         from distributed import Client, LocalCluster
 
-        cluster = LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None)
-        client = Client(cluster)
+        with LocalCluster(n_workers=WORKERS, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster) as client:
 
-        def on_dask() -> float:
-            begun = time.perf_counter()
-            client.gather([client.submit(nothing, pure=False) for _ in range(CALLS)])
-            return time.perf_counter() - begun
+            def on_dask() -> float:
+                begun = time.perf_counter()
+                client.gather(client.map(same, range(CALLS), pure=False))
+                return time.perf_counter() - begun
 
-        cases["dask distributed"] = on_dask
-        closing += [client.close, cluster.close]
-    for warm in cases.values():
-        warm()
-    print(f"{CALLS} calls of a Python function that does nothing, {WORKERS} workers")
-    found = rounds(arguments.rounds, cases)
-    for close in closing:
-        close()
+            on_dask()
+            beside = rounds(2, {"dask distributed": on_dask, "lswitch submit": lambda: submitted(ours)})
+            others["dask distributed"] = ratio(beside, "dask distributed", "lswitch submit")
+    ours.shutdown()
     return [
         ("calls: ours over ProcessPoolExecutor's, per second", ratio(found, "ProcessPoolExecutor submit", "lswitch submit"), 4, True),
-        ("calls: over ray's", ratio(found, "ray", "lswitch submit"), 25, True),
-        ("calls: over dask distributed's", ratio(found, "dask distributed", "lswitch submit"), 50, True),
+        ("calls: over ray's", others["ray"], 25, True),
+        ("calls: over dask distributed's", others["dask distributed"], 50, True),
         ("calls in batches: over ProcessPoolExecutor's", ratio(found, "ProcessPoolExecutor submit", "lswitch map"), 20, True),
         ("one call: our median over ProcessPoolExecutor's", ratio(found, "lswitch, one call", "ProcessPoolExecutor, one call"), 0.6, False),
     ]

@@ -164,8 +164,14 @@ impl SortArgs {
                     bail!("{name} has a line of more than {LINE_MAX} bytes; are these lines?");
                 }
             }
-            if !held.is_empty() {
-                bail!("{name} ends within a record");
+            match (held.is_empty(), format) {
+                (true, _) => {}
+                // As the sort takes it.
+                (false, Format::Lines) => {
+                    held.push(b'\n');
+                    check.look(&held);
+                }
+                (false, _) => bail!("{name} ends within a record"),
             }
         }
         bar.finish_and_clear();

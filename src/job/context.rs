@@ -22,6 +22,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 
 /// What all ranks of a pack share.
 pub(crate) struct Surroundings {
+    pub(crate) job: String,
     pub(crate) arguments: Value,
     pub(crate) store: String,
     pub(crate) deadline: Instant,
@@ -57,6 +58,11 @@ impl Context {
     /// All ranks of the job.
     pub fn size(&self) -> u32 {
         self.comm.size()
+    }
+
+    /// The job's id: of each run another.
+    pub fn job(&self) -> &str {
+        &self.around.job
     }
 
     /// The wire.

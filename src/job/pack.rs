@@ -51,6 +51,7 @@ pub async fn run(event: Event, invocation: Invocation) -> Result<Value, Failure>
     info!("job {}: {span} started", event.job);
     let begun = Instant::now();
     let around = Arc::new(Surroundings {
+        job: event.job.clone(),
         arguments: event.arguments,
         store: event.store,
         deadline,

@@ -49,6 +49,14 @@ pub enum LaunchError {
         /// What the SDK says.
         reason: String,
     },
+    /// Lambda took no more calls for as long as it was asked; the function has not run.
+    #[error("cannot invoke function {function}: Lambda takes no more calls: {reason}")]
+    Throttled {
+        /// The function.
+        function: String,
+        /// What the SDK says.
+        reason: String,
+    },
     /// The function ran and failed.
     #[error("{message}")]
     Function {
@@ -153,7 +161,13 @@ impl Launcher {
             let throttled = error
                 .as_service_error()
                 .is_some_and(InvokeError::is_too_many_requests_exception);
-            if !throttled || Instant::now() + pause > deadline {
+            if throttled && Instant::now() + pause > deadline {
+                return Err(LaunchError::Throttled {
+                    function: function.into(),
+                    reason: error_chain(&error),
+                });
+            }
+            if !throttled {
                 return Err(LaunchError::Call {
                     function: function.into(),
                     reason: error_chain(&error),

@@ -32,7 +32,8 @@ pub struct JobLink {
     started: usize,
     /// What passed through each.
     traffic: Vec<Traffic>,
-    lost: Option<Lost>,
+    /// Packs that were lost at some switch.
+    lost: Vec<Lost>,
 }
 
 /// A pack that was lost, before the other switches have confirmed it.
@@ -77,7 +78,7 @@ impl JobLink {
             left: BTreeMap::new(),
             started: 0,
             traffic: vec![Traffic::default(); links.len()],
-            lost: None,
+            lost: Vec::new(),
             links,
         })
     }
@@ -88,14 +89,17 @@ impl JobLink {
     /// When a connection or the job ended.
     pub async fn next(&mut self) -> Result<News, LinkError> {
         loop {
-            let news = match &self.lost {
+            let all = self.links.len();
+            let is_certain = |lost: &Lost| lost.switches == all || Instant::now() >= lost.until;
+            if let Some(at) = self.lost.iter().position(is_certain) {
+                let Lost { span, reason, .. } = self.lost.remove(at);
+                return Ok(News::Notice(Notice::Lost { span, reason }));
+            }
+            let news = match self.lost.iter().map(|lost| lost.until).min() {
                 None => self.any().await,
-                Some(lost) if lost.switches == self.links.len() || Instant::now() >= lost.until => {
-                    return Ok(self.give_up_on());
-                }
-                Some(lost) => match timeout_at(lost.until, self.any()).await {
+                Some(until) => match timeout_at(until, self.any()).await {
                     Ok(news) => news,
-                    Err(_) => return Ok(self.give_up_on()),
+                    Err(_) => continue,
                 },
             };
             let (index, news) = news?;
@@ -117,11 +121,6 @@ impl JobLink {
     /// Sends a message to a rank of an elastic job, over the first switch; see [`DriverLink::send`].
     pub fn send(&mut self, to: u32, tag: u32, payload: &[u8]) -> bool {
         self.links[0].send(to, tag, payload)
-    }
-
-    fn give_up_on(&mut self) -> News {
-        let Lost { span, reason, .. } = self.lost.take().expect("a pack was lost");
-        News::Notice(Notice::Lost { span, reason })
     }
 
     /// The next news of any switch.
@@ -173,14 +172,14 @@ impl JobLink {
             }
             Notice::Left { .. } => Some(notice),
             Notice::Lost { span, reason } => {
-                let lost = self.lost.get_or_insert(Lost {
-                    span,
-                    reason,
-                    switches: 0,
-                    until: Instant::now() + CONFIRMED_WITHIN,
-                });
-                if lost.span == span {
-                    lost.switches += 1;
+                match self.lost.iter_mut().find(|lost| lost.span == span) {
+                    Some(lost) => lost.switches += 1,
+                    None => self.lost.push(Lost {
+                        span,
+                        reason,
+                        switches: 1,
+                        until: Instant::now() + CONFIRMED_WITHIN,
+                    }),
                 }
                 None
             }

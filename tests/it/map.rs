@@ -154,6 +154,51 @@ fn a_worker_that_is_killed_changes_nothing() {
 }
 
 #[test]
+fn workers_whose_time_is_up_are_replaced_and_cost_no_item_a_try() {
+    let place = Place::new();
+    let binary = env!("CARGO_BIN_EXE_lswitch");
+    place.write(
+        "short.toml",
+        format!("command = [{binary:?}]\nhandler = \"bootstrap\"\ntimeout_s = 6\n"),
+    );
+    let run = |items: &str, seconds: &str| {
+        place
+            .lswitch(&format!(
+                "invoke map --exec sh {items} --workers 2 --retries 0 --local-function short.toml -- -c"
+            ))
+            .arg(format!("sleep {seconds}; echo {{}}"))
+            .end()
+    };
+    let ended = run("--items 0..16", "1").ok();
+    let expected: String = (0..16).map(|number| format!("{number}\n")).collect();
+    assert_eq!(ended.stdout, expected);
+    // One that needs more than an invocation has is not tried for ever.
+    let ended = run("--items 0..1", "20");
+    assert_eq!(ended.code, Some(3), "{ended}");
+    assert_says(&ended.stderr, &["item 0 (0) failed: killed after"]);
+}
+
+#[test]
+fn a_job_that_may_not_go_on_ends_and_so_does_one_that_nobody_listens_to() {
+    let place = Place::new();
+    let ended = place
+        .lswitch("invoke map --exec sh --items 0..2000 --workers 2 --retries 0 --tolerate-failures 3 -- -c")
+        .arg("kill -9 $PPID; sleep 5")
+        .end();
+    assert_eq!(ended.code, Some(1), "{ended}");
+    assert_says(ended.message(), &["given up"]);
+    let binary = env!("CARGO_BIN_EXE_lswitch");
+    let ended = place
+        .lswitch_after(
+            &format!("{binary} invoke map --exec sh --items 0..100000 --workers 2 -- -c 'echo {{}}; sleep 0.05' | head -2"),
+            "--version",
+        )
+        .within_s(30)
+        .ok();
+    assert!(ended.stdout.starts_with("0\n1\n"), "{ended}");
+}
+
+#[test]
 fn a_slow_item_is_copied_to_an_idle_worker_unless_that_is_not_wanted() {
     let place = Place::new();
     // The first try of an item is slow, another one is not.

@@ -17,7 +17,6 @@ use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -183,7 +182,7 @@ impl MapArgs {
         let bar = ui.count_bar("items", items.count().unwrap_or(0));
         // A worker that was lost may not be gone when the next one starts.
         let fleet = self.fleet.start(spec.workers as usize + 2).await?;
-        let held: Held = Arc::new(AtomicUsize::new(0));
+        let held = Arc::new(Held::default());
         let (tell, told) = mpsc::unbounded_channel();
         let printer = Printer {
             json: self.json,
@@ -202,7 +201,7 @@ impl MapArgs {
             &fleet.switch,
             &fleet.launcher,
             stop,
-            held,
+            &held,
             &mut |event| match event {
                 // Its receiver takes everything.
                 MapEvent::Item(outcome) => drop(tell.send(outcome)),
@@ -217,7 +216,14 @@ impl MapArgs {
         drop(tell);
         bar.finish_and_clear();
         fleet.stop().await;
-        printing.await.expect("printing does not panic")?;
+        let printed = printing.await.expect("printing does not panic");
+        if self.output.is_none() {
+            // What nobody has copied, of items that were run twice or of a job that was given up.
+            for entry in store.list(&spec.arguments.prefix).await? {
+                store.delete(&entry.key).await?;
+            }
+        }
+        printed?;
         ran.map_err(|error| match error {
             MapError::Job(error) => failed(error),
             MapError::Items(error) => error.into(),
@@ -274,7 +280,7 @@ struct Printer {
     keeps: bool,
     store: Store,
     runtime: Handle,
-    held: Held,
+    held: Arc<Held>,
     /// Failed items that were shown.
     shown: u64,
     /// The first error of standard output; nothing more is printed then, but everything is taken.
@@ -286,12 +292,15 @@ impl Printer {
         let mut failure: Option<anyhow::Error> = None;
         let mut out = io::BufWriter::with_capacity(1 << 16, io::stdout());
         while let Some(outcome) = self.runtime.block_on(told.recv()) {
-            self.held.fetch_sub(outcome.cost(), Ordering::Relaxed);
+            self.held.taken(&outcome);
             if failure.is_none() {
                 failure = self.one(outcome, &mut out).err();
             }
             if told.is_empty() && self.broken.is_none() {
                 self.broken = out.flush().err();
+            }
+            if failure.is_some() || self.broken.is_some() {
+                self.held.end();
             }
         }
         if self.broken.is_none() {

@@ -39,8 +39,8 @@ const UNSETTLED_MAX: usize = 200_000;
 /// Tasks that are taken at once.
 const BATCH: usize = 256;
 
-/// How many times over workers may be replaced: a bound on the ranks of the job.
-const STARTS_PER_WORKER: u32 = 64;
+/// How long no further workers are started when Lambda takes no more calls and there are some already.
+const THROTTLED_FOR: Duration = Duration::from_secs(5);
 
 /// What to run, and on how many workers.
 #[derive(Debug, Clone)]
@@ -114,11 +114,11 @@ pub enum FarmEvent {
 }
 
 /// What to do after a task has settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Further {
     /// Go on.
     On,
-    /// Settle what has been taken, and take no more for now.
+    /// Begin nothing more for now. It is asked again when something happens, and soon.
     Pause,
     /// End the job.
     Enough,
@@ -155,10 +155,8 @@ pub async fn run(
     if spec.workers == 0 {
         return Err(JobError::Usage("a job needs at least one worker".into()));
     }
-    let slots = spec
-        .workers
-        .saturating_mul(STARTS_PER_WORKER)
-        .min(RANKS_MAX);
+    // Each start has a rank of its own, and a pool may rest and wake for weeks.
+    let slots = RANKS_MAX;
     let program = (&spec.program[..], &spec.arguments);
     let mut starter = Starter::new(switch, program, &spec.store, slots, spec.workers);
     starter.more = Event::without_own(spec.more.clone());
@@ -185,13 +183,16 @@ pub async fn run(
         schedule: Schedule::new(spec.policy),
         begun: Instant::now(),
         calls: JoinSet::new(),
-        called: BTreeSet::new(),
+        called: BTreeMap::new(),
+        detached: BTreeSet::new(),
         present: BTreeSet::new(),
         losing: BTreeMap::new(),
         next_rank: 0,
         fruitless: 0,
         lost: 0,
+        first_called: None,
         first_joined: None,
+        start_again: None,
         resting_since: None,
         traffic: Traffic::default(),
     };
@@ -220,8 +221,10 @@ struct Farm<'a> {
     schedule: Schedule,
     begun: Instant,
     calls: JoinSet<(u32, Result<Vec<u8>, LaunchError>)>,
-    /// Workers whose call has not returned.
-    called: BTreeSet<u32>,
+    /// Workers whose call has not returned, and since when.
+    called: BTreeMap<u32, Instant>,
+    /// Workers that are there although their call broke off.
+    detached: BTreeSet<u32>,
     /// Workers that have joined and are there.
     present: BTreeSet<u32>,
     /// Workers that were lost, and whose call may yet tell why.
@@ -230,7 +233,10 @@ struct Farm<'a> {
     /// Workers that ended out of order since something was settled.
     fruitless: u32,
     lost: u32,
+    first_called: Option<Instant>,
     first_joined: Option<Instant>,
+    /// Lambda takes no more calls for now; it is asked again then.
+    start_again: Option<Instant>,
     /// Since when there is nothing to do.
     resting_since: Option<Instant>,
     traffic: Traffic,
@@ -266,8 +272,8 @@ impl Farm<'_> {
             // What has come already is dealt with before anything is sent, so that much goes together.
             if let Some(news) = once(self.link.next()).await {
                 match news? {
-                    News::Notice(notice) => self.noticed(notice, hear)?,
-                    News::Message(message) => further = self.said(message, hear)?,
+                    News::Notice(notice) => further = further.max(self.noticed(notice, hear)?),
+                    News::Message(message) => further = further.max(self.said(message, hear)?),
                 }
                 burst += 1;
                 if burst < BATCH {
@@ -275,8 +281,14 @@ impl Farm<'_> {
                 }
             }
             burst = 0;
-            self.assign();
-            hear(FarmEvent::Waiting);
+            further = further.max(hear(FarmEvent::Waiting));
+            // Of what has been taken something is always under way, since others may wait for just that.
+            while further != Further::Enough
+                && (further == Further::On || !self.schedule.is_any_under_way())
+                && let Some(assignment) = self.schedule.next()
+            {
+                self.send(assignment);
+            }
             let room = further == Further::On
                 && self.schedule.bytes() < UNSETTLED_BYTES_MAX
                 && self.schedule.unsettled() < UNSETTLED_MAX;
@@ -285,8 +297,8 @@ impl Farm<'_> {
                 () = &mut cancel => return Err(JobError::Interrupted),
                 () = &mut timeout => return Err(JobError::TimedOut(self.spec.timeout.unwrap_or_default().as_secs())),
                 news = self.link.next() => match news? {
-                    News::Notice(notice) => self.noticed(notice, hear)?,
-                    News::Message(message) => further = self.said(message, hear)?,
+                    News::Notice(notice) => further = further.max(self.noticed(notice, hear)?),
+                    News::Message(message) => further = further.max(self.said(message, hear)?),
                 },
                 count = tasks.recv_many(&mut batch, BATCH), if open && room => {
                     open = count > 0;
@@ -297,16 +309,20 @@ impl Farm<'_> {
                                 "task {number} has {bytes} bytes, over the limit of {PAYLOAD_MAX}; put long inputs into the store"
                             )));
                         }
-                        self.schedule.submit(task.number, task.payload);
+                        let number = task.number;
+                        if !self.schedule.submit(number, task.payload) {
+                            return Err(JobError::Usage(format!("there are two tasks with the number {number}")));
+                        }
                     }
                 }
                 Some(call) = self.calls.join_next(), if !self.calls.is_empty() => {
                     let (rank, outcome) = call.expect("an Invoke call does not panic");
-                    self.returned(rank, outcome, hear)?;
+                    further = further.max(self.returned(rank, outcome, hear)?);
                 }
-                _ = ticks.tick() => self.tick(hear)?,
+                _ = ticks.tick() => further = further.max(self.tick(hear)?),
             }
-            if further == Further::Pause && self.schedule.unsettled() == 0 {
+            if further == Further::Pause {
+                // Whoever wants it says so each time.
                 further = Further::On;
             }
             self.rest(hear);
@@ -327,6 +343,7 @@ impl Farm<'_> {
             self.link.send(rank, TAG, &Order::Leave.to_bytes());
             self.schedule.gone(rank, false);
             self.called.remove(&rank);
+            self.detached.remove(&rank);
         }
         self.resting_since = None;
         hear(FarmEvent::Workers(0));
@@ -338,24 +355,22 @@ impl Farm<'_> {
 
     /// As many workers as are wanted are there, or on their way.
     fn start_workers(&mut self) {
-        if self.spec.lazy && self.schedule.unsettled() == 0 {
+        let now = Instant::now();
+        let idle = self.spec.lazy && self.schedule.unsettled() == 0;
+        if idle || self.start_again.is_some_and(|at| now < at) {
             return;
         }
-        while (self.called.len() as u32) < self.spec.workers && self.next_rank < self.starter.size {
+        let wanted = self.spec.workers as usize;
+        while self.called.len() + self.detached.len() < wanted && self.next_rank < self.starter.size
+        {
             let rank = self.next_rank;
             self.next_rank += 1;
             let event = self.starter.event(one(rank));
             let (launcher, within) = (self.launcher.clone(), self.starter.join_within);
-            self.called.insert(rank);
+            self.first_called.get_or_insert(now);
+            self.called.insert(rank, now);
             self.calls
                 .spawn(async move { (rank, launcher.invoke(&event, within).await) });
-        }
-    }
-
-    /// Sends what can be sent.
-    fn assign(&mut self) {
-        while let Some(assignment) = self.schedule.next() {
-            self.send(assignment);
         }
     }
 
@@ -382,7 +397,7 @@ impl Farm<'_> {
         &mut self,
         notice: Notice,
         hear: &mut dyn FnMut(FarmEvent) -> Further,
-    ) -> Result<(), JobError> {
+    ) -> Result<Further, JobError> {
         match notice {
             Notice::Joined { span, .. } => {
                 self.first_joined.get_or_insert_with(Instant::now);
@@ -393,7 +408,7 @@ impl Farm<'_> {
             Notice::Left {
                 span,
                 failure: None,
-            } => self.gone(span.first_rank, None, hear),
+            } => return Ok(self.gone(span.first_rank, None, hear)),
             // It says itself that it cannot serve; others would not either.
             Notice::Left {
                 span,
@@ -401,12 +416,12 @@ impl Farm<'_> {
             } => return Err(worker_failed(span.first_rank, reason, Vec::new())),
             Notice::Lost { span, reason } => {
                 let rank = span.first_rank;
-                if self.called.contains(&rank) {
+                if self.called.contains_key(&rank) {
                     let until = Instant::now() + AFTERMATH;
                     self.losing.insert(rank, Losing { reason, until });
                     self.schedule.blocked(rank);
                 } else {
-                    self.gone(rank, Some(reason), hear);
+                    return Ok(self.gone(rank, Some(reason), hear));
                 }
             }
             Notice::Traffic(traffic) => {
@@ -415,7 +430,7 @@ impl Farm<'_> {
             }
             Notice::Started => {}
         }
-        Ok(())
+        Ok(Further::On)
     }
 
     /// A worker is no more; `lost` says why, if it did not leave in order.
@@ -424,23 +439,27 @@ impl Farm<'_> {
         rank: u32,
         lost: Option<String>,
         hear: &mut dyn FnMut(FarmEvent) -> Further,
-    ) {
+    ) -> Further {
+        self.called.remove(&rank);
+        self.detached.remove(&rank);
+        self.losing.remove(&rank);
         if !self.present.remove(&rank) {
-            return;
+            return Further::On;
         }
-        hear(FarmEvent::Workers(self.present.len() as u32));
+        let mut further = hear(FarmEvent::Workers(self.present.len() as u32));
+        let had = self.schedule.has_tasks(rank);
         let given_up = self.schedule.gone(rank, lost.is_some());
-        let Some(reason) = lost else { return };
+        let Some(reason) = lost else { return further };
         self.lost += 1;
-        self.fruitless += 1;
+        // One that had nothing to do was lost by itself.
+        self.fruitless += u32::from(!had);
         for Final {
             task,
             given,
             failures,
         } in given_up
         {
-            self.fruitless = 0;
-            hear(FarmEvent::Settled(Outcome {
+            further = further.max(hear(FarmEvent::Settled(Outcome {
                 task,
                 given,
                 done: false,
@@ -448,9 +467,9 @@ impl Farm<'_> {
                 fatal: true,
                 failures,
                 took: Duration::ZERO,
-            }));
+            })));
         }
-        hear(FarmEvent::Lost(reason));
+        further.max(hear(FarmEvent::Lost(reason)))
     }
 
     fn said(
@@ -500,41 +519,59 @@ impl Farm<'_> {
         rank: u32,
         outcome: Result<Vec<u8>, LaunchError>,
         hear: &mut dyn FnMut(FarmEvent) -> Further,
-    ) -> Result<(), JobError> {
-        self.called.remove(&rank);
+    ) -> Result<Further, JobError> {
+        // A worker that has gone already is accounted for.
+        if self.called.remove(&rank).is_none() {
+            return Ok(Further::On);
+        }
+        let joined = self.present.contains(&rank);
         let (reason, log) = match outcome {
-            // What it left behind, the switch tells.
-            Ok(_) => return Ok(()),
-            Err(LaunchError::Function { message, log, .. }) => (message, log),
-            Err(error @ LaunchError::Call { .. })
-                if self.present.contains(&rank) && !self.losing.contains_key(&rank) =>
-            {
-                warn!("worker {rank}: {error}; the worker goes on");
-                self.called.insert(rank);
-                return Ok(());
+            Ok(_) if joined => {
+                // What it said last, the switch may still tell.
+                let until = Instant::now() + AFTERMATH;
+                let reason = "its call returned".into();
+                self.losing.insert(rank, Losing { reason, until });
+                self.detached.insert(rank);
+                return Ok(Further::On);
             }
+            Ok(_) => (
+                "it returned without joining; is the function that was invoked an lswitch worker?"
+                    .into(),
+                Vec::new(),
+            ),
+            Err(error @ LaunchError::Call { .. }) if joined && !self.losing.contains_key(&rank) => {
+                warn!("worker {rank}: {error}; the worker goes on");
+                self.detached.insert(rank);
+                return Ok(Further::On);
+            }
+            Err(LaunchError::Throttled { .. }) if !self.present.is_empty() => {
+                // There are others; it never ran.
+                self.start_again = Some(Instant::now() + THROTTLED_FOR);
+                return Ok(Further::On);
+            }
+            Err(LaunchError::Function { message, log, .. }) => (message, log),
             Err(error) => (error.to_string(), Vec::new()),
         };
-        let joined = self.present.contains(&rank);
         self.losing.remove(&rank);
         let words = match log.last() {
             Some(line) if !reason.contains(line.as_str()) => format!("{reason}: {line}"),
             _ => reason.clone(),
         };
-        self.gone(rank, Some(words.clone()), hear);
+        let mut further = self.gone(rank, Some(words.clone()), hear);
         if !joined {
             self.lost += 1;
             self.fruitless += 1;
-            hear(FarmEvent::Lost(words));
+            further = further.max(hear(FarmEvent::Lost(words)));
         }
         if self.fruitless > self.spec.workers + self.spec.policy.retries + 2 {
             return Err(worker_failed(rank, reason, log));
         }
-        Ok(())
+        Ok(further)
     }
 
-    fn tick(&mut self, hear: &mut dyn FnMut(FarmEvent) -> Further) -> Result<(), JobError> {
+    fn tick(&mut self, hear: &mut dyn FnMut(FarmEvent) -> Further) -> Result<Further, JobError> {
         let now = Instant::now();
+        let mut further = Further::On;
         let overdue: Vec<u32> = self
             .losing
             .iter()
@@ -543,8 +580,7 @@ impl Farm<'_> {
             .collect();
         for rank in overdue {
             let losing = self.losing.remove(&rank).expect("it was just there");
-            self.called.remove(&rank);
-            self.gone(rank, Some(losing.reason), hear);
+            further = further.max(self.gone(rank, Some(losing.reason), hear));
         }
         for rank in &self.present {
             if !self.losing.contains_key(rank) {
@@ -554,28 +590,25 @@ impl Farm<'_> {
         if let Some(copy) = self.schedule.next_copy(self.now()) {
             self.send(copy);
         }
-        let waited = self.begun.elapsed();
-        if self.first_joined.is_none()
-            && waited > self.starter.join_within
-            && !self.called.is_empty()
-        {
+        // Each call repeats for as long itself, and a worker waits for the switch no longer.
+        let patience = self.starter.join_within + AFTERMATH;
+        let waits = |since: &Instant| since.elapsed() > patience;
+        if self.present.is_empty() && !self.called.is_empty() && self.called.values().all(waits) {
             return Err(JobError::NotJoined {
                 missing: format!("{} workers", self.called.len()),
-                seconds: waited.as_secs(),
+                seconds: patience.as_secs(),
                 switch: self.switch.clone(),
             });
         }
-        if self.called.is_empty()
-            && self.next_rank >= self.starter.size
-            && self.schedule.unsettled() > 0
-        {
+        let none = self.called.is_empty() && self.detached.is_empty();
+        if none && self.next_rank >= self.starter.size && self.schedule.unsettled() > 0 {
             let what = format!(
-                "{} workers have come and gone; there is something wrong with them",
+                "{} workers have come and gone, which is the most of one job",
                 self.next_rank
             );
             return Err(JobError::Report(what));
         }
-        Ok(())
+        Ok(further)
     }
 
     /// Lets the workers go.
@@ -603,11 +636,12 @@ impl Farm<'_> {
             while self.calls.join_next().await.is_some() {}
         })
         .await;
+        let called = self.first_called.unwrap_or(finished);
         let joined = self.first_joined.unwrap_or(finished);
         FarmOutcome {
             job,
             traffic: (self.traffic.messages, self.traffic.bytes),
-            launch: joined - self.begun,
+            launch: joined.saturating_duration_since(called),
             run: finished.saturating_duration_since(joined),
             lost: self.lost,
         }

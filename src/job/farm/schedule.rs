@@ -3,8 +3,8 @@
 //! Tasks wait in one line, and whoever has room takes the next; nobody has a share of his own. A worker has more than one
 //! task at a time only while tasks are so short that it would otherwise wait for the wire. When the line is empty, idle
 //! workers get copies of what others have not begun or have been at for long; the first answer counts (backup tasks, as in
-//! Dean and Ghemawat, "MapReduce", OSDI 2004). A task that may have ended its worker is run alone from then on, so that it takes
-//! no other with it.
+//! Dean and Ghemawat, "MapReduce", OSDI 2004). Tasks of which one may have ended its worker are run alone from then on: so it is found
+//! out which, it alone pays, and it takes no other with it.
 
 use bytes::Bytes;
 use rustc_hash::FxHashMap;
@@ -146,10 +146,13 @@ impl Schedule {
         self.workers.len()
     }
 
-    /// One more task. Its number is new.
-    pub fn submit(&mut self, task: u64, payload: Bytes) {
+    /// One more task. False, and nothing happens, if one with this number is not settled.
+    pub fn submit(&mut self, task: u64, payload: Bytes) -> bool {
+        if self.tasks.contains_key(&task) {
+            return false;
+        }
         self.bytes += payload.len();
-        let before = self.tasks.insert(
+        self.tasks.insert(
             task,
             Task {
                 payload,
@@ -158,8 +161,19 @@ impl Schedule {
                 suspect: false,
             },
         );
-        debug_assert!(before.is_none(), "task {task} was submitted twice");
         self.waiting.push_back(task);
+        true
+    }
+
+    /// True if a worker has something to do.
+    pub fn has_tasks(&self, rank: u32) -> bool {
+        let worker = self.workers.get(&rank);
+        worker.is_some_and(|worker| !worker.queue.is_empty())
+    }
+
+    /// True if some task is with a worker.
+    pub fn is_any_under_way(&self) -> bool {
+        self.waiting.len() < self.tasks.len()
     }
 
     /// A worker is there.
@@ -279,17 +293,20 @@ impl Schedule {
             None => took,
             Some(mean) => mean + (took - mean) / RECENT,
         });
-        if !self.tasks.contains_key(&number) {
+        // It is settled, or was taken from this worker, which came back to it too late.
+        let holds = |task: &Task| task.copies.contains(&rank);
+        if !self.tasks.get(&number).is_some_and(holds) {
             return Settled::NotYet;
         }
         match ending {
             Ending::Done => self.settle(number, 0),
             Ending::FailedForGood => self.settle(number, 1),
-            Ending::Failed => self.failed(rank, number, false),
+            Ending::Failed => self.failed(rank, number),
         }
     }
 
-    /// A worker is gone, in order or `lost`. Gives the tasks that are not tried again.
+    /// A worker is gone, in order or `lost`. Gives the tasks that are not tried again. A task costs it a try if the worker had no
+    /// other; of several none does, since any may be the cause.
     pub fn gone(&mut self, rank: u32, lost: bool) -> Vec<Final> {
         let Some(worker) = self.workers.remove(&rank) else {
             return Vec::new();
@@ -297,12 +314,14 @@ impl Schedule {
         self.free.remove(&(worker.queue.len(), rank));
         let mut given_up = Vec::new();
         // From the last, so that they stand in the line in their order.
-        for (place, number) in worker.queue.iter().enumerate().rev() {
+        let alone = worker.queue.len() == 1;
+        for number in worker.queue.iter().rev() {
             let Some(task) = self.tasks.get_mut(number) else {
                 continue;
             };
-            if lost && place == 0 {
-                if let Settled::Final(task) = self.failed(rank, *number, true) {
+            task.suspect |= lost;
+            if lost && alone {
+                if let Settled::Final(task) = self.failed(rank, *number) {
                     given_up.push(task);
                 }
                 continue;
@@ -315,18 +334,17 @@ impl Schedule {
         given_up
     }
 
-    /// One run of a task has failed; `fatally` if its worker was lost.
-    fn failed(&mut self, rank: u32, number: u64, fatally: bool) -> Settled {
+    /// One run of a task has failed.
+    fn failed(&mut self, rank: u32, number: u64) -> Settled {
         let task = self.tasks.get_mut(&number).expect("the caller has looked");
         task.copies.retain(|copy| *copy != rank);
-        task.suspect |= fatally;
         if task.copies.is_empty() && task.failures >= self.policy.retries {
             return self.settle(number, 1);
         }
         task.failures += 1;
         if task.copies.is_empty() {
-            // Behind the others: what made it fail may have passed by then.
-            self.waiting.push_back(number);
+            // Ahead of the others, which may wait for it where results are wanted in order.
+            self.waiting.push_front(number);
         }
         Settled::NotYet
     }
@@ -334,10 +352,6 @@ impl Schedule {
     fn settle(&mut self, number: u64, failures: u32) -> Settled {
         let task = self.tasks.remove(&number).expect("it is not settled yet");
         self.bytes -= task.payload.len();
-        // It waits if a copy of it has failed and another one answers after all.
-        if task.copies.is_empty() && failures == 0 {
-            self.waiting.retain(|waiting| *waiting != number);
-        }
         Settled::Final(Final {
             task: number,
             given: task.payload,
@@ -375,7 +389,9 @@ mod tests {
 
     fn schedule(policy: Policy, tasks: u64, workers: u32) -> Schedule {
         let mut schedule = Schedule::new(policy);
-        (0..tasks).for_each(|task| schedule.submit(task, Bytes::from(task.to_le_bytes().to_vec())));
+        (0..tasks).for_each(|task| {
+            assert!(schedule.submit(task, Bytes::from(task.to_le_bytes().to_vec())))
+        });
         (0..workers).for_each(|rank| schedule.joined(rank));
         schedule
     }
@@ -430,59 +446,67 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_fails_is_tried_again_behind_the_others_and_then_given_up() {
+    fn a_task_that_fails_is_tried_again_and_then_given_up() {
         let mut schedule = schedule(POLICY, 2, 1);
         assert_eq!(assign(&mut schedule, 0), [(0, 0)]);
         let failed = |schedule: &mut Schedule, task| {
             schedule.answered(0, task, Ending::Failed, 9_000, 9_000)
         };
         assert_eq!(failed(&mut schedule, 0), Settled::NotYet);
+        assert_eq!(assign(&mut schedule, 0), [(0, 0)]);
+        assert!(is_final(failed(&mut schedule, 0), 2));
         assert_eq!(assign(&mut schedule, 0), [(0, 1)]);
         assert!(is_final(
             schedule.answered(0, 1, Ending::FailedForGood, 9_000, 0),
             1
         ));
-        assert_eq!(assign(&mut schedule, 0), [(0, 0)]);
-        assert!(is_final(failed(&mut schedule, 0), 2));
+        assert!(schedule.submit(7, Bytes::new()) && !schedule.submit(7, Bytes::new()));
+        assert_eq!(assign(&mut schedule, 0), [(0, 7)]);
+        // What is said of a task that was given to another is not listened to.
+        schedule.joined(1);
+        schedule.gone(0, false);
+        assert_eq!(failed(&mut schedule, 7), Settled::NotYet);
+        assert_eq!(assign(&mut schedule, 0), [(1, 7)]);
+        assert!(is_final(schedule.answered(1, 7, Ending::Done, 1, 1), 0));
         assert_eq!((schedule.unsettled(), schedule.bytes()), (0, 0));
     }
 
     #[test]
-    fn a_lost_worker_costs_the_task_that_it_was_at_a_try_and_that_is_run_alone() {
+    fn tasks_of_a_lost_worker_are_run_alone_and_one_that_was_alone_pays() {
         let mut schedule = schedule(POLICY, 8, 1);
         assign(&mut schedule, 0);
         assert!(is_final(schedule.answered(0, 0, Ending::Done, 500, 500), 0));
         assert_eq!(assign(&mut schedule, 500).len(), 5);
         assert!(schedule.gone(0, true).is_empty());
         schedule.joined(1);
-        // The others first, in their order; the suspect when the worker has nothing else.
-        let mut order = Vec::new();
-        while schedule.unsettled() > 1 {
-            for (rank, task) in assign(&mut schedule, 1_000) {
-                order.push(task);
-                assert!(is_final(
-                    schedule.answered(rank, task, Ending::Done, 500, 1_000),
-                    0
-                ));
-            }
+        // In their order, each alone; the third ends its worker again, and pays for it.
+        for task in [1, 2] {
+            assert_eq!(assign(&mut schedule, 1_000), [(1, task)]);
+            assert!(is_final(
+                schedule.answered(1, task, Ending::Done, 500, 1_000),
+                0
+            ));
         }
-        assert_eq!(order, [2, 3, 4, 5, 6, 7]);
-        assert_eq!(assign(&mut schedule, 2_000), [(1, 1)]);
-        schedule.submit(9, Bytes::new());
-        assert!(
-            schedule.next().is_none(),
-            "a suspect has its worker for itself"
-        );
-        let given_up = schedule.gone(1, true);
-        assert_eq!(given_up.len(), 1);
-        assert_eq!((given_up[0].task, given_up[0].failures), (1, 2));
-        // One that leaves in order costs nothing.
+        assert_eq!(assign(&mut schedule, 1_000), [(1, 3)]);
+        assert!(schedule.gone(1, true).is_empty());
         schedule.joined(2);
-        assert_eq!(assign(&mut schedule, 3_000), [(2, 9)]);
-        assert!(schedule.gone(2, false).is_empty());
+        assert_eq!(assign(&mut schedule, 1_000), [(2, 3)]);
+        let given_up = schedule.gone(2, true);
+        assert_eq!(given_up.len(), 1);
+        assert_eq!((given_up[0].task, given_up[0].failures), (3, 2));
+        // One that leaves in order costs nothing. Those that were never with a lost worker go together again.
         schedule.joined(3);
-        assert_eq!(assign(&mut schedule, 4_000), [(3, 9)]);
-        assert!(is_final(schedule.answered(3, 9, Ending::Done, 1, 1), 0));
+        for task in [4, 5] {
+            assert_eq!(assign(&mut schedule, 1_000), [(3, task)]);
+            assert!(is_final(
+                schedule.answered(3, task, Ending::Done, 500, 1_000),
+                0
+            ));
+        }
+        assert_eq!(assign(&mut schedule, 1_000), [(3, 6), (3, 7)]);
+        assert!(schedule.gone(3, false).is_empty());
+        schedule.joined(4);
+        assert_eq!(assign(&mut schedule, 4_000), [(4, 6), (4, 7)]);
     }
 
     #[test]
@@ -576,11 +600,15 @@ mod tests {
                 };
                 match roll(12) {
                     0 => {
-                        workers.remove(&rank);
-                        schedule
-                            .gone(rank, roll(2) == 0)
-                            .into_iter()
-                            .for_each(&mut settle);
+                        let had = workers.remove(&rank).unwrap_or_default();
+                        let lost = roll(2) == 0;
+                        schedule.gone(rank, lost).into_iter().for_each(&mut settle);
+                        // What it said last comes too late.
+                        for task in had.into_iter().take(roll(2) as usize) {
+                            let ending = [Ending::Done, Ending::Failed][roll(2) as usize];
+                            let late = schedule.answered(rank, task, ending, 1, now);
+                            assert_eq!(late, Settled::NotYet, "seed {seed}");
+                        }
                     }
                     1 => {
                         schedule.blocked(rank);

@@ -6,7 +6,7 @@ use crate::job::context::Context;
 use crate::job::program::ProgramError;
 use crate::net::comm::CommError;
 use bytes::Bytes;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How one run of a task ended, for the driver.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,15 +35,19 @@ impl Ended {
     }
 }
 
+/// A worker takes no more tasks when less than this is left of its invocation, or of a short one a quarter.
+const LEAVE_BEFORE: Duration = Duration::from_secs(10);
+
 /// Serves until the driver says that there is nothing more to do. `run` is called for each task, with what it is given and how
-/// often it has failed; tasks that are cancelled before they begin are not run.
+/// often it has failed; when it gives nothing, its time is up, and the task is another worker's.
 ///
 /// # Errors
 /// When the connection or the job ended, the driver says what this worker does not understand, or `run` cannot go on.
 pub fn serve(
     context: &mut Context,
-    mut run: impl FnMut(&Context, Bytes, u32) -> Result<Ended, ProgramError>,
+    mut run: impl FnMut(&Context, Bytes, u32) -> Result<Option<Ended>, ProgramError>,
 ) -> Result<(), ProgramError> {
+    let leave_before = LEAVE_BEFORE.min(context.remaining() / 4);
     loop {
         let message = match context.comm().receive_from_driver(TAG) {
             Ok(message) => message,
@@ -64,8 +68,13 @@ pub fn serve(
             Order::Cancel { .. } => continue,
             Order::Leave => return Ok(()),
         };
+        if context.remaining() < leave_before {
+            return Ok(());
+        }
         let begun = Instant::now();
-        let mut ended = run(context, payload, failures)?;
+        let Some(mut ended) = run(context, payload, failures)? else {
+            return Ok(());
+        };
         let length = ended.payload.len();
         if length > PAYLOAD_MAX {
             ended = Ended {

@@ -1,15 +1,23 @@
 //! Running one program on one item: its input, its output as it comes, and an end whatever it does.
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Pid;
 use std::collections::VecDeque;
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// How long a pipe is waited for before it is looked whether the program has ended.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long a program's pipes are read after its end, when something that it has left behind holds them.
+const DRAIN: Duration = Duration::from_millis(500);
 
 /// Of what a program writes to stderr, the last so many bytes are kept.
 pub const STDERR_TAIL: usize = 8 << 10;
@@ -56,63 +64,131 @@ pub struct Ran {
     pub input: Option<String>,
 }
 
-/// Runs a program: `input` writes what it reads, `output` takes what it writes, and stops it with an error.
+/// Runs a program: `input` writes what it reads, `output` takes what it writes, and stops it with an error. What the program has started
+/// and left behind is ended with it; what has left its process group is not waited for.
 ///
 /// # Errors
 /// When it cannot be started.
 pub fn run(
     exec: &Exec,
-    input: impl FnOnce(&mut ChildStdin) -> io::Result<Result<(), String>> + Send,
+    input: impl FnOnce(&mut Feed) -> io::Result<Result<(), String>> + Send,
     output: &mut dyn FnMut(&[u8]) -> Result<(), String>,
 ) -> io::Result<Ran> {
+    let deadline = Instant::now() + exec.within;
     let mut child = start(exec)?;
-    let mut stdin = child.stdin.take().expect("it is piped");
+    let stdin = child.stdin.take().expect("it is piped");
     let mut stdout = child.stdout.take().expect("it is piped");
     let mut stderr = child.stderr.take().expect("it is piped");
-    let late = AtomicBool::new(false);
-    let (over, is_over) = channel::<()>();
-    let pid = rustix::process::Pid::from_child(&child);
+    rustix::io::ioctl_fionbio(&stdin, true)?;
+    // All is read or given up: threads look at it.
+    let over = AtomicBool::new(false);
+    let pid = Pid::from_child(&child);
     thread::scope(|scope| {
-        let feeding = scope.spawn(move || match input(&mut stdin) {
-            // It need not read all of it, or any.
-            Ok(outcome) => outcome.err(),
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => None,
-            Err(error) => Some(format!("it cannot be given its input: {error}")),
+        let over = &over;
+        let feeding = scope.spawn(move || {
+            let mut feed = Feed { stdin, over };
+            match input(&mut feed) {
+                // It need not read all of it, or any.
+                Ok(outcome) => outcome.err(),
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => None,
+                Err(error) => Some(format!("it cannot be given its input: {error}")),
+            }
         });
-        let listening = scope.spawn(move || tail(&mut stderr));
-        let (late, within) = (&late, exec.within);
-        scope.spawn(move || watch(&is_over, pid, within, late));
+        let listening = scope.spawn(move || tail(&mut stderr, over));
         let mut room = vec![0; READ_LEN];
+        let mut open = true;
         let mut stopped = None;
+        let mut late = false;
+        let mut ended: Option<(io::Result<ExitStatus>, Instant)> = None;
+        let mut pause = Duration::from_micros(200);
         loop {
-            match stdout.read(&mut room) {
-                Ok(0) => break,
-                Ok(count) if stopped.is_none() => {
-                    if let Err(why) = output(&room[..count]) {
-                        stopped = Some(why);
-                        kill(pid);
+            if open {
+                if is_ready(&stdout, PollFlags::IN, LOOK) {
+                    match stdout.read(&mut room) {
+                        Ok(0) => open = false,
+                        Ok(count) if stopped.is_none() => {
+                            if let Err(why) = output(&room[..count]) {
+                                stopped = Some(why);
+                                kill(pid);
+                            }
+                        }
+                        Ok(_) => {}
+                        Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                        Err(_) => open = false,
                     }
                 }
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => break,
+            } else if ended.is_none() {
+                // Its end is near, mostly; but it may have closed its output and go on.
+                thread::sleep(pause);
+                pause = (pause * 2).min(LOOK);
+            }
+            if ended.is_none() {
+                match child.try_wait() {
+                    Ok(None) if !late && Instant::now() >= deadline => {
+                        late = true;
+                        kill(pid);
+                    }
+                    Ok(None) => {}
+                    // Whatever it has left behind in its group ends with it, and holds its pipes no longer.
+                    Ok(Some(status)) => {
+                        kill(pid);
+                        ended = Some((Ok(status), Instant::now()));
+                    }
+                    Err(error) => ended = Some((Err(error), Instant::now())),
+                }
+            }
+            let gone = |(_, at): &(_, Instant)| !open || at.elapsed() > DRAIN;
+            if ended.as_ref().is_some_and(gone) {
+                break;
             }
         }
-        drop(stdout);
-        // The watch goes on until here: a program may close its output and run for ever.
-        let status = child.wait();
-        // Whatever it has left behind ends with it, and its pipes with that.
-        kill(pid);
-        drop(over);
+        over.store(true, Ordering::SeqCst);
         let stderr = listening.join().unwrap_or_default();
         let input = feeding.join().unwrap_or_default();
-        let end = match (stopped, late.load(Ordering::SeqCst)) {
+        let (status, _) = ended.expect("the loop ends with it");
+        let end = match (stopped, late) {
             (Some(why), _) => End::Stopped(why),
             (None, true) => End::TimedOut,
             (None, false) => End::Exited(status?),
         };
         Ok(Ran { end, stderr, input })
     })
+}
+
+/// A program's standard input: gives up when the program is over.
+pub struct Feed<'a> {
+    stdin: ChildStdin,
+    over: &'a AtomicBool,
+}
+
+impl Write for Feed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.stdin.write(bytes) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if self.over.load(Ordering::SeqCst) {
+                        return Err(ErrorKind::BrokenPipe.into());
+                    }
+                    is_ready(&self.stdin, PollFlags::OUT, LOOK);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Waits for a short time until something can be read or written.
+fn is_ready(pipe: &impl AsFd, what: PollFlags, within: Duration) -> bool {
+    let within = Timespec {
+        tv_sec: 0,
+        tv_nsec: within.subsec_nanos().into(),
+    };
+    let mut polled = [PollFd::new(pipe, what)];
+    matches!(poll(&mut polled, Some(&within)), Ok(1..))
 }
 
 fn start(exec: &Exec) -> io::Result<Child> {
@@ -143,24 +219,22 @@ fn start(exec: &Exec) -> io::Result<Child> {
     }
 }
 
-/// Kills the group when its time is over, unless `over` ends before.
-fn watch(over: &Receiver<()>, pid: rustix::process::Pid, within: Duration, late: &AtomicBool) {
-    if let Err(RecvTimeoutError::Timeout) = over.recv_timeout(within) {
-        late.store(true, Ordering::SeqCst);
-        kill(pid);
-    }
-}
-
 /// Kills a program and what it has started. That nothing is left of it is no error.
-fn kill(pid: rustix::process::Pid) {
+fn kill(pid: Pid) {
     let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
 }
 
 /// The last bytes of what a program writes to stderr.
-fn tail(from: &mut impl Read) -> Vec<u8> {
+fn tail(from: &mut ChildStderr, over: &AtomicBool) -> Vec<u8> {
     let mut kept = VecDeque::new();
     let mut room = [0; 4096];
     loop {
+        if !is_ready(from, PollFlags::IN, LOOK) {
+            if over.load(Ordering::SeqCst) {
+                break;
+            }
+            continue;
+        }
         match from.read(&mut room) {
             Ok(0) => break,
             Ok(count) => {
@@ -194,7 +268,6 @@ impl End {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
 
     fn shell(script: &str) -> Exec {
         Exec {
@@ -240,10 +313,16 @@ mod tests {
         exec.within = Duration::from_millis(200);
         let (ran_, _) = ran(&exec, b"");
         assert_eq!(ran_.end, End::TimedOut);
-        // One that leaves something behind which holds its output.
-        let mut exec = shell("sleep 100 & exit 0");
-        exec.within = Duration::from_millis(300);
-        ran(&exec, b"");
+        // What is left behind holds nothing up, in the program's group or out of it.
+        for script in ["sleep 100 & echo left", "setsid sleep 5 & echo left"] {
+            let left = Instant::now();
+            let (ran_, found) = ran(&shell(script), &[b'x'; 1_000_000]);
+            assert_eq!(
+                (ran_.end.problem(Duration::ZERO), &found[..]),
+                (None, &b"left\n"[..])
+            );
+            assert!(left.elapsed() < Duration::from_secs(3), "{script}");
+        }
         // One that closes its output and goes on.
         let mut exec = shell("exec >&- 2>&-; sleep 100");
         exec.within = Duration::from_millis(200);

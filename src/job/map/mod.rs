@@ -36,8 +36,11 @@ pub const INLINE_MAX: usize = 64 << 10;
 /// What of a program's arguments stands for the item.
 pub const PLACEHOLDER: &str = "{}";
 
-/// Kept of an invocation's time for giving back the last answer.
+/// Kept of an invocation's time for giving back the last answer; of a short one an eighth.
 const MARGIN: Duration = Duration::from_secs(5);
+
+/// A program that has had this share of an invocation and is not done will not be done in another one either.
+const WHOLE: f64 = 0.8;
 
 /// What all items have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,17 +159,18 @@ fn work(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
         program,
         output,
         sources: Sources::default(),
+        invocation: context.remaining(),
     };
     serve(context, |context, task, failures| {
         let numbered = Numbered::from_bytes(&task).map_err(ProgramError::new)?;
         let answer = worker.run(context, &numbered, failures)?;
-        Ok(Ended {
+        Ok(answer.map(|answer| Ended {
             ending: match answer.problem {
                 None => Ending::Done,
                 Some(_) => Ending::Failed,
             },
             payload: answer.to_bytes(),
-        })
+        }))
     })?;
     Ok(Vec::new())
 }
@@ -186,20 +190,23 @@ struct Worker {
     program: PathBuf,
     output: BlockingStore,
     sources: Sources,
+    /// How long it may run in all.
+    invocation: Duration,
 }
 
 impl Worker {
-    /// Runs the program on an item. Errors are this worker's; what is wrong with the item is in the answer.
+    /// Runs the program on an item. Errors are this worker's; what is wrong with the item is in the answer. No answer: the
+    /// worker's time is up, and not the item's.
     fn run(
         &mut self,
         context: &Context,
         numbered: &Numbered,
         failures: u32,
-    ) -> Result<Answer, ProgramError> {
+    ) -> Result<Option<Answer>, ProgramError> {
         let Numbered { number, item } = numbered;
         let input = match self.sources.open(context, item) {
             Ok(input) => input,
-            Err(error) => return Ok(Answer::of_problem(error.to_string())),
+            Err(error) => return Ok(Some(Answer::of_problem(error.to_string()))),
         };
         let wrong = |error: std::io::Error| {
             ProgramError::new(format!("cannot make a folder for an item: {error}"))
@@ -221,11 +228,11 @@ impl Worker {
                     let mut file = std::fs::File::create(&path).map_err(wrong)?;
                     match input.write_to(&mut file) {
                         Ok(Ok(())) => {}
-                        Ok(Err(what)) => return Ok(Answer::of_problem(what)),
+                        Ok(Err(what)) => return Ok(Some(Answer::of_problem(what))),
                         Err(error) => {
-                            return Ok(Answer::of_problem(format!(
+                            return Ok(Some(Answer::of_problem(format!(
                                 "it does not fit into the worker's temporary folder: {error}"
-                            )));
+                            ))));
                         }
                     }
                     path.into()
@@ -233,7 +240,8 @@ impl Worker {
             };
         }
         let arguments = self.arguments.arguments.iter();
-        let left = context.remaining().saturating_sub(MARGIN);
+        let margin = MARGIN.min(self.invocation / 8);
+        let left = context.remaining().saturating_sub(margin);
         let within = self
             .arguments
             .within_ms
@@ -254,13 +262,17 @@ impl Worker {
         let mut sink = Sink {
             always: self.arguments.output.is_some(),
             most: self.arguments.output_max,
-            key: format!("{}{number:08}", self.arguments.prefix),
+            // A copy of the item elsewhere, or another try, does not write the same one, unless that is its place.
+            key: match self.arguments.output {
+                Some(_) => format!("{number:08}"),
+                None => format!("{}{number:08}-{}", self.arguments.prefix, context.rank()),
+            },
             store: &self.output,
             taken: 0,
             gathered: Vec::new(),
             writer: None,
         };
-        let feed = |stdin: &mut std::process::ChildStdin| {
+        let feed = |stdin: &mut exec::Feed| {
             if takes_argument {
                 return Ok(Ok(()));
             }
@@ -272,15 +284,23 @@ impl Worker {
             Ok(ran) => ran,
             Err(error) => {
                 let name = self.program.display();
-                return Ok(Answer::of_problem(format!("cannot start {name}: {error}")));
+                return Ok(Some(Answer::of_problem(format!(
+                    "cannot start {name}: {error}"
+                ))));
             }
         };
+        if ran.end == End::TimedOut
+            && left == within
+            && within.as_secs_f64() < WHOLE * self.invocation.as_secs_f64()
+        {
+            return Ok(None);
+        }
         let problem = ran.input.or_else(|| ran.end.problem(within));
         let output = match sink.finish(problem.is_none()) {
             Ok(output) => output,
-            Err(what) => return Ok(Answer::of_problem(what)),
+            Err(what) => return Ok(Some(Answer::of_problem(what))),
         };
-        Ok(Answer {
+        Ok(Some(Answer {
             problem,
             exit: match ran.end {
                 End::Exited(status) => status.code(),
@@ -288,7 +308,7 @@ impl Worker {
             },
             output,
             stderr: ran.stderr,
-        })
+        }))
     }
 }
 

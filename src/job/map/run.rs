@@ -9,12 +9,11 @@ use crate::job::farm::{self};
 use crate::lambda::launch::Launcher;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// Bytes of outcomes that wait for those before them, or to be taken, above which no further items are begun.
+/// Bytes of outcomes that wait for those before them, or to be taken, above which one item is run at a time.
 const HELD_MAX: usize = 64 << 20;
 
 /// Items that wait for the driver.
@@ -36,7 +35,7 @@ pub struct MapSpec {
     pub policy: Policy,
     /// When the whole job is given up, if ever.
     pub timeout: Option<Duration>,
-    /// Items that may fail; with more, the job ends. Of an unknown number of items, a share counts of those that are settled.
+    /// Items that may fail; with more, the job ends, or is found to have failed in the end if nobody knows of how many.
     pub tolerance: Tolerance,
 }
 
@@ -85,12 +84,38 @@ pub struct MapOutcome {
     pub given_up: bool,
 }
 
-/// Outcomes that have been told and not been taken, in bytes; whoever takes one subtracts its [`ItemOutcome::cost`].
-pub type Held = Arc<AtomicUsize>;
+/// Outcomes that have been told and not been taken.
+#[derive(Debug, Default)]
+pub struct Held {
+    bytes: AtomicUsize,
+    over: AtomicBool,
+}
+
+impl Held {
+    /// An outcome has been taken.
+    pub fn taken(&self, outcome: &ItemOutcome) {
+        self.bytes.fetch_sub(outcome.cost(), Ordering::Relaxed);
+    }
+
+    /// Nobody wants any more of them: the job ends.
+    pub fn end(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    fn further(&self) -> Further {
+        if self.over.load(Ordering::Relaxed) {
+            return Further::Enough;
+        }
+        match self.bytes.load(Ordering::Relaxed) > HELD_MAX {
+            true => Further::Pause,
+            false => Further::On,
+        }
+    }
+}
 
 impl ItemOutcome {
     /// What it counts for in [`Held`].
-    pub fn cost(&self) -> usize {
+    fn cost(&self) -> usize {
         let output = match &self.output {
             Output::Inline(bytes) => bytes.len(),
             Output::Stored { .. } => 0,
@@ -133,7 +158,7 @@ pub async fn run(
     switch: &SwitchAccess,
     launcher: &Launcher,
     cancel: impl Future<Output = ()>,
-    held: Held,
+    held: &Held,
     tell: &mut dyn FnMut(MapEvent),
 ) -> Result<MapOutcome, MapError> {
     let farm_spec = FarmSpec {
@@ -171,25 +196,20 @@ pub async fn run(
                 (order.tell)(MapEvent::Workers(count));
                 return Further::On;
             }
-            FarmEvent::Created { .. } | FarmEvent::Traffic(_) | FarmEvent::Waiting => {
-                return Further::On;
-            }
+            FarmEvent::Waiting => return order.held.further(),
+            FarmEvent::Created { .. } | FarmEvent::Traffic(_) => return Further::On,
         };
         (order.tell)(MapEvent::Settled);
         if let Err(what) = order.settled(outcome) {
             broken = Some(what);
             return Further::Enough;
         }
-        if !spec
-            .tolerance
-            .admits(order.failed, count.unwrap_or(order.done + order.failed))
-        {
+        // A share of nobody knows how many is looked at in the end.
+        let total = count.unwrap_or(u64::MAX);
+        if !spec.tolerance.admits(order.failed, total) {
             return Further::Enough;
         }
-        match order.held.load(Ordering::Relaxed) > HELD_MAX {
-            true => Further::Pause,
-            false => Further::On,
-        }
+        order.held.further()
     })
     .await;
     let (done, failed) = (order.done, order.failed);
@@ -249,7 +269,7 @@ impl Tolerance {
 struct InOrder<'a> {
     next: u64,
     early: BTreeMap<u64, ItemOutcome>,
-    held: Held,
+    held: &'a Held,
     tell: &'a mut dyn FnMut(MapEvent),
     done: u64,
     failed: u64,
@@ -284,7 +304,7 @@ impl InOrder<'_> {
             stderr: answer.stderr,
             took: outcome.took,
         };
-        self.held.fetch_add(outcome.cost(), Ordering::Relaxed);
+        self.held.bytes.fetch_add(outcome.cost(), Ordering::Relaxed);
         self.early.insert(number, outcome);
         while let Some(outcome) = self.early.remove(&self.next) {
             self.next += 1;

@@ -110,7 +110,7 @@ fn sort(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     })?;
     let sorted = Sorted {
         read: shuffle.read(),
-        written: (records, object.finish()?),
+        written: (records, finish(context, object)?),
         spilled: shuffle.spilled(),
         seconds: [
             (sampled - begun).as_secs_f64(),
@@ -119,6 +119,16 @@ fn sort(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
         ],
     };
     codec::encode::<REPORT_MAX>(&sorted).map_err(ProgramError::new)
+}
+
+/// Gives a part its name once all ranks have written theirs: a rank of a run that was given up does not come so far, and writes
+/// over nobody's part.
+///
+/// # Errors
+/// When the run has ended, or the store fails.
+pub fn finish(context: &mut Context, part: Output) -> Result<u64, ProgramError> {
+    context.comm().barrier()?;
+    Ok(part.finish()?)
 }
 
 /// How the parts of an output are called.

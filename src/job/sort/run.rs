@@ -4,7 +4,7 @@ use super::record::{Format, prefix};
 use std::cmp::Ordering;
 
 /// Records lie in blocks of this length, so that memory grows without copying and is used again.
-const BLOCK: usize = 1 << 20;
+const BLOCK: usize = 256 << 10;
 
 /// What a record takes in memory besides its bytes.
 const ENTRY: usize = size_of::<Entry>();
@@ -28,6 +28,8 @@ pub struct Run {
     used: usize,
     entries: Vec<Entry>,
     bytes: u64,
+    /// Memory was added since somebody asked.
+    grown: bool,
 }
 
 impl Run {
@@ -39,6 +41,7 @@ impl Run {
             used: 0,
             entries: Vec::new(),
             bytes: 0,
+            grown: false,
         }
     }
 
@@ -55,6 +58,7 @@ impl Run {
             // A quarter more at a time: what is moved is little beside the records, and so is what stays free.
             self.entries
                 .reserve_exact(self.entries.len() / 4 + ENTRIES_MIN);
+            self.grown = true;
         }
         let block = &mut self.blocks[self.used - 1];
         self.entries.push(Entry {
@@ -71,6 +75,7 @@ impl Run {
             self.blocks.push(Vec::with_capacity(BLOCK.max(length)));
         }
         self.used += 1;
+        self.grown = true;
         self.blocks[self.used - 1].reserve(length);
     }
 
@@ -87,6 +92,11 @@ impl Run {
     /// Bytes of the records.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// True after the first record in each block, and each time that room was made for where they are.
+    pub fn has_grown(&mut self) -> bool {
+        std::mem::take(&mut self.grown)
     }
 
     /// Bytes of memory that they take.
@@ -119,6 +129,8 @@ impl Run {
         self.blocks.iter_mut().for_each(Vec::clear);
         self.used = 0;
         self.entries.clear();
+        // Short records take more room for where they are than for themselves, and the next ones may be long.
+        self.entries.shrink_to(self.bytes as usize / ENTRY / 4);
         self.bytes = 0;
     }
 }

@@ -18,6 +18,9 @@ const ROUND_MAX: usize = 4 << 20;
 const ROUND_MIN: usize = 128 << 10;
 const ROUND_PER_RANK: usize = 64 << 10;
 
+/// The least that is written to the store at once, in bytes, however little memory there is.
+const RUN_MIN: u64 = 128 << 10;
+
 /// What a worker takes for itself, besides records, about.
 const OWN_MEMORY: u64 = 24 << 20;
 
@@ -87,7 +90,8 @@ impl<'a> Shuffle<'a> {
         (store, prefix): (&'a BlockingStore, &str),
         memory: u64,
     ) -> Shuffle<'a> {
-        let prefix = format!("{prefix}{:05}-", context.rank());
+        // A rank of a run that was given up may still be at its own.
+        let prefix = format!("{prefix}{}-{:05}-", context.job(), context.rank());
         Shuffle {
             format,
             splitters,
@@ -155,9 +159,8 @@ impl<'a> Shuffle<'a> {
             while !over && filled < round_len {
                 match source.next(context)? {
                     None => over = true,
-                    Some(bytes) => filled += self.divide(bytes),
+                    Some(bytes) => filled += self.divide(bytes)?,
                 }
-                self.keep_in_memory()?;
                 if let Some((exchange, _)) = &mut under_way {
                     context.comm().further_exchange(exchange)?;
                 }
@@ -199,13 +202,13 @@ impl<'a> Shuffle<'a> {
     }
 
     /// Puts records where they belong; gives the bytes that go to others.
-    fn divide(&mut self, bytes: &[u8]) -> usize {
+    fn divide(&mut self, bytes: &[u8]) -> Result<usize, ProgramError> {
         let mut sent = 0;
         for record in self.format.each(bytes) {
             self.records += 1;
             let rank = self.splitters.rank_of(self.format.key(record));
             if rank == self.own {
-                self.run.push(record);
+                self.keep(record)?;
                 continue;
             }
             let bucket = &mut self.buckets[rank];
@@ -216,22 +219,24 @@ impl<'a> Shuffle<'a> {
             sent += record.len();
         }
         self.bytes += bytes.len() as u64;
-        sent
+        Ok(sent)
     }
 
     fn take(&mut self, records: &[u8]) -> Result<(), ProgramError> {
         if self.format.whole(records) != records.len() {
             return Err(ProgramError::new("a rank sent a part of a record"));
         }
-        // Little by little, so that memory is looked at.
         for record in self.format.each(records) {
-            self.run.push(record);
+            self.keep(record)?;
         }
-        self.keep_in_memory()
+        Ok(())
     }
 
-    fn keep_in_memory(&mut self) -> Result<(), ProgramError> {
-        if self.run.memory() > self.memory / 2 {
+    /// Keeps a record of this rank's range, and writes what there is to the store when memory is full.
+    fn keep(&mut self, record: &[u8]) -> Result<(), ProgramError> {
+        self.run.push(record);
+        let full = self.run.has_grown() && self.run.memory() > self.memory / 2;
+        if full && self.run.bytes() >= RUN_MIN {
             self.spill.add(&mut self.run)?;
         }
         Ok(())

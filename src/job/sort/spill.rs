@@ -81,7 +81,7 @@ pub struct Spill<'a> {
 impl Drop for Spill<'_> {
     fn drop(&mut self) {
         for number in 0..self.runs.len() {
-            // What cannot be deleted is found by "lswitch clean".
+            // What cannot be deleted now, the driver deletes.
             let _ = self.store.delete(&self.key(number));
         }
     }

@@ -7,10 +7,10 @@ use crate::job::context::Context;
 use crate::job::map::item::{Input, Item, Sources};
 use crate::job::output;
 use crate::job::program::{Program, ProgramError};
-use crate::job::sort::INPUTS_MAX;
 use crate::job::sort::record::Format;
 use crate::job::sort::shuffle::{Shuffle, Source, agree};
 use crate::job::sort::spill::Output;
+use crate::job::sort::{INPUTS_MAX, finish};
 use crate::net::codec::{self, REPORT_MAX};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -132,7 +132,7 @@ fn count(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
         Ok(())
     })?;
     put(&last.0, last.1)?;
-    object.finish()?;
+    finish(context, object)?;
     let counted = Counted {
         read: counter.read,
         written,

@@ -193,6 +193,14 @@ impl Drop for Environment {
 impl Group {
     fn signal(&self, signal: Signal) {
         let reaped = lock(&self.reaped);
+        // What it has started in groups of their own, such as an item's program, is known only as long as it lives.
+        let others = match signal {
+            Signal::KILL if !*reaped => descendants(self.leader),
+            _ => Vec::new(),
+        };
+        for other in others {
+            let _ = rustix::process::kill_process(other, signal);
+        }
         if !*reaped && let Err(error) = rustix::process::kill_process_group(self.leader, signal) {
             tracing::debug!(group = ?self.leader, ?signal, %error, "cannot signal an environment; it just ended");
         }
@@ -203,6 +211,26 @@ impl Group {
         self.signal(Signal::KILL);
         *lock(&self.reaped) = true;
     }
+}
+
+/// What a process has started, and what that has; nothing where the system does not tell.
+fn descendants(leader: Pid) -> Vec<Pid> {
+    let mut found = Vec::new();
+    let mut waiting = vec![leader];
+    while let Some(process) = waiting.pop() {
+        let tasks = format!("/proc/{}/task", process.as_raw_nonzero());
+        let tasks = std::fs::read_dir(tasks).into_iter().flatten().flatten();
+        for task in tasks {
+            let children = std::fs::read_to_string(task.path().join("children"));
+            let children = children.unwrap_or_default();
+            let ids = children.split_whitespace().filter_map(|id| id.parse().ok());
+            waiting.extend(ids.filter_map(Pid::from_raw));
+        }
+        if process != leader {
+            found.push(process);
+        }
+    }
+    found
 }
 
 /// How Lambda words an end that nobody asked for.

@@ -77,12 +77,13 @@ impl Job {
             release,
             epoch: 0,
             size,
-            used: elastic.then(|| vec![false; size as usize]),
+            used: elastic.then(Vec::new),
             driver,
             driver_mailbox,
             packs: BTreeMap::new(),
             members: Vec::new(),
-            routes: vec![None; size as usize],
+            // Those of an elastic job grow with the ranks that have come.
+            routes: vec![None; if elastic { 0 } else { size as usize }],
             joined: 0,
             begun: false,
             failed: false,
@@ -98,6 +99,12 @@ impl Job {
     pub(super) fn add(&mut self, pack: Pack) {
         let span = pack.span;
         let ranks = span.first_rank as usize..span.end() as usize;
+        if let Some(used) = &mut self.used
+            && used.len() < ranks.end
+        {
+            used.resize(ranks.end, false);
+            self.routes.resize(ranks.end, None);
+        }
         self.routes[ranks.clone()].fill(Some(pack.connection));
         if let Some(used) = &mut self.used {
             used[ranks].fill(true);
@@ -122,9 +129,10 @@ impl Job {
     /// True if one of these ranks has been in the job, which is elastic, and cannot come again.
     pub(super) fn has_used(&self, span: Span) -> bool {
         let ranks = span.first_rank as usize..span.end() as usize;
-        self.used
-            .as_ref()
-            .is_some_and(|used| used[ranks].contains(&true))
+        let used = self.used.as_deref().unwrap_or_default();
+        let end = ranks.end.min(used.len());
+        used.get(ranks.start..end)
+            .is_some_and(|used| used.contains(&true))
     }
 
     /// What each pack of an elastic job is told when it joins.

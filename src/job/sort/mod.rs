@@ -2,7 +2,7 @@
 //! its own in order. So the outputs, one after the other, are the whole in order (sample sort, as in Frazer and McKellar 1970; the ranges
 //! are chosen from a sample of all ranks).
 //!
-//! [`record`] is what records are, [`share`] which of them a rank reads, [`shuffle`] how they travel, [`run`] those in memory, [`spill`] those that do not fit there; [`generate`] and [`check`] are for tests and benchmarks. Records are compared byte by byte, in whole:
+//! [`record`] is what records are, [`mod@share`] which of them a rank reads, [`shuffle`] how they travel, [`run`] those in memory, [`spill`] those that do not fit there; [`generate`] and [`check`] are for tests and benchmarks. Records are compared byte by byte, in whole:
 //! the result does not depend on the number of workers.
 
 pub mod check;

@@ -81,7 +81,7 @@ impl Bench {
     /// Measures and prints.
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
         raise_descriptor_limit();
-        let ranks = self.fleet.workers.unwrap_or(2);
+        let ranks = self.fleet.workers()?.unwrap_or(2);
         let per_pack = self.fleet.workers_per_function;
         let least = if matches!(self.pattern, Pattern::Pair | Pattern::AllToAll) {
             2

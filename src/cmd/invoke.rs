@@ -89,7 +89,7 @@ impl Invoke {
 pub(super) struct FleetArgs {
     /// How many workers (ranks); as many as a graph has parts if not given
     #[arg(long, value_name = "N")]
-    pub(super) workers: Option<u32>,
+    workers: Option<u32>,
 
     /// Workers that share one function instance, as threads with one connection
     #[arg(long, value_name = "P", default_value_t = 1)]
@@ -164,7 +164,7 @@ impl FleetArgs {
     }
 
     /// How many workers were asked for, in either way.
-    fn workers(&self) -> Result<Option<u32>, UsageError> {
+    pub(super) fn workers(&self) -> Result<Option<u32>, UsageError> {
         let counted = self.functions()?.and_then(|functions| functions.workers());
         match (self.workers, counted) {
             (Some(asked), Some(counted)) if asked != counted => Err(UsageError(format!(
@@ -193,20 +193,16 @@ impl FleetArgs {
             let what = "--workers-per-function is for jobs whose workers speak with each other; here each is a function";
             return Err(UsageError(what.into()));
         }
-        match (self.workers()?, self.function()) {
-            (Some(workers), _) => Ok(workers),
-            (None, None) => {
-                Ok(std::thread::available_parallelism().map_or(1, |count| count.get() as u32))
-            }
-            (None, Some(_)) => Err(UsageError("say how many workers: --workers N".into())),
-        }
+        self.workers_or_processors()
     }
 
     /// How many workers a job has that can have any number: on this machine one for each processor, if nobody says.
     fn workers_or_processors(&self) -> Result<u32, UsageError> {
         match (self.workers()?, self.function()) {
             (Some(workers), _) => Ok(workers),
-            (None, None) => Ok(processors()),
+            (None, None) => {
+                Ok(std::thread::available_parallelism().map_or(1, |count| count.get() as u32))
+            }
             (None, Some(_)) => Err(UsageError("say how many workers: --workers N".into())),
         }
     }
@@ -445,10 +441,6 @@ impl FleetArgs {
     pub(super) fn timeout(&self) -> Option<Duration> {
         self.timeout.map(Duration::from_secs)
     }
-}
-
-fn processors() -> u32 {
-    std::thread::available_parallelism().map_or(1, |count| count.get() as u32)
 }
 
 /// Of a function on AWS whose memory nobody has told, each rank may take so many bytes.

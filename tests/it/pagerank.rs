@@ -472,3 +472,21 @@ fn an_empty_variable_is_as_none() {
         .env("LSWITCH_HOME", "")
         .ok();
 }
+
+#[test]
+fn functions_that_say_how_many_workers_they_run_are_believed() {
+    let place = Place::new();
+    place.small_graph();
+    let ended = place
+        .lswitch("invoke pagerank --graph graph --local-function lswitch=2 --json")
+        .ok();
+    assert_eq!(ended.json()["workers"], 2);
+    let ended = place
+        .lswitch("invoke pagerank --graph graph --local-function lswitch=2 --workers 3")
+        .end();
+    let said = ended.fails_with(2);
+    assert!(
+        said.contains("--workers says 3, and the functions have 2"),
+        "{said}"
+    );
+}

@@ -49,7 +49,7 @@ impl GraphArgs {
         let graph = self.fleet.open_store("--graph", &self.graph).await?;
         let manifest = open_graph(&graph).await?;
         let parts = manifest.parts.len() as u32;
-        let ranks = self.fleet.workers.unwrap_or(parts);
+        let ranks = self.fleet.workers()?.unwrap_or(parts);
         rank_parts(parts, ranks).map_err(|error| UsageError(error.to_string()))?;
         let store = self.fleet.open_store("--store", &self.fleet.store).await?;
         let output = match &self.output {

@@ -22,21 +22,6 @@ const SHORT: usize = 8;
 pub const WORD_MAX: usize = 64 << 10;
 
 impl Words {
-    /// What stands for each byte in a word; 0 if it ends one. NUL is in no word of letters, and in one of bytes it stands for
-    /// itself, which is looked at apart.
-    fn table(self) -> [u8; 256] {
-        let mut table = [0; 256];
-        for byte in 0..=255u8 {
-            table[byte as usize] = match self {
-                Words::LettersLower if byte.is_ascii_alphabetic() => byte.to_ascii_lowercase(),
-                Words::Letters if byte.is_ascii_alphabetic() => byte,
-                Words::Space if !matches!(byte, b' ' | 9..=13) => byte,
-                _ => 0,
-            };
-        }
-        table
-    }
-
     /// The highest bit of each of eight bytes that ends a word.
     fn ends(self, eight: u64) -> u64 {
         match self {
@@ -88,7 +73,6 @@ fn zeros(eight: u64) -> u64 {
 /// How often words occur.
 pub struct Counts {
     words: Words,
-    table: [u8; 256],
     /// Words of up to eight bytes without a NUL, as numbers: open addressing, 0 is free.
     short: Vec<(u64, u64)>,
     used: usize,
@@ -116,7 +100,6 @@ impl Counts {
     pub fn new(words: Words) -> Counts {
         Counts {
             words,
-            table: words.table(),
             short: vec![(0, 0); FIRST_LEN],
             used: 0,
             long: vec![Long::default(); FIRST_LEN],
@@ -193,28 +176,21 @@ impl Counts {
         }));
     }
 
-    /// Counts the words of bytes that end with none.
+    /// Counts the words of bytes that end with none: short ones eight bytes at a time, without a branch for each byte, and others, of
+    /// which there are few, one by one.
     fn count_whole(&mut self, text: &[u8]) {
-        let slow = self.count_by_eights(text);
-        self.count_by_ones(text, slow);
-    }
-
-    /// Counts short words eight bytes at a time, without a branch for each byte; gives where the rest begins. Words that are longer
-    /// than seven bytes are counted one by one in between.
-    fn count_by_eights(&mut self, text: &[u8]) -> usize {
         let words = self.words;
         let mut at = 0;
         while let Some(eight) = text.get(at..).and_then(|rest| rest.first_chunk()) {
             let eight = u64::from_le_bytes(*eight);
-            let ends = words.ends(eight);
-            // A word of a separator or a NUL alone is none, or is looked at by ones.
-            let length = ends.trailing_zeros() / 8;
+            let length = words.ends(eight).trailing_zeros() / 8;
             let inside = (1u64 << (8 * length % 64)).wrapping_sub(1);
             if length == 8 || words == Words::Space && zeros(eight) & inside != 0 {
                 let rest = &text[at..];
                 let end = rest.iter().position(|byte| !words.is_in(*byte));
                 let end = end.expect("the bytes end with a separator");
-                self.count_by_ones(&rest[..end + 1], 0);
+                self.begin(&rest[..end]);
+                self.end();
                 at += end + 1;
                 continue;
             }
@@ -224,44 +200,10 @@ impl Counts {
             }
             at += length as usize + 1;
         }
-        at
-    }
-
-    fn count_by_ones(&mut self, text: &[u8], from: usize) {
-        let mut at = from;
-        while at < text.len() {
-            // A word's first bytes as a number.
-            let begin = at;
-            let mut key = 0u64;
-            let mut shift = 0;
-            let mut byte = self.table[text[at] as usize];
-            while byte != 0 && shift < 64 {
-                key |= u64::from(byte) << shift;
-                shift += 8;
-                at += 1;
-                byte = self.table[text[at] as usize];
-            }
-            if byte == 0 && (text[at] != 0 || self.words != Words::Space) {
-                if key != 0 {
-                    self.add_short(key, 1);
-                }
-                at += 1;
-                continue;
-            }
-            // A long one, or one with a NUL in it.
-            while self.words.is_in(text[at]) {
-                at += 1;
-            }
-            let word = &text[begin..at];
-            at += 1;
-            for piece in word.chunks(WORD_MAX) {
-                if self.words == Words::LettersLower {
-                    let lower = piece.to_ascii_lowercase();
-                    self.add(&lower, 1);
-                } else {
-                    self.add(piece, 1);
-                }
-            }
+        let rest = text.get(at..).unwrap_or_default();
+        for word in rest.split(|byte| !words.is_in(*byte)) {
+            self.begin(word);
+            self.end();
         }
     }
 

@@ -225,12 +225,6 @@ impl DriverLink {
         }
     }
 
-    /// The bytes of a message that a rank lends room for at most; none if it is not there.
-    pub fn longest_to(&self, to: u32) -> Option<u64> {
-        let peer = self.peer(to)?;
-        Some(u64::from(peer.mailbox).saturating_sub(cost(0)))
-    }
-
     /// Sends a message to a rank of an elastic job, while [`DriverLink::next`] is waited for. False if the rank is not there, or
     /// has not room for it before it has taken others.
     pub fn send(&mut self, to: u32, tag: u32, payload: &[u8]) -> bool {

@@ -113,11 +113,6 @@ impl JobLink {
         }
     }
 
-    /// The bytes of a message that a rank lends room for at most; see [`DriverLink::longest_to`].
-    pub fn longest_to(&self, to: u32) -> Option<u64> {
-        self.links[0].longest_to(to)
-    }
-
     /// Sends a message to a rank of an elastic job, over the first switch; see [`DriverLink::send`].
     pub fn send(&mut self, to: u32, tag: u32, payload: &[u8]) -> bool {
         self.links[0].send(to, tag, payload)

@@ -1,12 +1,13 @@
 //! The driver of a farm: an elastic job whose workers it starts, feeds, replaces and lets go.
 
-use super::message::{Answer, Order, PAYLOAD_MAX, TAG};
+use super::message::{Answer, ORDER_LEN, Order, PAYLOAD_MAX, TAG};
 use super::schedule::{Assignment, Ending, Final, Micros, Policy, Schedule, Settled};
 use crate::job::driver::{JobError, SwitchAccess, Worker};
 use crate::job::start::Starter;
 use crate::lambda::event::Event;
 use crate::lambda::launch::{LaunchError, Launcher};
 use crate::net::driver_link::{Membership, News};
+use crate::net::flow::cost;
 use crate::net::frame::RANKS_MAX;
 use crate::net::job_link::JobLink;
 use crate::net::message::{Notice, Span, Traffic};
@@ -399,7 +400,12 @@ impl Farm<'_> {
         hear: &mut dyn FnMut(FarmEvent) -> Further,
     ) -> Result<Further, JobError> {
         match notice {
-            Notice::Joined { span, .. } => {
+            Notice::Joined { span, mailbox, .. } => {
+                let least = cost(ORDER_LEN + PAYLOAD_MAX);
+                if u64::from(mailbox) < least {
+                    let reason = format!("its mailbox has {mailbox} bytes; orders need {least}");
+                    return Err(worker_failed(span.first_rank, reason, Vec::new()));
+                }
                 self.first_joined.get_or_insert_with(Instant::now);
                 self.present.insert(span.first_rank);
                 self.schedule.joined(span.first_rank);

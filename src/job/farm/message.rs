@@ -8,7 +8,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 pub const TAG: u32 = 1;
 
 /// Bytes ahead of a task's payload: what is asked for, its number, how often it has failed.
-const ORDER_LEN: usize = 16;
+pub const ORDER_LEN: usize = 16;
 
 /// Bytes ahead of an answer's payload: how it ended, the task's number, and the time that it took.
 const ANSWER_LEN: usize = 24;

@@ -9,6 +9,7 @@ use crate::job::bench::{Figures, Latency, Pattern, Spec};
 use crate::job::driver::{JobEvent, JobSpec};
 use crate::net::frame::MESSAGE_MAX;
 use crate::net::message::Traffic;
+use crate::net::token::JobId;
 use anyhow::Context;
 use serde_json::{Value, json};
 use std::time::Instant;
@@ -157,6 +158,7 @@ impl Bench {
         let mut said = Vec::new();
         let store = self.fleet.open_store("--store", &self.fleet.store).await?;
         let job = JobSpec {
+            id: JobId::random(),
             program: "bench".into(),
             arguments: serde_json::to_value(spec)?,
             ranks,

@@ -12,7 +12,7 @@ use crate::net::driver_link::{Membership, News};
 use crate::net::job_link::JobLink;
 use crate::net::link::LinkError;
 use crate::net::message::{Notice, Span, Traffic};
-use crate::net::token::Secret;
+use crate::net::token::{JobId, Secret};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,6 +35,8 @@ const SWITCH_WITHIN: Duration = Duration::from_secs(10);
 /// What to run.
 #[derive(Debug, Clone)]
 pub struct JobSpec {
+    /// Its id; every run has its own.
+    pub id: JobId,
     /// The program every rank runs.
     pub program: String,
     /// Its arguments.
@@ -194,6 +196,7 @@ pub async fn run(
     let workers = workers(spec.ranks, spec.ranks_per_pack);
     let program = (&spec.program[..], &spec.arguments);
     let mut starter = Starter::new(
+        spec.id,
         switch,
         program,
         &spec.store,

@@ -8,6 +8,7 @@ pub mod context;
 pub mod driver;
 pub mod farm;
 pub mod graph_store;
+pub mod items;
 pub mod map;
 pub mod output;
 pub mod pack;

@@ -36,13 +36,13 @@ pub(crate) struct Starter {
 impl Starter {
     /// A new job of up to `size` ranks, of which about `packs` packs are started at once.
     pub(crate) fn new(
+        job: JobId,
         switch: &SwitchAccess,
         (program, arguments): (&str, &Value),
         store: &str,
         size: u32,
         packs: u32,
     ) -> Starter {
-        let job = JobId::random();
         Starter {
             job,
             key: switch.secret.job_key(job),

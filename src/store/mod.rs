@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use aws_config::SdkConfig;
 use bytes::Bytes;
+use tokio::task::JoinSet;
 
 use crate::aws::AwsSettings;
 
@@ -44,6 +45,9 @@ pub const KEY_BYTES_MAX: usize = 1024;
 
 /// Where a directory keeps what is not yet an object. No key may begin with it, in any kind of store.
 const TEMPORARY_FOLDER: &str = ".lswitch-tmp";
+
+/// Objects that are deleted at the same time.
+const DELETES_AT_ONCE: usize = 32;
 
 /// How often `put_if_absent` starts over because the object it met was deleted before it could be read.
 const VANISHED_TRIES_MAX: u32 = 5;
@@ -324,6 +328,30 @@ impl Store {
         match &self.backend {
             Backend::Dir(dir) => dir.delete(key, url).await,
             Backend::S3(s3) => s3.delete(key, url).await,
+        }
+    }
+
+    /// Deletes the objects whose keys begin with `prefix`, some at a time; says how many they were.
+    ///
+    /// # Errors
+    ///
+    /// As [`list`](Self::list) and [`delete`](Self::delete); the first one, after which nothing more is deleted.
+    pub async fn delete_all(&self, prefix: &str) -> Result<u64, StoreError> {
+        let entries = self.list(prefix).await?;
+        let count = entries.len() as u64;
+        let mut keys = entries.into_iter().map(|entry| entry.key);
+        let mut deleting = JoinSet::new();
+        loop {
+            while deleting.len() < DELETES_AT_ONCE
+                && let Some(key) = keys.next()
+            {
+                let store = self.clone();
+                deleting.spawn(async move { store.delete(&key).await });
+            }
+            match deleting.join_next().await {
+                Some(deleted) => deleted.expect("deleting does not panic")?,
+                None => return Ok(count),
+            }
         }
     }
 

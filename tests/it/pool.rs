@@ -105,10 +105,9 @@ fn idle_workers_are_let_go_and_come_back_with_the_next_call() {
     let mut stdout = pool.stdout.take().unwrap();
     let mut heard = Vec::new();
     let mut settled = |stdin: &mut std::process::ChildStdin, number: u64| {
-        use lswitch::job::map::item::Item;
+        use lswitch::job::items::Item;
         let item = Item::Text(format!("item {number}").into_bytes());
-        let payload = [&number.to_le_bytes()[..], &item.to_bytes()].concat();
-        stdin.write_all(&call(number, &payload)).unwrap();
+        stdin.write_all(&call(number, &item.to_bytes())).unwrap();
         stdin.flush().unwrap();
         let mut room = [0; 4096];
         loop {
@@ -137,9 +136,8 @@ fn idle_workers_are_let_go_and_come_back_with_the_next_call() {
     }
     // Several at once, and the end right behind them: all are answered.
     for number in 3..40_u64 {
-        let item = lswitch::job::map::item::Item::Text(b"last".to_vec());
-        let payload = [&number.to_le_bytes()[..], &item.to_bytes()].concat();
-        stdin.write_all(&call(number, &payload)).unwrap();
+        let item = lswitch::job::items::Item::Text(b"last".to_vec());
+        stdin.write_all(&call(number, &item.to_bytes())).unwrap();
     }
     drop(stdin);
     let mut rest = Vec::new();

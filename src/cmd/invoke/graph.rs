@@ -1,12 +1,13 @@
 //! What every job over a graph takes: the graph, where the values go, how the result is printed, and where it runs.
 
-use super::FleetArgs;
+use super::fleet::FleetArgs;
 use crate::cmd::UsageError;
 use crate::cmd::ui::{self, Ui};
 use crate::graph::{Manifest, rank_parts};
 use crate::job::driver::{JobOutcome, JobSpec};
 use crate::job::graph_store::open_graph;
 use crate::job::output::finish_output;
+use crate::net::token::JobId;
 use crate::store::Store;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -41,11 +42,12 @@ pub(super) struct Opened {
     pub(super) output: Option<Store>,
     store: Store,
     ranks: u32,
+    id: JobId,
 }
 
 impl GraphArgs {
     /// Opens everything that is named.
-    pub(super) async fn open(&self) -> anyhow::Result<Opened> {
+    pub(super) async fn open(&self, id: JobId) -> anyhow::Result<Opened> {
         let graph = self.fleet.open_store("--graph", &self.graph).await?;
         let manifest = open_graph(&graph).await?;
         let parts = manifest.parts.len() as u32;
@@ -62,6 +64,7 @@ impl GraphArgs {
             output,
             store,
             ranks,
+            id,
         })
     }
 
@@ -75,6 +78,7 @@ impl GraphArgs {
         measure: &str,
     ) -> anyhow::Result<JobOutcome> {
         let spec = JobSpec {
+            id: opened.id,
             program: program.into(),
             arguments,
             ranks: opened.ranks,

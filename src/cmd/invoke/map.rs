@@ -1,18 +1,18 @@
 //! `lswitch invoke map`: any program on many items.
 
-use super::{FleetArgs, failed};
+use super::data::{check_reach, copy_object};
+use super::fleet::{FleetArgs, failed};
 use crate::cmd::ui::{self, Ui};
 use crate::cmd::{InPart, UsageError, block_on, interrupted, raise_descriptor_limit};
 use crate::job::farm::schedule::Policy;
+use crate::job::items::find::Items;
 use crate::job::map::code::Code;
-use crate::job::map::item::Items;
 use crate::job::map::run::{
     self, Held, ItemOutcome, MapError, MapEvent, MapOutcome, MapSpec, Tolerance,
 };
 use crate::job::map::{Arguments, Output};
-use crate::random::to_hex;
+use crate::net::token::JobId;
 use crate::store::Store;
-use bytes::Bytes;
 use serde_json::{Value, json};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -25,9 +25,6 @@ const SHOWN: u64 = 20;
 
 /// Lines of a failed item's stderr that are shown.
 const LINES: usize = 5;
-
-/// Bytes of a long output that are copied to stdout at once.
-const COPY_LEN: u64 = 8 << 20;
 
 /// Run a program on each of many items: lines, numbers, files or objects
 #[derive(Debug, clap::Args)]
@@ -95,28 +92,23 @@ pub struct MapArgs {
 
 impl MapArgs {
     /// Runs the job and prints its outputs.
-    pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+    pub fn run(&self, ui: &Ui, id: JobId) -> anyhow::Result<()> {
         self.fleet.check()?;
         let workers = self.fleet.elastic_workers()?;
         block_on(async {
             let aws = self.fleet.aws_settings();
             let items = Items::find(&self.items, self.split, &aws)
                 .await
-                .map_err(|error| UsageError(error.to_string()))?;
-            if items.are_files() && self.fleet.is_far() {
-                let what = format!(
-                    "--items {} are files of this machine, which a function on AWS cannot see; put them into S3",
-                    self.items
-                );
-                return Err(UsageError(what).into());
-            }
+                .map_err(|error| UsageError(format!("--items: {error}")))?;
+            check_reach(&self.fleet, "--items", &self.items, &items)?;
             let store = self.fleet.open_store("--store", &self.fleet.store).await?;
             let output = match &self.output {
                 Some(location) => Some(self.fleet.open_store("--output", location).await?),
                 None => None,
             };
             let spec = MapSpec {
-                arguments: self.arguments_of(&store, output.as_ref()).await?,
+                id,
+                arguments: self.arguments_of(id, &store, output.as_ref()).await?,
                 workers,
                 store: store.url().into(),
                 policy: Policy {
@@ -134,6 +126,7 @@ impl MapArgs {
     /// What all items have in common; the program is in the store then, if it travels.
     async fn arguments_of(
         &self,
+        id: JobId,
         store: &Store,
         output: Option<&Store>,
     ) -> anyhow::Result<Arguments> {
@@ -165,7 +158,7 @@ impl MapArgs {
             output: output.map(|store| store.url().to_string()),
             prefix: match output {
                 Some(_) => String::new(),
-                None => format!("outputs/{}/", to_hex(&crate::random::bytes::<8>())),
+                None => format!("map/{id}/outputs/"),
             },
         })
     }
@@ -219,9 +212,7 @@ impl MapArgs {
         let printed = printing.await.expect("printing does not panic");
         if self.output.is_none() {
             // What nobody has copied, of items that were run twice or of a job that was given up.
-            for entry in store.list(&spec.arguments.prefix).await? {
-                store.delete(&entry.key).await?;
-            }
+            store.delete_all(&spec.arguments.prefix).await?;
         }
         printed?;
         ran.map_err(|error| match error {
@@ -381,13 +372,8 @@ impl Printer {
 
     /// Copies a long output out of the job's store, and removes it there.
     fn copy(&self, key: &str, bytes: u64, out: &mut impl Write) -> anyhow::Result<()> {
-        let mut at = 0;
-        while at < bytes {
-            let end = (at + COPY_LEN).min(bytes);
-            let piece: Bytes = self.runtime.block_on(self.store.get_range(key, at..end))?;
-            out.write_all(&piece)?;
-            at = end;
-        }
+        self.runtime
+            .block_on(copy_object(&self.store, key, bytes, out))?;
         Ok(self.runtime.block_on(self.store.delete(key))?)
     }
 }

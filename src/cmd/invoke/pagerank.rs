@@ -8,6 +8,7 @@ use crate::job::driver::JobOutcome;
 use crate::job::pagerank::{
     self, Arguments, ITERATIONS_DEFAULT, ITERATIONS_MAX_DEFAULT, Outcome, PROGRAM, TOP_MAX,
 };
+use crate::net::token::JobId;
 use anyhow::anyhow;
 use serde_json::{Value, json};
 
@@ -54,10 +55,10 @@ pub struct PagerankArgs {
 
 impl PagerankArgs {
     /// Runs the job and prints its result.
-    pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+    pub fn run(&self, ui: &Ui, id: JobId) -> anyhow::Result<()> {
         self.check()?;
         block_on(async {
-            let opened = self.on.open().await?;
+            let opened = self.on.open(id).await?;
             let arguments = serde_json::to_value(self.arguments(&opened)?)?;
             let job = self
                 .on

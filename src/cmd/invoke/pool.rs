@@ -1,13 +1,14 @@
 //! `lswitch invoke pool`: warm workers for a program that speaks over this one's standard input and output, such as the
 //! Executor of the Python client. `docs/FARM.md` specifies what is spoken.
 
+use super::fleet::{FleetArgs, failed};
 use super::run::read_event;
-use super::{FleetArgs, failed};
 use crate::cmd::ui::Ui;
 use crate::cmd::{UsageError, interrupted, raise_descriptor_limit};
 use crate::job::farm::driver::{self, FarmEvent, FarmSpec, Further};
 use crate::job::farm::schedule::Policy;
 use crate::job::farm::stdio::{Said, read_calls};
+use crate::net::token::JobId;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -59,7 +60,7 @@ pub struct PoolArgs {
 
 impl PoolArgs {
     /// Runs until standard input ends and all is answered.
-    pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+    pub fn run(&self, ui: &Ui, id: JobId) -> anyhow::Result<()> {
         self.fleet.check()?;
         let workers = self.fleet.elastic_workers()?;
         let idle = Duration::try_from_secs_f64(self.idle_timeout)
@@ -74,6 +75,7 @@ impl PoolArgs {
             let store = self.fleet.open_store("--store", &self.fleet.store).await?;
             let fleet = self.fleet.start(workers as usize + 2).await?;
             let spec = FarmSpec {
+                id,
                 program: self.program.clone(),
                 arguments: match &self.event {
                     Some(path) => read_event(path)?,

@@ -1,10 +1,11 @@
 //! `lswitch invoke run`: a program of the user's own crate, on every worker.
 
-use super::FleetArgs;
+use super::fleet::FleetArgs;
 use crate::cmd::ui::{self, Ui, print, print_json};
 use crate::cmd::{UsageError, block_on};
 use crate::job::driver::{JobOutcome, JobSpec};
 use crate::job::program;
+use crate::net::token::JobId;
 use anyhow::Context;
 use serde_json::{Map, Value, json};
 use std::fmt::Write;
@@ -45,7 +46,7 @@ pub struct RunArgs {
 
 impl RunArgs {
     /// Runs the job and prints its results.
-    pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+    pub fn run(&self, ui: &Ui, id: JobId) -> anyhow::Result<()> {
         self.fleet.check()?;
         let program = self.program()?;
         let ranks = self.fleet.workers()?.ok_or_else(|| {
@@ -59,6 +60,7 @@ impl RunArgs {
         block_on(async {
             let store = self.fleet.open_store("--store", &self.fleet.store).await?;
             let spec = JobSpec {
+                id,
                 program: program.clone(),
                 more: self.more(&arguments)?,
                 arguments,

@@ -1,17 +1,17 @@
 //! `lswitch invoke sort`: files or objects in, parts in order out.
 
-use super::FleetArgs;
-use super::map::size;
+use super::data::{DataJob, MemoryArgs, find_inputs};
+use super::fleet::FleetArgs;
 use crate::cmd::check::RecordArgs;
 use crate::cmd::ui::{self, Ui, print_facts, print_json};
 use crate::cmd::{UsageError, block_on};
-use crate::job::driver::{JobOutcome, JobSpec};
+use crate::job::driver::JobOutcome;
+use crate::job::items::Item;
 use crate::job::output::finish_output;
 use crate::job::report::decode_results;
 use crate::job::sort::record::Format;
-use crate::job::sort::share::{self, Sized};
-use crate::job::sort::{Arguments, Sorted, extension, inputs_to_bytes};
-use crate::random::to_hex;
+use crate::job::sort::{Arguments, Sorted, extension};
+use crate::net::token::JobId;
 use anyhow::{anyhow, bail};
 use serde_json::json;
 
@@ -41,9 +41,8 @@ pub struct SortArgs {
     #[command(flatten)]
     records: RecordArgs,
 
-    /// Memory that each worker may take for records; of this machine's free memory an equal share of half otherwise
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    memory: Option<u64>,
+    #[command(flatten)]
+    memory: MemoryArgs,
 
     /// How often the job is started again when a worker is lost
     #[arg(long, value_name = "COUNT", default_value_t = 2)]
@@ -59,43 +58,24 @@ pub struct SortArgs {
 
 impl SortArgs {
     /// Runs the job and prints what was done.
-    pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+    pub fn run(&self, ui: &Ui, id: JobId) -> anyhow::Result<()> {
         self.fleet.check()?;
         let format = self.records.format()?;
         let ranks = self.fleet.workers_or_processors()?;
         block_on(async {
-            let inputs = self.fleet.find_inputs(&self.input).await?;
+            let inputs = find_inputs(&self.fleet, &self.input, None).await?;
             check_lengths(&inputs, format)?;
-            let store = self.fleet.open_store("--store", &self.fleet.store).await?;
             let output = self.fleet.open_output(&self.output, self.overwrite).await?;
-            let base = format!("sort/{}/", to_hex(&crate::random::bytes::<8>()));
-            let listed = format!("{base}inputs");
-            let list = inputs_to_bytes(&inputs).map_err(UsageError)?;
-            store.put(&listed, list).await?;
+            let job = DataJob::new(&self.fleet, id, "sort", ranks, &inputs).await?;
             let arguments = Arguments {
-                inputs: listed.clone(),
+                inputs: job.list(),
                 format,
                 output: output.url().into(),
-                memory: self
-                    .memory
-                    .unwrap_or_else(|| self.fleet.memory_share(ranks)),
-                spill: format!("{base}spill-"),
+                memory: self.memory.bytes(&self.fleet, ranks),
+                spill: job.spill(),
             };
-            let spec = JobSpec {
-                program: "sort".into(),
-                arguments: serde_json::to_value(arguments)?,
-                ranks,
-                ranks_per_pack: self.fleet.workers_per_function,
-                store: store.url().into(),
-                timeout: self.fleet.timeout(),
-                more: Default::default(),
-            };
-            let job = self.fleet.drive_again(ui, &spec, "", self.retries).await;
-            // What a worker that was lost has spilled goes with it.
-            for entry in store.list(&base).await? {
-                store.delete(&entry.key).await?;
-            }
-            let job = job?;
+            let outcome = job.drive(ui, &arguments, self.retries).await;
+            let job = job.clean(outcome).await?;
             let sorted: Vec<Sorted> =
                 decode_results(&job.results).map_err(|error| anyhow!(error))?;
             let summary = self.summary(&job, &sorted, format)?;
@@ -171,20 +151,17 @@ impl SortArgs {
     }
 }
 
-fn check_lengths(inputs: &[Sized], format: Format) -> Result<(), UsageError> {
-    let Format::Fixed(length) = format else {
+fn check_lengths(inputs: &[Item], format: Format) -> Result<(), UsageError> {
+    let Format::Fixed(record) = format else {
         return Ok(());
     };
-    match inputs
-        .iter()
-        .find(|input| input.length % u64::from(length) != 0)
-    {
-        None => Ok(()),
-        Some(share::Sized {
-            item,
-            length: bytes,
-        }) => Err(UsageError(format!(
-            "{item} has {bytes} bytes, which are no whole records of {length}; --format lines is for lines"
-        ))),
+    for input in inputs {
+        let bytes = input.extent().map_or(0, |whole| whole.to);
+        if bytes % u64::from(record) != 0 {
+            return Err(UsageError(format!(
+                "{input} has {bytes} bytes, which are no whole records of {record}; --format lines is for lines"
+            )));
+        }
     }
+    Ok(())
 }

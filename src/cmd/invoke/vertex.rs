@@ -4,6 +4,7 @@ use super::graph::GraphArgs;
 use crate::cmd::block_on;
 use crate::cmd::ui::{Ui, print_facts, print_json};
 use crate::job::vertex::{self, Arguments, ITERATIONS_DEFAULT, Outcome};
+use crate::net::token::JobId;
 use anyhow::anyhow;
 use serde_json::json;
 
@@ -140,10 +141,10 @@ impl<'a> VertexJob<'a> {
     }
 
     /// Runs the job and prints its result.
-    pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+    pub fn run(&self, ui: &Ui, id: JobId) -> anyhow::Result<()> {
         self.on.fleet.check()?;
         block_on(async {
-            let opened = self.on.open().await?;
+            let opened = self.on.open(id).await?;
             let arguments = Arguments {
                 graph: opened.graph.url().into(),
                 source: self.source,

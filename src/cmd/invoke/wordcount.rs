@@ -1,19 +1,16 @@
 //! `lswitch invoke wordcount`: texts in, words and how often they occur out.
 
-use super::FleetArgs;
-use super::map::size;
+use super::data::{DataJob, MemoryArgs, find_inputs, print_parts};
+use super::fleet::FleetArgs;
+use crate::cmd::block_on;
 use crate::cmd::ui::{self, Ui, print_json};
-use crate::cmd::{UsageError, block_on};
-use crate::job::driver::JobSpec;
-use crate::job::output::{finish_output, part_key};
+use crate::job::output::finish_output;
 use crate::job::report::decode_results;
 use crate::job::wordcount::words::Words;
-use crate::job::wordcount::{Arguments, Counted, pieces_to_bytes};
-use crate::random::to_hex;
-use crate::store::Store;
+use crate::job::wordcount::{Arguments, Counted};
+use crate::net::token::JobId;
 use anyhow::anyhow;
 use serde_json::json;
-use std::io::{self, Write};
 
 /// Bytes of a piece that a worker takes at a time, about.
 const PIECE: u64 = 4 << 20;
@@ -44,9 +41,8 @@ pub struct WordcountArgs {
     #[arg(long)]
     overwrite: bool,
 
-    /// Memory that each worker may take; of this machine's free memory an equal share of half otherwise
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    memory: Option<u64>,
+    #[command(flatten)]
+    memory: MemoryArgs,
 
     /// How often the job is started again when a worker is lost
     #[arg(long, value_name = "COUNT", default_value_t = 2)]
@@ -72,22 +68,18 @@ enum WordKind {
 
 impl WordcountArgs {
     /// Runs the job and prints the counts.
-    pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+    pub fn run(&self, ui: &Ui, id: JobId) -> anyhow::Result<()> {
         self.fleet.check()?;
         let ranks = self.fleet.workers_or_processors()?;
         block_on(async {
-            let pieces = self.fleet.find_pieces(&self.input, PIECE).await?;
-            let store = self.fleet.open_store("--store", &self.fleet.store).await?;
+            let pieces = find_inputs(&self.fleet, &self.input, Some(PIECE)).await?;
             let output = match &self.output {
                 Some(location) => Some(self.fleet.open_output(location, self.overwrite).await?),
                 None => None,
             };
-            let base = format!("wordcount/{}/", to_hex(&crate::random::bytes::<8>()));
-            let listed = format!("{base}pieces");
-            let list = pieces_to_bytes(&pieces).map_err(UsageError)?;
-            store.put(&listed, list).await?;
+            let job = DataJob::new(&self.fleet, id, "wordcount", ranks, &pieces).await?;
             let arguments = Arguments {
-                pieces: listed.clone(),
+                pieces: job.list(),
                 words: match self.words {
                     WordKind::LettersLower => Words::LettersLower,
                     WordKind::Letters => Words::Letters,
@@ -95,32 +87,19 @@ impl WordcountArgs {
                 },
                 output: match &output {
                     Some(output) => (output.url().into(), String::new()),
-                    None => (store.url().into(), base.clone()),
+                    None => (job.store.url().into(), job.base.clone()),
                 },
-                memory: self
-                    .memory
-                    .unwrap_or_else(|| self.fleet.memory_share(ranks)),
-                spill: format!("{base}spill-"),
+                memory: self.memory.bytes(&self.fleet, ranks),
+                spill: job.spill(),
             };
-            let spec = JobSpec {
-                program: "wordcount".into(),
-                arguments: serde_json::to_value(arguments)?,
-                ranks,
-                ranks_per_pack: self.fleet.workers_per_function,
-                store: store.url().into(),
-                timeout: self.fleet.timeout(),
-                more: Default::default(),
-            };
-            let job = self.fleet.drive_again(ui, &spec, "", self.retries).await;
-            let printed = match (&job, &output) {
-                (Ok(_), None) => print_parts(&store, &base, ranks).await,
-                _ => Ok(()),
-            };
-            for entry in store.list(&base).await? {
-                store.delete(&entry.key).await?;
+            let mut outcome = job.drive(ui, &arguments, self.retries).await;
+            if output.is_none()
+                && outcome.is_ok()
+                && let Err(error) = print_parts(&job.store, &job.base).await
+            {
+                outcome = Err(error);
             }
-            let job = job?;
-            printed?;
+            let job = job.clean(outcome).await?;
             let counted: Vec<Counted> =
                 decode_results(&job.results).map_err(|error| anyhow!(error))?;
             let sum = |what: fn(&Counted) -> u64| counted.iter().map(what).sum::<u64>();
@@ -160,16 +139,4 @@ impl WordcountArgs {
             Ok(())
         })
     }
-}
-
-/// Writes the parts to stdout, one after the other.
-async fn print_parts(store: &Store, base: &str, parts: u32) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    for part in 0..parts {
-        let counts = store
-            .get(&format!("{base}{}", part_key(part, "tsv")))
-            .await?;
-        out.write_all(&counts)?;
-    }
-    Ok(out.flush()?)
 }

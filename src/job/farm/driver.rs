@@ -12,6 +12,7 @@ use crate::net::frame::RANKS_MAX;
 use crate::net::job_link::JobLink;
 use crate::net::message::{Notice, Span, Traffic};
 use crate::net::reassembly::Message;
+use crate::net::token::JobId;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +47,8 @@ const THROTTLED_FOR: Duration = Duration::from_secs(5);
 /// What to run, and on how many workers.
 #[derive(Debug, Clone)]
 pub struct FarmSpec {
+    /// The job's id; every run has its own.
+    pub id: JobId,
     /// The program of the workers, which must serve a farm.
     pub program: String,
     /// Its arguments.
@@ -159,7 +162,7 @@ pub async fn run(
     // Each start has a rank of its own, and a pool may rest and wake for weeks.
     let slots = RANKS_MAX;
     let program = (&spec.program[..], &spec.arguments);
-    let mut starter = Starter::new(switch, program, &spec.store, slots, spec.workers);
+    let mut starter = Starter::new(spec.id, switch, program, &spec.store, slots, spec.workers);
     starter.more = Event::without_own(spec.more.clone());
     let membership = Membership::Elastic {
         slots,

@@ -35,17 +35,28 @@ impl Ended {
     }
 }
 
+/// What a worker is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// The task's number.
+    pub number: u64,
+    /// How often it has failed.
+    pub failures: u32,
+    /// What the driver gave with it.
+    pub payload: Bytes,
+}
+
 /// A worker takes no more tasks when less than this is left of its invocation, or of a short one a quarter.
 const LEAVE_BEFORE: Duration = Duration::from_secs(10);
 
-/// Serves until the driver says that there is nothing more to do. `run` is called for each task, with what it is given and how
-/// often it has failed; when it gives nothing, its time is up, and the task is another worker's.
+/// Serves until the driver says that there is nothing more to do. `run` is called for each task; when it gives nothing, its
+/// time is up, and the task is another worker's.
 ///
 /// # Errors
 /// When the connection or the job ended, the driver says what this worker does not understand, or `run` cannot go on.
 pub fn serve(
     context: &mut Context,
-    mut run: impl FnMut(&Context, Bytes, u32) -> Result<Option<Ended>, ProgramError>,
+    mut run: impl FnMut(&Context, Given) -> Result<Option<Ended>, ProgramError>,
 ) -> Result<(), ProgramError> {
     let leave_before = LEAVE_BEFORE.min(context.remaining() / 4);
     loop {
@@ -58,12 +69,16 @@ pub fn serve(
         let order = Order::from_bytes(&message.payload).ok_or_else(|| {
             ProgramError::new("the driver gave an order that this worker does not understand")
         })?;
-        let (task, failures, payload) = match order {
+        let given = match order {
             Order::Run {
                 task,
                 failures,
                 payload,
-            } => (task, failures, payload),
+            } => Given {
+                number: task,
+                failures,
+                payload,
+            },
             // Tasks are run as they come: what is cancelled has begun, and its answer is dropped.
             Order::Cancel { .. } => continue,
             Order::Leave => return Ok(()),
@@ -71,8 +86,8 @@ pub fn serve(
         if context.remaining() < leave_before {
             return Ok(());
         }
-        let begun = Instant::now();
-        let Some(mut ended) = run(context, payload, failures)? else {
+        let (task, begun) = (given.number, Instant::now());
+        let Some(mut ended) = run(context, given)? else {
             return Ok(());
         };
         let length = ended.payload.len();

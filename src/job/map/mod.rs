@@ -1,22 +1,22 @@
 //! Any program on many items: each worker takes the next item, runs the program on it, and gives back what it printed.
 //!
-//! [`item`] is what the items are, [`code`] how the program gets to the workers, [`exec`] how it is run; [`run`] is the
-//! driver's side. Who gets what is the farm's affair ([`crate::job::farm`]).
+//! [`code`] is how the program gets to the workers, [`exec`] how it is run; [`run`] is the driver's side. Who gets what is the farm's affair ([`crate::job::farm`]).
 
 pub mod code;
 pub mod exec;
-pub mod item;
 pub mod run;
 
 use crate::job::context::{BlockingStore, BlockingWriter, Context};
 use crate::job::farm::schedule::Ending;
 use crate::job::farm::worker::{Ended, serve};
+use crate::job::items::Item;
+use crate::job::items::read::Sources;
 use crate::job::program::{Program, ProgramError};
 use crate::net::codec;
 use bytes::Bytes;
 use code::Code;
 use exec::{End, Exec};
-use item::{Item, Sources};
+
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::io::Write;
@@ -116,33 +116,6 @@ impl Answer {
     }
 }
 
-/// One task: an item and its number.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Numbered {
-    /// Counted from 0, in the order of the items.
-    pub number: u64,
-    /// The item.
-    pub item: Item,
-}
-
-impl Numbered {
-    fn to_bytes(&self) -> Bytes {
-        [&self.number.to_le_bytes()[..], &self.item.to_bytes()]
-            .concat()
-            .into()
-    }
-
-    fn from_bytes(bytes: &[u8]) -> Result<Numbered, String> {
-        let (number, item) = bytes
-            .split_first_chunk()
-            .ok_or_else(|| "an item has no number".to_string())?;
-        Ok(Numbered {
-            number: u64::from_le_bytes(*number),
-            item: Item::from_bytes(item)?,
-        })
-    }
-}
-
 fn work(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     let arguments: Arguments = context.arguments()?;
     let program = match &arguments.code {
@@ -161,9 +134,9 @@ fn work(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
         sources: Sources::default(),
         invocation: context.remaining(),
     };
-    serve(context, |context, task, failures| {
-        let numbered = Numbered::from_bytes(&task).map_err(ProgramError::new)?;
-        let answer = worker.run(context, &numbered, failures)?;
+    serve(context, |context, task| {
+        let item = Item::from_bytes(&task.payload).map_err(ProgramError::new)?;
+        let answer = worker.run(context, task.number, &item, task.failures)?;
         Ok(answer.map(|answer| Ended {
             ending: match answer.problem {
                 None => Ending::Done,
@@ -200,10 +173,10 @@ impl Worker {
     fn run(
         &mut self,
         context: &Context,
-        numbered: &Numbered,
+        number: u64,
+        item: &Item,
         failures: u32,
     ) -> Result<Option<Answer>, ProgramError> {
-        let Numbered { number, item } = numbered;
         let input = match self.sources.open(context, item) {
             Ok(input) => input,
             Err(error) => return Ok(Some(Answer::of_problem(error.to_string()))),

@@ -1,12 +1,14 @@
 //! The driver's side of a map: items in, outcomes out, in the order of the items.
 
-use super::item::{Item, Items, ItemsError};
-use super::{Answer, Arguments, Numbered, Output, PROGRAM};
+use super::{Answer, Arguments, Output, PROGRAM};
 use crate::job::driver::{JobError, SwitchAccess};
 use crate::job::farm::driver::{FarmEvent, FarmOutcome, FarmSpec, Further, Outcome, Task};
 use crate::job::farm::schedule::Policy;
 use crate::job::farm::{self};
+use crate::job::items::Item;
+use crate::job::items::find::{Items, ItemsError};
 use crate::lambda::launch::Launcher;
+use crate::net::token::JobId;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,6 +27,8 @@ const OUTCOME_COST: usize = 256;
 /// What to run.
 #[derive(Debug, Clone)]
 pub struct MapSpec {
+    /// The job's id; every run has its own.
+    pub id: JobId,
     /// What all items have in common.
     pub arguments: Arguments,
     /// How many workers.
@@ -162,6 +166,7 @@ pub async fn run(
     tell: &mut dyn FnMut(MapEvent),
 ) -> Result<MapOutcome, MapError> {
     let farm_spec = FarmSpec {
+        id: spec.id,
         program: PROGRAM.name.into(),
         arguments: serde_json::to_value(&spec.arguments).expect("arguments are plain"),
         workers: spec.workers,
@@ -240,13 +245,9 @@ fn feed(
     sender: &mpsc::Sender<Task>,
 ) -> Result<(), ItemsError> {
     for (number, item) in (0..).zip(items) {
-        let numbered = Numbered {
-            number,
-            item: item?,
-        };
         let task = Task {
             number,
-            payload: numbered.to_bytes(),
+            payload: item?.to_bytes(),
         };
         if sender.blocking_send(task).is_err() {
             break;
@@ -277,7 +278,8 @@ struct InOrder<'a> {
 
 impl InOrder<'_> {
     fn settled(&mut self, outcome: Outcome) -> Result<(), String> {
-        let Numbered { number, item } = Numbered::from_bytes(&outcome.given)?;
+        let number = outcome.task;
+        let item = Item::from_bytes(&outcome.given)?;
         let answer = match outcome.fatal {
             false => Answer::from_bytes(&outcome.payload)?,
             true => Answer {

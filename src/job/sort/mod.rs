@@ -14,14 +14,14 @@ pub mod shuffle;
 pub mod spill;
 
 use crate::job::context::Context;
-use crate::job::map::item::{Input, Item, Reading, Sources};
+use crate::job::items::read::{Input, Reading, Sources};
+use crate::job::items::{self, Item};
 use crate::job::output;
 use crate::job::program::{Program, ProgramError};
 use crate::net::codec::{self, REPORT_MAX};
-use bytes::Bytes;
 use record::{Format, LINE_MAX, Splitters};
 use serde::{Deserialize, Serialize};
-use share::{Sized, share, windows};
+use share::{share, windows};
 use shuffle::{Shuffle, Source, agree};
 use spill::Output;
 use std::time::Instant;
@@ -70,27 +70,12 @@ pub struct Sorted {
     pub seconds: [f64; 3],
 }
 
-/// The most bytes of a list of inputs.
-pub const INPUTS_MAX: usize = 64 << 20;
-
-/// The inputs of a sort as they travel.
-///
-/// # Errors
-/// When they are too many.
-pub fn inputs_to_bytes(inputs: &[Sized]) -> Result<Bytes, String> {
-    codec::encode::<INPUTS_MAX>(&inputs)
-        .map(Bytes::from)
-        .map_err(|error| format!("there are too many inputs: {error}"))
-}
-
 fn sort(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     let arguments: Arguments = context.arguments()?;
     let store = context.store()?;
     let output = context.open_store(&arguments.output)?;
     let inputs = store.get(&arguments.inputs)?;
-    let inputs: Vec<Sized> = codec::decode::<Vec<Sized>, INPUTS_MAX>(&inputs).map_err(|error| {
-        ProgramError::new(format!("the list of inputs does not decode: {error}"))
-    })?;
+    let inputs = items::list_from_bytes(&inputs).map_err(ProgramError::new)?;
     let format = arguments.format;
     let mine = share(&inputs, context.rank(), context.size(), format);
     let begun = Instant::now();

@@ -1,39 +1,31 @@
 //! Which part of the inputs each rank reads. Pure.
 
 use super::record::Format;
-use crate::job::map::item::{Extent, Item};
-use serde::{Deserialize, Serialize};
+use crate::job::items::{Extent, Item};
 
-/// A file or an object, whole, and its length in bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Sized {
-    /// Which.
-    pub item: Item,
-    /// Its length.
-    pub length: u64,
-}
-
-/// What a rank reads of inputs that lie behind each other: an equal share of their bytes, in whole records.
-pub fn share(inputs: &[Sized], rank: u32, ranks: u32, format: Format) -> Vec<Item> {
-    let total: u64 = inputs.iter().map(|input| input.length).sum();
+/// What a rank reads of whole files or objects that lie behind each other: an equal share of their bytes, in whole records.
+pub fn share(inputs: &[Item], rank: u32, ranks: u32, format: Format) -> Vec<Item> {
+    let length = |item: &Item| item.extent().map_or(0, |whole| whole.to);
+    let total: u64 = inputs.iter().map(length).sum();
     let bound = |rank: u32| (u128::from(total) * u128::from(rank) / u128::from(ranks)) as u64;
     let (from, to) = (bound(rank), bound(rank + 1));
     let mut mine = Vec::new();
     let mut begin = 0;
     for input in inputs {
-        let end = begin + input.length;
+        let length = length(input);
+        let end = begin + length;
         let part = (from.max(begin) - begin, to.clamp(begin, end) - begin);
         if part.0 < part.1 {
             // A record belongs to the rank in whose share it begins.
             let (from, to) = match format {
                 Format::Lines | Format::Keyed => part,
-                Format::Fixed(length) => (
-                    part.0.next_multiple_of(length.into()),
-                    part.1.next_multiple_of(length.into()).min(input.length),
+                Format::Fixed(record) => (
+                    part.0.next_multiple_of(record.into()),
+                    part.1.next_multiple_of(record.into()).min(length),
                 ),
             };
             if from < to {
-                mine.push(of(&input.item, from, to, format));
+                mine.push(of(input, from, to, format));
             }
         }
         begin = end;
@@ -45,7 +37,7 @@ pub fn share(inputs: &[Sized], rank: u32, ranks: u32, format: Format) -> Vec<Ite
 pub fn windows(mine: &[Item], count: u64, length: u64, format: Format) -> Vec<Item> {
     let extents: Vec<(&Item, Extent)> = mine
         .iter()
-        .filter_map(|item| Some((item, part_of(item)?)))
+        .filter_map(|item| Some((item, item.extent()?)))
         .collect();
     let total: u64 = extents.iter().map(|(_, part)| part.to - part.from).sum();
     if total <= count * length {
@@ -89,26 +81,17 @@ fn of(item: &Item, from: u64, to: u64, format: Format) -> Item {
     item
 }
 
-fn part_of(item: &Item) -> Option<Extent> {
-    match item {
-        Item::Text(_) => None,
-        Item::File { part, .. } | Item::Object { part, .. } => *part,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn inputs(lengths: &[u64]) -> Vec<Sized> {
-        let sized = |(number, length): (usize, &u64)| Sized {
-            item: Item::File {
-                path: format!("/{number}"),
-                part: None,
-            },
+    fn inputs(lengths: &[u64]) -> Vec<Item> {
+        let file = |(number, length): (usize, &u64)| Item::File {
+            path: format!("/{number}"),
             length: *length,
+            part: None,
         };
-        lengths.iter().enumerate().map(sized).collect()
+        lengths.iter().enumerate().map(file).collect()
     }
 
     #[test]
@@ -126,7 +109,7 @@ mod tests {
                             panic!("{item}");
                         };
                         let input: usize = path[1..].parse().unwrap();
-                        let part = part_of(item).unwrap();
+                        let part = item.extent().unwrap();
                         assert_eq!(part.from, found[input], "in order, without gaps");
                         found[input] = part.to;
                         if let Format::Fixed(length) = format {
@@ -147,10 +130,10 @@ mod tests {
             let found = windows(&mine, 8, 1000, format);
             assert_eq!(found.len(), 8);
             for window in &found {
-                let part = part_of(window).unwrap();
+                let part = window.extent().unwrap();
                 assert!(part.to - part.from <= 1000 && part.from < part.to);
                 let inside = |item: &Item| {
-                    let all = part_of(item).unwrap();
+                    let all = item.extent().unwrap();
                     let (Item::File { path: a, .. }, Item::File { path: b, .. }) = (item, window)
                     else {
                         return false;

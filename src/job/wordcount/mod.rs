@@ -4,15 +4,15 @@
 pub mod words;
 
 use crate::job::context::Context;
-use crate::job::map::item::{Input, Item, Sources};
+use crate::job::items::read::{Input, Sources};
+use crate::job::items::{self, Item};
 use crate::job::output;
 use crate::job::program::{Program, ProgramError};
+use crate::job::sort::finish;
 use crate::job::sort::record::Format;
 use crate::job::sort::shuffle::{Shuffle, Source, agree};
 use crate::job::sort::spill::Output;
-use crate::job::sort::{INPUTS_MAX, finish};
 use crate::net::codec::{self, REPORT_MAX};
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::time::Instant;
@@ -61,24 +61,12 @@ pub struct Counted {
     pub seconds: [f64; 2],
 }
 
-/// Pieces as they travel.
-///
-/// # Errors
-/// When they are too many.
-pub fn pieces_to_bytes(pieces: &[Item]) -> Result<Bytes, String> {
-    codec::encode::<INPUTS_MAX>(&pieces)
-        .map(Bytes::from)
-        .map_err(|error| format!("there are too many inputs: {error}"))
-}
-
 fn count(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     let arguments: Arguments = context.arguments()?;
     let store = context.store()?;
     let output = context.open_store(&arguments.output.0)?;
     let pieces = store.get(&arguments.pieces)?;
-    let pieces = codec::decode::<Vec<Item>, INPUTS_MAX>(&pieces).map_err(|error| {
-        ProgramError::new(format!("the list of pieces does not decode: {error}"))
-    })?;
+    let pieces = items::list_from_bytes(&pieces).map_err(ProgramError::new)?;
     let begun = Instant::now();
     let mut counter = Counter {
         pieces,

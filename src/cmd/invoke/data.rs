@@ -1,0 +1,209 @@
+//! Jobs of ranks that share a list of inputs, and what is the same for each of them.
+
+use super::fleet::FleetArgs;
+use super::map::size;
+use crate::cmd::UsageError;
+use crate::cmd::ui::Ui;
+use crate::job::driver::{JobError, JobOutcome, JobSpec};
+use crate::job::items::find::Items;
+use crate::job::items::{Item, list_to_bytes};
+use crate::net::token::JobId;
+use crate::store::Store;
+use serde::Serialize;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Of a function on AWS whose memory nobody has told, the ranks may take so many bytes together.
+const FAR_MEMORY: u64 = 512 << 20;
+
+/// What a job over inputs may take.
+#[derive(Debug, clap::Args)]
+pub(super) struct MemoryArgs {
+    /// Memory that each worker may take for records; of this machine's free memory an equal share of half otherwise
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<u64>,
+}
+
+impl MemoryArgs {
+    /// Bytes for each rank: without --memory an equal share of half of the memory that is free here, or of half of what Lambda
+    /// gives at most.
+    pub(super) fn bytes(&self, fleet: &FleetArgs, ranks: u32) -> u64 {
+        let free = match fleet.is_far() {
+            true => None,
+            false => free_memory(),
+        };
+        self.memory.unwrap_or_else(|| match free {
+            Some(free) => free / 2 / u64::from(ranks.max(1)),
+            None => FAR_MEMORY / u64::from(fleet.workers_per_function.max(1)),
+        })
+    }
+}
+
+/// Bytes of memory that nobody uses, as Linux tells it.
+fn free_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("MemAvailable:"))?;
+    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kibibytes << 10)
+}
+
+/// The files or objects that --input names, or pieces of about so many bytes of them that end with a line.
+pub(super) async fn find_inputs(
+    fleet: &FleetArgs,
+    what: &str,
+    split: Option<u64>,
+) -> anyhow::Result<Vec<Item>> {
+    let pattern = match Path::new(what).is_dir() {
+        true => format!("{}/*", what.trim_end_matches('/')),
+        false => what.to_string(),
+    };
+    // Without a length, a file is one piece and not its lines.
+    let split = Some(split.unwrap_or(u64::MAX));
+    let found = Items::find(&pattern, split, &fleet.aws_settings())
+        .await
+        .map_err(|error| UsageError(format!("--input: {error}")))?;
+    check_reach(fleet, "--input", what, &found)?;
+    match found {
+        Items::Named(items) => Ok(items),
+        _ => Err(UsageError(format!("--input: {what} names no files or objects")).into()),
+    }
+}
+
+/// Refuses files of this machine for workers that cannot see them.
+pub(super) fn check_reach(
+    fleet: &FleetArgs,
+    flag: &str,
+    what: &str,
+    items: &Items,
+) -> Result<(), UsageError> {
+    if items.are_files() && fleet.is_far() {
+        return Err(UsageError(format!(
+            "{flag} {what} are files of this machine, which a function on AWS cannot see; put them into S3"
+        )));
+    }
+    Ok(())
+}
+
+/// A job over inputs, of which the list lies in its store while it runs.
+pub(super) struct DataJob<'a> {
+    fleet: &'a FleetArgs,
+    id: JobId,
+    program: &'static str,
+    ranks: u32,
+    pub(super) store: Store,
+    /// What the names of all begin with that it keeps in its store.
+    pub(super) base: String,
+}
+
+impl<'a> DataJob<'a> {
+    /// Opens the store, and puts the list there.
+    pub(super) async fn new(
+        fleet: &'a FleetArgs,
+        id: JobId,
+        program: &'static str,
+        ranks: u32,
+        inputs: &[Item],
+    ) -> anyhow::Result<DataJob<'a>> {
+        let store = fleet.open_store("--store", &fleet.store).await?;
+        let base = format!("{program}/{id}/");
+        let job = DataJob {
+            fleet,
+            id,
+            program,
+            ranks,
+            store,
+            base,
+        };
+        let list = list_to_bytes(inputs).map_err(UsageError)?;
+        job.store.put(&job.list(), list).await?;
+        Ok(job)
+    }
+
+    /// The key of the list.
+    pub(super) fn list(&self) -> String {
+        format!("{}inputs", self.base)
+    }
+
+    /// What the names of spilled runs begin with.
+    pub(super) fn spill(&self) -> String {
+        format!("{}spill-", self.base)
+    }
+
+    /// Runs it, and again when a worker of it is lost, so many times at most: its outputs may be written twice.
+    pub(super) async fn drive(
+        &self,
+        ui: &Ui,
+        arguments: &impl Serialize,
+        retries: u32,
+    ) -> anyhow::Result<JobOutcome> {
+        let mut spec = JobSpec {
+            id: self.id,
+            program: self.program.into(),
+            arguments: serde_json::to_value(arguments)?,
+            ranks: self.ranks,
+            ranks_per_pack: self.fleet.workers_per_function,
+            store: self.store.url().into(),
+            timeout: self.fleet.timeout(),
+            more: Default::default(),
+        };
+        let mut tries = 0;
+        loop {
+            let error = match self.fleet.drive(ui, &spec, "").await {
+                Ok(outcome) => return Ok(outcome),
+                Err(error) => error,
+            };
+            let lost = matches!(
+                error.downcast_ref(),
+                Some(JobError::Worker { lost: true, .. })
+            );
+            if !lost || tries == retries {
+                return Err(error);
+            }
+            tries += 1;
+            let words = error.to_string();
+            let words = words.lines().next().unwrap_or_default();
+            ui.say(format!("{words}; the job is started again"));
+            // Of the run that has failed somebody may still be there.
+            spec.id = JobId::random();
+        }
+    }
+
+    /// Deletes what it kept in its store, also what workers that were lost have spilled. What came of the job matters more: that
+    /// something cannot be deleted is an error only if it went well.
+    pub(super) async fn clean<T>(self, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
+        let deleted = self.store.delete_all(&self.base).await;
+        let outcome = outcome?;
+        deleted?;
+        Ok(outcome)
+    }
+}
+
+/// Bytes of an object that are copied at once.
+const COPY_LEN: u64 = 8 << 20;
+
+/// Writes the parts of a result to stdout, one after the other.
+pub(super) async fn print_parts(store: &Store, base: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    for entry in store.list(&format!("{base}part-")).await? {
+        copy_object(store, &entry.key, entry.bytes, &mut out).await?;
+    }
+    Ok(out.flush()?)
+}
+
+/// Writes an object of so many bytes.
+pub(super) async fn copy_object(
+    store: &Store,
+    key: &str,
+    bytes: u64,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let mut at = 0;
+    while at < bytes {
+        let end = (at + COPY_LEN).min(bytes);
+        out.write_all(&store.get_range(key, at..end).await?)?;
+        at = end;
+    }
+    Ok(())
+}

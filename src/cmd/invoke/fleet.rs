@@ -1,0 +1,357 @@
+//! Where a job runs: its workers, its switch, its store.
+
+use super::functions::Functions;
+use super::progress::ProgressLine;
+use crate::aws::AwsSettings;
+use crate::cmd::local::{DEFAULT_FUNCTION, own_function};
+use crate::cmd::settings::{AwsArgs, find_secret, variable};
+use crate::cmd::ui::Ui;
+use crate::cmd::{Interrupted, UsageError, interrupted, raise_descriptor_limit};
+use crate::job::driver::{
+    self, JobError, JobEvent, JobOutcome, JobSpec, SWITCHES_MAX, SwitchAccess,
+};
+use crate::job::output::earlier_output;
+use crate::job::pack::RANKS_PER_PACK_MAX;
+use crate::lambda::launch::{Launcher, Share};
+use crate::lambda::local::{LocalLambda, LocalOptions};
+use crate::net::server;
+use crate::net::token::Secret;
+use crate::store::Store;
+use anyhow::Context;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// Where a job runs; the same for every job.
+#[derive(Debug, clap::Args)]
+pub(in crate::cmd) struct FleetArgs {
+    /// How many workers (ranks); as many as a graph has parts if not given
+    #[arg(long, value_name = "N")]
+    workers: Option<u32>,
+
+    /// Workers that share one function instance, as threads with one connection
+    #[arg(long, value_name = "P", default_value_t = 1)]
+    pub(in crate::cmd) workers_per_function: u32,
+
+    /// Function on AWS to run the workers; without it they run on this machine, in a local Lambda.
+    /// Several share a job as NAME=COUNT,NAME=COUNT
+    #[arg(long, value_name = "NAME", env = "LSWITCH_FUNCTION")]
+    function: Option<String>,
+
+    /// Function of the local Lambda to run the workers, instead of this binary: a file NAME.toml, or its name in
+    /// $LSWITCH_HOME/functions. Several share a job as NAME=COUNT,NAME=COUNT
+    #[arg(long, value_name = "NAME|FILE")]
+    local_function: Option<String>,
+
+    /// The switch, as workers reach it, or several by commas; without it one runs in this process
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "LSWITCH_SWITCH",
+        value_delimiter = ','
+    )]
+    switch: Vec<String>,
+
+    /// The job's own store, for what is neither input nor output
+    #[arg(
+        long,
+        value_name = "STORE",
+        default_value = "./.lswitch",
+        env = "LSWITCH_STORE"
+    )]
+    pub(in crate::cmd) store: String,
+
+    /// Give the job up after so many seconds
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+
+    #[command(flatten)]
+    aws: AwsArgs,
+}
+
+/// What is started for one job and ended with it.
+pub(in crate::cmd) struct Fleet {
+    pub(in crate::cmd) launcher: Launcher,
+    pub(in crate::cmd) switch: SwitchAccess,
+    local: Option<LocalLambda>,
+    own_switch: OwnSwitch,
+}
+
+/// A switch in this process, if there is one.
+pub(in crate::cmd) struct OwnSwitch(Option<(oneshot::Sender<()>, JoinHandle<()>)>);
+
+impl OwnSwitch {
+    /// Ends it.
+    pub(in crate::cmd) async fn stop(self) {
+        if let Some((stop, serving)) = self.0 {
+            let _ = stop.send(());
+            let _ = serving.await;
+        }
+    }
+}
+
+impl FleetArgs {
+    pub(in crate::cmd) fn aws_settings(&self) -> AwsSettings {
+        self.aws.settings()
+    }
+
+    /// The functions that were named; an empty variable names none.
+    pub(super) fn functions(&self) -> Result<Option<Functions>, UsageError> {
+        let named = self.local_function.as_deref().or(self.function());
+        Functions::parse(named.unwrap_or_default())
+    }
+
+    /// How many workers were asked for, in either way.
+    pub(in crate::cmd) fn workers(&self) -> Result<Option<u32>, UsageError> {
+        let counted = self.functions()?.and_then(|functions| functions.workers());
+        match (self.workers, counted) {
+            (Some(asked), Some(counted)) if asked != counted => Err(UsageError(format!(
+                "--workers says {asked}, and the functions have {counted} in all"
+            ))),
+            (asked, counted) => Ok(asked.or(counted)),
+        }
+    }
+
+    /// Refuses numbers of workers that there cannot be.
+    pub(in crate::cmd) fn check(&self) -> Result<(), UsageError> {
+        if self.workers == Some(0) || self.workers_per_function == 0 {
+            let what = "--workers and --workers-per-function are at least 1";
+            return Err(UsageError(what.into()));
+        }
+        if self.workers_per_function > RANKS_PER_PACK_MAX {
+            let what = format!("--workers-per-function goes up to {RANKS_PER_PACK_MAX}");
+            return Err(UsageError(what));
+        }
+        Ok(())
+    }
+
+    /// How many workers an elastic job has: on this machine one for each processor, if nobody says.
+    pub(in crate::cmd) fn elastic_workers(&self) -> Result<u32, UsageError> {
+        if self.workers_per_function != 1 {
+            let what = "--workers-per-function is for jobs whose workers speak with each other; here each is a function";
+            return Err(UsageError(what.into()));
+        }
+        self.workers_or_processors()
+    }
+
+    /// How many workers a job has that can have any number: on this machine one for each processor, if nobody says.
+    pub(in crate::cmd) fn workers_or_processors(&self) -> Result<u32, UsageError> {
+        match (self.workers()?, self.function()) {
+            (Some(workers), _) => Ok(workers),
+            (None, None) => {
+                Ok(std::thread::available_parallelism().map_or(1, |count| count.get() as u32))
+            }
+            (None, Some(_)) => Err(UsageError("say how many workers: --workers N".into())),
+        }
+    }
+
+    /// True if workers run on other machines than this.
+    pub(in crate::cmd) fn is_far(&self) -> bool {
+        // An endpoint of the user's own may be this machine.
+        let own_endpoint = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_LAMBDA"]
+            .iter()
+            .any(|name| variable(name).is_some());
+        self.function().is_some() && !own_endpoint
+    }
+
+    /// The function that was named; an empty variable names none.
+    pub(in crate::cmd) fn function(&self) -> Option<&str> {
+        // A variable may name one; what is asked for by a flag wins.
+        if self.local_function.is_some() {
+            return None;
+        }
+        self.function.as_deref().filter(|name| !name.is_empty())
+    }
+
+    /// Opens the store that `flag` gives, which the workers must be able to open too.
+    pub(in crate::cmd) async fn open_store(
+        &self,
+        flag: &str,
+        location: &str,
+    ) -> anyhow::Result<Store> {
+        let store = Store::open(location, &self.aws_settings()).await?;
+        if self.is_far() && !store.url().starts_with("s3://") {
+            let what = format!(
+                "{flag} is {}, which a function on AWS cannot see; give {flag} s3://bucket/prefix",
+                store.url()
+            );
+            return Err(UsageError(what).into());
+        }
+        Ok(store)
+    }
+
+    /// Opens the store that `--output` gives; results that are there are not replaced without being asked for.
+    pub(in crate::cmd) async fn open_output(
+        &self,
+        location: &str,
+        overwrite: bool,
+    ) -> anyhow::Result<Store> {
+        let output = self.open_store("--output", location).await?;
+        let earlier = earlier_output(&output).await?.len();
+        if earlier > 0 && !overwrite {
+            let what = format!(
+                "{} holds {earlier} files of an earlier result; give --overwrite, or another --output",
+                output.url()
+            );
+            return Err(UsageError(what).into());
+        }
+        Ok(output)
+    }
+
+    /// The switch that was named, or one in this process.
+    pub(in crate::cmd) async fn switch(&self) -> anyhow::Result<(SwitchAccess, OwnSwitch)> {
+        let addresses = self.switches()?;
+        if !addresses.is_empty() {
+            let what = "the switch's secret is not to be found: set LSWITCH_SECRET_FILE to the file that \"lswitch serve\" uses";
+            let secret = find_secret()?.ok_or_else(|| UsageError(what.into()))?;
+            return Ok((SwitchAccess { addresses, secret }, OwnSwitch(None)));
+        }
+        if self.function().is_some() {
+            let what = "a function on AWS cannot reach a switch in this process; run \"lswitch serve\" where it can, and give --switch HOST:PORT";
+            return Err(UsageError(what.into()).into());
+        }
+        start_switch().await
+    }
+
+    /// The switches that were named; an empty variable names none.
+    fn switches(&self) -> Result<Vec<String>, UsageError> {
+        let named = self.switch.iter().map(|address| address.trim().to_string());
+        let addresses: Vec<String> = named.filter(|address| !address.is_empty()).collect();
+        if addresses.len() > SWITCHES_MAX {
+            let what = format!(
+                "--switch names {} switches; a job has at most {SWITCHES_MAX}",
+                addresses.len()
+            );
+            return Err(UsageError(what));
+        }
+        for (index, address) in addresses.iter().enumerate() {
+            if addresses[..index].contains(address) {
+                return Err(UsageError(format!("--switch names {address} twice")));
+            }
+        }
+        Ok(addresses)
+    }
+
+    pub(in crate::cmd) async fn start(&self, packs: usize) -> anyhow::Result<Fleet> {
+        let (switch, own_switch) = self.switch().await?;
+        let functions = self.functions()?;
+        let (launcher, local) = match self.function() {
+            Some(_) => {
+                let shares = functions.map(|functions| functions.shares());
+                let config = self.aws_settings().load().await;
+                (Launcher::on_aws(&config, shares.unwrap_or_default()), None)
+            }
+            None => {
+                let (shares, functions) = match functions {
+                    Some(functions) => (
+                        functions.shares(),
+                        functions.load(&self.aws_settings()).await?,
+                    ),
+                    None => {
+                        let own = own_function(&self.aws_settings()).await?;
+                        (Share::all(DEFAULT_FUNCTION), vec![own])
+                    }
+                };
+                let listen = "127.0.0.1:0".parse().expect("this is an address");
+                let options = LocalOptions {
+                    listen,
+                    functions,
+                    concurrency: packs,
+                    log_sink: None,
+                };
+                let local = LocalLambda::start(options)
+                    .await
+                    .context("cannot start the local Lambda")?;
+                (Launcher::local(&local.endpoint(), shares), Some(local))
+            }
+        };
+        Ok(Fleet {
+            launcher,
+            switch,
+            local,
+            own_switch,
+        })
+    }
+
+    /// Runs a job and ends whatever was started for it, however the job ends.
+    pub(in crate::cmd) async fn drive(
+        &self,
+        ui: &Ui,
+        spec: &JobSpec,
+        measure: &str,
+    ) -> anyhow::Result<JobOutcome> {
+        self.drive_with(ui, spec, measure, &mut |_| {}).await
+    }
+
+    /// The same, for who wants to hear what happens.
+    pub(in crate::cmd) async fn drive_with(
+        &self,
+        ui: &Ui,
+        spec: &JobSpec,
+        measure: &str,
+        hear: &mut dyn FnMut(&JobEvent),
+    ) -> anyhow::Result<JobOutcome> {
+        let packs = spec.ranks.div_ceil(spec.ranks_per_pack.max(1));
+        ui.say(format!(
+            "{}: {} workers in {packs} function instances",
+            spec.program, spec.ranks
+        ));
+        raise_descriptor_limit();
+        let stop = interrupted();
+        let fleet = self.start(packs as usize).await?;
+        let mut line = ProgressLine::new(ui, spec.ranks, packs, measure);
+        let outcome = driver::run(spec, &fleet.switch, &fleet.launcher, stop, &mut |event| {
+            hear(&event);
+            line.update(event)
+        })
+        .await;
+        line.clear();
+        fleet.stop().await;
+        outcome.map_err(failed)
+    }
+
+    pub(in crate::cmd) fn timeout(&self) -> Option<Duration> {
+        self.timeout.map(Duration::from_secs)
+    }
+}
+
+/// A job's error, as the command's.
+pub(in crate::cmd) fn failed(error: JobError) -> anyhow::Error {
+    match error {
+        JobError::Interrupted => Interrupted.into(),
+        JobError::Usage(what) => UsageError(what).into(),
+        other => other.into(),
+    }
+}
+
+async fn start_switch() -> anyhow::Result<(SwitchAccess, OwnSwitch)> {
+    let listener = TcpListener::bind("127.0.0.1:0")
+        .await
+        .context("cannot listen on loopback for the switch")?;
+    let access = SwitchAccess {
+        addresses: vec![listener.local_addr()?.to_string()],
+        secret: Secret::random(),
+    };
+    let (stop, stopped) = oneshot::channel();
+    let secret = access.secret.clone();
+    let serving = tokio::spawn(server::run(
+        listener,
+        secret,
+        server::Limits::default(),
+        async {
+            let _ = stopped.await;
+        },
+    ));
+    Ok((access, OwnSwitch(Some((stop, serving)))))
+}
+
+impl Fleet {
+    /// Ends what was started.
+    pub(in crate::cmd) async fn stop(self) {
+        self.own_switch.stop().await;
+        if let Some(local) = self.local {
+            local.stop().await;
+        }
+    }
+}

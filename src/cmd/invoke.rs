@@ -42,7 +42,8 @@ enum Job {
     Cdlp(vertex::CdlpArgs),
     Lcc(vertex::LccArgs),
     Run(run::RunArgs),
-    Map(map::MapArgs),
+    #[command(visible_alias = "burst")]
+    Map(Box<map::MapArgs>),
     Sort(sort::SortArgs),
     Wordcount(wordcount::WordcountArgs),
     Pool(pool::PoolArgs),

@@ -4,6 +4,7 @@
 //! [`context::Context`] and nothing of sockets or Lambda's HTTP.
 
 pub mod bench;
+pub mod command;
 pub mod context;
 pub mod driver;
 pub mod farm;
@@ -15,6 +16,7 @@ pub mod pack;
 pub mod pagerank;
 pub mod preprocess;
 pub mod program;
+pub mod reduce;
 pub mod report;
 pub mod sort;
 pub mod start;

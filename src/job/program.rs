@@ -5,6 +5,7 @@ use crate::job::bench;
 use crate::job::context::Context;
 use crate::job::map;
 use crate::job::pagerank;
+use crate::job::reduce;
 use crate::job::sort;
 use crate::job::vertex;
 use crate::job::wordcount;
@@ -62,6 +63,7 @@ pub const PROGRAMS: [&[Program]; 2] = [
     &[
         pagerank::PROGRAM,
         map::PROGRAM,
+        reduce::PROGRAM,
         sort::PROGRAM,
         wordcount::PROGRAM,
         bench::PROGRAM,

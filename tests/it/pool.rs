@@ -92,8 +92,8 @@ fn everything_is_answered_before_it_ends_and_who_misuses_it_is_told() {
 fn idle_workers_are_let_go_and_come_back_with_the_next_call() {
     let place = Place::new();
     let arguments = serde_json::json!({
-        "code": null, "program": "cat", "arguments": [], "within_ms": null,
-        "output_max": 1000, "output": null, "prefix": "",
+        "command": { "code": null, "program": "cat", "arguments": [], "within_ms": null },
+        "output_max": 1000, "output": null, "prefix": "", "name": null, "report": null,
     });
     place.write("arguments", arguments.to_string());
     let mut pool = start(
@@ -107,7 +107,9 @@ fn idle_workers_are_let_go_and_come_back_with_the_next_call() {
     let mut settled = |stdin: &mut std::process::ChildStdin, number: u64| {
         use lswitch::job::items::Item;
         let item = Item::Text(format!("item {number}").into_bytes());
-        stdin.write_all(&call(number, &item.to_bytes())).unwrap();
+        stdin
+            .write_all(&call(number, &item.to_bytes().unwrap()))
+            .unwrap();
         stdin.flush().unwrap();
         let mut room = [0; 4096];
         loop {
@@ -137,7 +139,9 @@ fn idle_workers_are_let_go_and_come_back_with_the_next_call() {
     // Several at once, and the end right behind them: all are answered.
     for number in 3..40_u64 {
         let item = lswitch::job::items::Item::Text(b"last".to_vec());
-        stdin.write_all(&call(number, &item.to_bytes())).unwrap();
+        stdin
+            .write_all(&call(number, &item.to_bytes().unwrap()))
+            .unwrap();
     }
     drop(stdin);
     let mut rest = Vec::new();

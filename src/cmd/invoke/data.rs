@@ -63,7 +63,7 @@ pub(super) async fn find_inputs(
     let split = Some(split.unwrap_or(u64::MAX));
     let found = Items::find(&pattern, split, &fleet.aws_settings())
         .await
-        .map_err(|error| UsageError(format!("--input: {error}")))?;
+        .map_err(|error| UsageError(format!("--input {error}")))?;
     check_reach(fleet, "--input", what, &found)?;
     match found {
         Items::Named(items) => Ok(items),

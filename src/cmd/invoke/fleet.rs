@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 #[derive(Debug, clap::Args)]
 pub(in crate::cmd) struct FleetArgs {
     /// How many workers (ranks); as many as a graph has parts if not given
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", visible_alias = "max-parallel")]
     workers: Option<u32>,
 
     /// Workers that share one function instance, as threads with one connection

@@ -65,7 +65,7 @@ impl Items {
             && let (Ok(from), Ok(to)) = (from.parse(), to.parse())
         {
             if from > to {
-                return nothing(format!("{what} ends before it begins"));
+                return nothing(format!("{what}: it ends before it begins"));
             }
             return Ok(Items::Range(from..to));
         }
@@ -84,11 +84,11 @@ impl Items {
         }
         if !what.contains(['*', '?', '[']) {
             return nothing(format!(
-                "there is no file {what}; a range is START..END, a pattern has a *"
+                "{what}: there is no such file; a range is START..END, a pattern has a *"
             ));
         }
         let paths = glob::glob(what)
-            .map_err(|error| ItemsError::Nothing(format!("{what} is no pattern: {error}")))?;
+            .map_err(|error| ItemsError::Nothing(format!("{what}: this is no pattern: {error}")))?;
         let mut found = Vec::new();
         for path in paths {
             let path = path.map_err(|error| ItemsError::Read {
@@ -100,7 +100,7 @@ impl Items {
             }
         }
         if found.is_empty() {
-            return nothing(format!("{what} matches no file"));
+            return nothing(format!("{what}: no file matches"));
         }
         Ok(Items::Named(files(&found, split)?))
     }
@@ -120,19 +120,37 @@ impl Items {
         }
     }
 
-    /// One after the other.
+    /// One after the other, or so many at a time if `batch` is more than one.
     ///
     /// # Errors
     /// When the file cannot be opened; each item, when it cannot be read.
-    pub fn each(
-        self,
-    ) -> Result<Box<dyn Iterator<Item = Result<Item, ItemsError>> + Send>, ItemsError> {
+    pub fn each(self, batch: u64) -> Result<EachItem, ItemsError> {
+        if let Items::Range(range) = self {
+            let begins = (range.start..range.end).step_by(batch.max(1) as usize);
+            return Ok(Box::new(begins.map(move |from| {
+                Ok(match batch {
+                    0 | 1 => Item::Text(from.to_string().into_bytes()),
+                    _ => Item::Range {
+                        from,
+                        to: from.saturating_add(batch).min(range.end),
+                    },
+                })
+            })));
+        }
+        let each = self.one_by_one()?;
+        Ok(match batch {
+            0 | 1 => each,
+            _ => Box::new(Batches {
+                each,
+                length: batch,
+                first: 0,
+            }),
+        })
+    }
+
+    fn one_by_one(self) -> Result<EachItem, ItemsError> {
         match self {
-            Items::Range(range) => {
-                Ok(Box::new(range.map(|number| {
-                    Ok(Item::Text(number.to_string().into_bytes()))
-                })))
-            }
+            Items::Range(_) => unreachable!("the caller has them"),
             Items::Named(items) => Ok(Box::new(items.into_iter().map(Ok))),
             Items::Lines(None) => {
                 let reader = BufReader::new(io::stdin());
@@ -148,6 +166,48 @@ impl Items {
                 Ok(Box::new(TextLines::new(reader, name)))
             }
         }
+    }
+}
+
+/// Items as they are read.
+pub type EachItem = Box<dyn Iterator<Item = Result<Item, ItemsError>> + Send>;
+
+/// Bytes of lines after which a batch has no more of them, however few they are.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// So many items at a time.
+struct Batches {
+    each: EachItem,
+    length: u64,
+    first: u64,
+}
+
+impl Iterator for Batches {
+    type Item = Result<Item, ItemsError>;
+
+    fn next(&mut self) -> Option<Result<Item, ItemsError>> {
+        let first = self.first;
+        let mut items = Vec::new();
+        let mut bytes = 0;
+        while (items.len() as u64) < self.length
+            && bytes < BATCH_BYTES
+            && let Some(item) = self.each.next()
+        {
+            match item {
+                Ok(item) => {
+                    bytes += match &item {
+                        Item::Text(text) => text.len() + 8,
+                        Item::File { path, .. } => path.len() + 32,
+                        Item::Object { store, key, .. } => store.len() + key.len() + 40,
+                        Item::Range { .. } | Item::Batch { .. } => 0,
+                    };
+                    items.push(item);
+                }
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        self.first += items.len() as u64;
+        (!items.is_empty()).then_some(Ok(Item::Batch { first, items }))
     }
 }
 
@@ -246,7 +306,7 @@ async fn objects(
     let entries = store.list(prefix).await?;
     if entries.is_empty() {
         return Err(ItemsError::Nothing(format!(
-            "there are no objects whose names begin with {what}"
+            "{what}: there are no objects whose names begin so"
         )));
     }
     let items = entries.into_iter().flat_map(|entry| {
@@ -285,6 +345,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn items_come_in_batches() {
+        let each = |items: Items, batch| -> Vec<Item> {
+            items.each(batch).unwrap().map(Result::unwrap).collect()
+        };
+        let text = |number: u64| Item::Text(number.to_string().into_bytes());
+        assert_eq!(each(Items::Range(3..5), 1), [text(3), text(4)]);
+        let ranges = [(0, 4), (4, 8), (8, 9)].map(|(from, to)| Item::Range { from, to });
+        assert_eq!(each(Items::Range(0..9), 4), ranges);
+        assert_eq!(each(Items::Range(5..5), 4), []);
+        let top = u64::MAX;
+        let last = [Item::Range {
+            from: top - 1,
+            to: top,
+        }];
+        assert_eq!(each(Items::Range(top - 1..top), 4), last);
+        let named = Items::Named((0..5).map(text).collect());
+        let batches = [0..2, 2..4, 4..5].map(|part: Range<u64>| Item::Batch {
+            first: part.start,
+            items: part.map(text).collect(),
+        });
+        assert_eq!(each(named, 2), batches);
+        // Long lines are not kept until there are enough of them.
+        let long = Items::Named(vec![Item::Text(vec![b'x'; 600 << 10]); 5]);
+        let long = each(long, 1000);
+        assert_eq!(long.len(), 3);
+        assert!(long.iter().all(|batch| batch.to_bytes().is_ok()));
+    }
+
+    #[test]
     fn lines_of_a_text_are_items() {
         let text: &[u8] = b"one\r\ntwo\n\nlast";
         let items = TextLines::new(text, "text".into());
@@ -292,7 +381,7 @@ mod tests {
         let expected = ["one", "two", "", "last"].map(|text| Item::Text(text.into()));
         assert_eq!(items, expected);
         for item in items {
-            assert_eq!(Item::from_bytes(&item.to_bytes()), Ok(item));
+            assert_eq!(Item::from_bytes(&item.to_bytes().unwrap()), Ok(item));
         }
     }
 }

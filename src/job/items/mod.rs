@@ -12,6 +12,9 @@ use std::fmt;
 /// The longest item that is given as a line, in bytes.
 pub const TEXT_MAX: usize = 4 << 20;
 
+/// The most bytes that travel of an item.
+const ITEM_MAX: usize = TEXT_MAX + 4096;
+
 /// The most bytes of a list of items.
 const LIST_MAX: usize = 64 << 20;
 
@@ -40,6 +43,20 @@ pub enum Item {
         /// Which of its bytes; all if none are named.
         part: Option<Extent>,
     },
+    /// Numbers, one after the other; each is as a line.
+    Range {
+        /// The first.
+        from: u64,
+        /// One past the last.
+        to: u64,
+    },
+    /// Several that are given together, and are none of them a batch.
+    Batch {
+        /// Which of all items the first is, counted from 0.
+        first: u64,
+        /// They.
+        items: Vec<Item>,
+    },
 }
 
 /// A range of bytes, or the lines that begin in one.
@@ -64,6 +81,10 @@ impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let part = match self {
             Item::Text(text) => return f.write_str(&String::from_utf8_lossy(text)),
+            Item::Range { from, to } => return write!(f, "{from}..{to}"),
+            Item::Batch { first, items } => {
+                return write!(f, "items {first}..{}", first + items.len() as u64);
+            }
             Item::File { path, part, .. } => {
                 f.write_str(path)?;
                 part
@@ -83,10 +104,19 @@ impl fmt::Display for Item {
 }
 
 impl Item {
-    /// Which of its bytes it is, or all of them; of a line, none.
+    /// Of several, which: the numbers of a range, or where a batch is among all items.
+    pub fn range(&self) -> Option<(u64, u64)> {
+        match self {
+            Item::Range { from, to } => Some((*from, *to)),
+            Item::Batch { first, items } => Some((*first, first + items.len() as u64)),
+            _ => None,
+        }
+    }
+
+    /// Which of its bytes it is, or all of them; of what is neither a file nor an object, none.
     pub fn extent(&self) -> Option<Extent> {
         match self {
-            Item::Text(_) => None,
+            Item::Text(_) | Item::Range { .. } | Item::Batch { .. } => None,
             Item::File { length, part, .. } | Item::Object { length, part, .. } => {
                 Some(part.unwrap_or(Extent {
                     from: 0,
@@ -98,10 +128,13 @@ impl Item {
     }
 
     /// What travels.
-    pub fn to_bytes(&self) -> Bytes {
-        codec::encode::<{ TEXT_MAX + 4096 }>(self)
-            .expect("texts are bounded where they are read, and paths by the system")
-            .into()
+    ///
+    /// # Errors
+    /// When a batch is too long; texts are bounded where they are read, and paths by the system.
+    pub fn to_bytes(&self) -> Result<Bytes, String> {
+        codec::encode::<ITEM_MAX>(self)
+            .map(Bytes::from)
+            .map_err(|error| format!("{self} cannot travel together: {error}"))
     }
 
     /// Reads what travelled.
@@ -109,7 +142,7 @@ impl Item {
     /// # Errors
     /// When the bytes are none.
     pub fn from_bytes(bytes: &[u8]) -> Result<Item, String> {
-        codec::decode::<Item, { TEXT_MAX + 4096 }>(bytes)
+        codec::decode::<Item, ITEM_MAX>(bytes)
             .map_err(|error| format!("an item does not decode: {error}"))
     }
 }

@@ -17,6 +17,9 @@ const BEYOND: u64 = 64 << 10;
 /// Bytes of a file that are read at once: they stay in the processor's cache.
 const FILE_READ_LEN: u64 = 512 << 10;
 
+/// Bytes of numbers that are read at once, about.
+const RANGE_READ_LEN: usize = 64 << 10;
+
 /// Takes an extent out of a stream of bytes that begins at [`Cut::first`]. Pure.
 struct Cut {
     at: u64,
@@ -95,6 +98,11 @@ impl Sources {
     pub fn open(&mut self, context: &Context, item: &Item) -> Result<Input, ProgramError> {
         Ok(match item {
             Item::Text(text) => Input::Text(text.clone()),
+            Item::Range { from, to } => Input::Range(*from..*to),
+            Item::Batch { items, .. } => {
+                let inputs = items.iter().map(|item| self.open(context, item));
+                Input::Batch(inputs.collect::<Result<_, _>>()?)
+            }
             Item::File { path, part, .. } => Input::File(path.into(), *part),
             Item::Object {
                 store,
@@ -116,6 +124,10 @@ impl Sources {
 pub enum Input {
     /// A line.
     Text(Vec<u8>),
+    /// Numbers.
+    Range(Range<u64>),
+    /// Several, one after the other.
+    Batch(Vec<Input>),
     /// A file.
     File(PathBuf, Option<Extent>),
     /// An object.
@@ -143,14 +155,16 @@ impl Input {
     /// Begins to read it.
     pub fn read(self) -> Reading {
         let part = match &self {
-            Input::Text(_) => None,
+            Input::Text(_) | Input::Range(_) | Input::Batch(_) => None,
             Input::File(_, part) | Input::Object { part, .. } => *part,
         };
         Reading {
             input: self,
+            inner: None,
             file: None,
             at: part.map_or(0, Cut::first),
             cut: part.map(Cut::new),
+            taken: 0,
             room: Vec::new(),
             over: false,
         }
@@ -175,9 +189,13 @@ impl Input {
 /// An item that is being read.
 pub struct Reading {
     input: Input,
+    /// Of a batch, the one that is being read.
+    inner: Option<Box<Reading>>,
     file: Option<File>,
     at: u64,
     cut: Option<Cut>,
+    /// Numbers of a range that were read, or items of a batch.
+    taken: u64,
     room: Vec<u8>,
     over: bool,
 }
@@ -209,6 +227,29 @@ impl Reading {
                 if self.at == 0 {
                     self.room.extend_from_slice(text);
                     self.room.push(b'\n');
+                }
+                Ok(())
+            }
+            Input::Range(range) => {
+                let mut next = range.start + self.taken;
+                while next < range.end && self.room.len() < RANGE_READ_LEN {
+                    writeln!(self.room, "{next}").expect("memory takes it");
+                    next += 1;
+                }
+                self.taken = next - range.start;
+                Ok(())
+            }
+            Input::Batch(inputs) => {
+                while let Some(input) = inputs.get(self.taken as usize) {
+                    let inner = self
+                        .inner
+                        .get_or_insert_with(|| Box::new(input.clone().read()));
+                    if let Some(bytes) = inner.more()? {
+                        self.room.extend_from_slice(bytes);
+                        break;
+                    }
+                    self.inner = None;
+                    self.taken += 1;
                 }
                 Ok(())
             }
@@ -247,6 +288,29 @@ fn fill_from(open: &mut Option<File>, path: &Path, at: u64, room: &mut Vec<u8>) 
 mod tests {
     use super::super::find::pieces;
     use super::*;
+
+    #[test]
+    fn numbers_and_batches_are_read_as_lines_one_after_the_other() {
+        let text = |text: &str| Input::Text(text.into());
+        let batch = Input::Batch(vec![
+            text("a"),
+            Input::Range(7..7),
+            Input::Range(8..11),
+            text(""),
+        ]);
+        let mut written = Vec::new();
+        batch.write_to(&mut written).unwrap().unwrap();
+        assert_eq!(written, b"a\n8\n9\n10\n\n");
+        let mut written = Vec::new();
+        Input::Range(0..100_000)
+            .write_to(&mut written)
+            .unwrap()
+            .unwrap();
+        let expected: String = (0..100_000).map(|number| format!("{number}\n")).collect();
+        assert_eq!(written, expected.as_bytes());
+        let empty = Input::Batch(Vec::new()).write_to(&mut Vec::new());
+        assert_eq!(empty.unwrap(), Ok(()));
+    }
 
     /// The lines of a range, read in bits of `step` bytes.
     fn cut(text: &[u8], part: Extent, step: usize) -> Vec<u8> {

@@ -1,27 +1,29 @@
 //! Any program on many items: each worker takes the next item, runs the program on it, and gives back what it printed.
 //!
-//! [`code`] is how the program gets to the workers, [`exec`] how it is run; [`run`] is the driver's side. Who gets what is the farm's affair ([`crate::job::farm`]).
+//! [`run`] is the driver's side, [`gather`] where outputs go that something else goes on with, [`journal`] what is
+//! done already. What the items are is in
+//! [`crate::job::items`], how the program runs in [`crate::job::command`]; who gets what is the farm's affair ([`crate::job::farm`]).
 
-pub mod code;
-pub mod exec;
+pub mod gather;
+pub mod journal;
 pub mod run;
 
+use crate::job::command::Command;
+use crate::job::command::exec::{self, End, Exec};
 use crate::job::context::{BlockingStore, BlockingWriter, Context};
 use crate::job::farm::schedule::Ending;
 use crate::job::farm::worker::{Ended, serve};
 use crate::job::items::Item;
-use crate::job::items::read::Sources;
+use crate::job::items::read::{Input, Sources};
 use crate::job::program::{Program, ProgramError};
 use crate::net::codec;
 use bytes::Bytes;
-use code::Code;
-use exec::{End, Exec};
 
 use serde::{Deserialize, Serialize};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// The program that workers of a map run.
@@ -36,29 +38,25 @@ pub const INLINE_MAX: usize = 64 << 10;
 /// What of a program's arguments stands for the item.
 pub const PLACEHOLDER: &str = "{}";
 
-/// Kept of an invocation's time for giving back the last answer; of a short one an eighth.
-const MARGIN: Duration = Duration::from_secs(5);
-
 /// A program that has had this share of an invocation and is not done will not be done in another one either.
 const WHOLE: f64 = 0.8;
 
 /// What all items have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arguments {
-    /// The program, if it travels.
-    pub code: Option<Code>,
-    /// Otherwise its name or path on the workers.
-    pub program: String,
-    /// Its arguments; [`PLACEHOLDER`] in one stands for the item, which is on its standard input if none has it.
-    pub arguments: Vec<String>,
-    /// Milliseconds that it may run on one item.
-    pub within_ms: Option<u64>,
+    /// The program. [`PLACEHOLDER`] in an argument stands for the item, which is on its standard input if none has it; an argument
+    /// that is only that stands for each item of a batch.
+    pub command: Command,
     /// The most that it may print for one item, in bytes.
     pub output_max: u64,
     /// The store for outputs, absolute; without it short ones go to the driver.
     pub output: Option<String>,
     /// What the names of long outputs in the job's store begin with.
     pub prefix: String,
+    /// The name of the output in the store for outputs, if there is one item; numbers otherwise.
+    pub name: Option<String>,
+    /// What became of the items of an earlier map, which the program finds in a file: an object of the job's store.
+    pub report: Option<Item>,
 }
 
 /// What became of one item, as its worker tells it.
@@ -118,11 +116,7 @@ impl Answer {
 
 fn work(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     let arguments: Arguments = context.arguments()?;
-    let program = match &arguments.code {
-        Some(code) => code.fetch(context)?,
-        None => local(&arguments.program)?,
-    };
-    code::check(&program).map_err(ProgramError::new)?;
+    let program = arguments.command.prepare(context)?;
     let output = match &arguments.output {
         Some(location) => context.open_store(location)?,
         None => context.store()?,
@@ -148,16 +142,6 @@ fn work(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     Ok(Vec::new())
 }
 
-/// A program that is on this worker already.
-fn local(name: &str) -> Result<PathBuf, ProgramError> {
-    let found = if name.contains('/') {
-        Some(PathBuf::from(name)).filter(|path| path.is_file())
-    } else {
-        code::find(name)
-    };
-    found.ok_or_else(|| ProgramError::new(format!("there is no program {name} on the workers")))
-}
-
 struct Worker {
     arguments: Arguments,
     program: PathBuf,
@@ -168,6 +152,12 @@ struct Worker {
 }
 
 impl Worker {
+    /// True if the item is among the arguments, and not on the standard input.
+    fn takes_argument(&self) -> bool {
+        let mut arguments = self.arguments.command.arguments.iter();
+        arguments.any(|argument| argument.contains(PLACEHOLDER))
+    }
+
     /// Runs the program on an item. Errors are this worker's; what is wrong with the item is in the answer. No answer: the
     /// worker's time is up, and not the item's.
     fn run(
@@ -186,59 +176,53 @@ impl Worker {
         };
         // Each item finds an empty folder, and leaves nothing to the next.
         let folder = tempfile::tempdir().map_err(wrong)?;
-        let takes_argument = self
-            .arguments
-            .arguments
-            .iter()
-            .any(|argument| argument.contains(PLACEHOLDER));
-        let mut as_argument = OsString::new();
+        let takes_argument = self.takes_argument();
+        let mut as_arguments = Vec::new();
         if takes_argument {
-            as_argument = match (item, input.path()) {
-                (Item::Text(text), _) => OsString::from_vec(text.clone()),
-                (_, Some(path)) => path.into(),
-                _ => {
-                    let path = folder.path().join("item");
-                    let mut file = std::fs::File::create(&path).map_err(wrong)?;
-                    match input.write_to(&mut file) {
-                        Ok(Ok(())) => {}
-                        Ok(Err(what)) => return Ok(Some(Answer::of_problem(what))),
-                        Err(error) => {
-                            return Ok(Some(Answer::of_problem(format!(
-                                "it does not fit into the worker's temporary folder: {error}"
-                            ))));
-                        }
-                    }
-                    path.into()
-                }
+            as_arguments = match as_argument(item, &input, folder.path()) {
+                Ok(arguments) => arguments,
+                Err(what) => return Ok(Some(Answer::of_problem(what))),
             };
         }
-        let arguments = self.arguments.arguments.iter();
-        let margin = MARGIN.min(self.invocation / 8);
-        let left = context.remaining().saturating_sub(margin);
-        let within = self
-            .arguments
-            .within_ms
-            .map_or(left, |within| Duration::from_millis(within).min(left));
+        let mut environment: Vec<(&'static str, OsString)> = vec![
+            ("LSWITCH_ITEM", number.to_string().into()),
+            ("LSWITCH_FAILURES", failures.to_string().into()),
+            ("TMPDIR", folder.path().into()),
+        ];
+        if let (Some((from, to)), None) = (item.range(), &self.arguments.report) {
+            environment.push(("LSWITCH_FROM", from.to_string().into()));
+            environment.push(("LSWITCH_TO", to.to_string().into()));
+        }
+        if let Some(report) = &self.arguments.report {
+            let report = self.sources.open(context, report)?;
+            match save(&report, folder.path().join(REPORT)) {
+                Ok(path) => environment.push(("LSWITCH_REPORT", path)),
+                Err(what) => return Ok(Some(Answer::of_problem(what))),
+            }
+        }
+        let (within, is_all) = self.arguments.command.within(context, self.invocation);
+        let mut arguments = Vec::new();
+        for argument in &self.arguments.command.arguments {
+            match argument == PLACEHOLDER {
+                true => arguments.extend_from_slice(&as_arguments),
+                false => arguments.push(fill(argument, &as_arguments)),
+            }
+        }
         let exec = Exec {
             program: self.program.clone().into(),
-            arguments: arguments
-                .map(|argument| fill(argument, &as_argument))
-                .collect(),
+            arguments,
             folder: folder.path().into(),
-            environment: vec![
-                ("LSWITCH_ITEM", number.to_string().into()),
-                ("LSWITCH_FAILURES", failures.to_string().into()),
-                ("TMPDIR", folder.path().into()),
-            ],
+            environment,
             within,
         };
         let mut sink = Sink {
             always: self.arguments.output.is_some(),
             most: self.arguments.output_max,
             // A copy of the item elsewhere, or another try, does not write the same one, unless that is its place.
-            key: match self.arguments.output {
-                Some(_) => format!("{number:08}"),
-                None => format!("{}{number:08}-{}", self.arguments.prefix, context.rank()),
+            key: match (&self.arguments.output, &self.arguments.name) {
+                (Some(_), Some(name)) => name.clone(),
+                (Some(_), None) => format!("{number:08}"),
+                (None, _) => format!("{}{number:08}-{}", self.arguments.prefix, context.rank()),
             },
             store: &self.output,
             taken: 0,
@@ -263,7 +247,7 @@ impl Worker {
             }
         };
         if ran.end == End::TimedOut
-            && left == within
+            && is_all
             && within.as_secs_f64() < WHOLE * self.invocation.as_secs_f64()
         {
             return Ok(None);
@@ -285,8 +269,47 @@ impl Worker {
     }
 }
 
-/// An argument with the item in its place.
-fn fill(argument: &str, item: &std::ffi::OsStr) -> OsString {
+/// What a program that finds a report is told by its name.
+const REPORT: &str = "report.jsonl";
+
+/// Each of what an item consists of as an argument: a line or a number as it is, a whole file by its path, and anything else as the path of a
+/// file in `folder`. In words why that cannot be.
+fn as_argument(item: &Item, input: &Input, folder: &Path) -> Result<Vec<OsString>, String> {
+    let (items, inputs) = match (item, input) {
+        (Item::Range { from, to }, _) => {
+            return Ok((*from..*to)
+                .map(|number| number.to_string().into())
+                .collect());
+        }
+        (Item::Batch { items, .. }, Input::Batch(inputs)) => (&items[..], &inputs[..]),
+        _ => (std::slice::from_ref(item), std::slice::from_ref(input)),
+    };
+    let each = items.iter().zip(inputs).enumerate();
+    each.map(|(number, one)| match (one, one.1.path()) {
+        ((Item::Text(text), _), _) => Ok(OsString::from_vec(text.clone())),
+        (_, Some(path)) => Ok(path.into()),
+        ((_, input), None) => save(
+            input,
+            folder.join(match number {
+                0 => "item".to_string(),
+                _ => format!("item-{number}"),
+            }),
+        ),
+    })
+    .collect()
+}
+
+/// Writes an input into a file, and gives its path.
+fn save(input: &Input, path: PathBuf) -> Result<OsString, String> {
+    let full = |error| format!("it does not fit into the worker's temporary folder: {error}");
+    let mut file = std::fs::File::create(&path).map_err(full)?;
+    input.write_to(&mut file).map_err(full)??;
+    Ok(path.into())
+}
+
+/// An argument with the item in its place; of several, the first.
+fn fill(argument: &str, items: &[OsString]) -> OsString {
+    let item = items.first().map_or(OsStr::new(""), |item| item);
     let mut pieces = argument.split(PLACEHOLDER);
     let mut filled = OsString::from(pieces.next().unwrap_or_default());
     for piece in pieces {

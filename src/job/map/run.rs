@@ -1,5 +1,6 @@
 //! The driver's side of a map: items in, outcomes out, in the order of the items.
 
+use super::journal::{Journal, JournalError, Known};
 use super::{Answer, Arguments, Output, PROGRAM};
 use crate::job::driver::{JobError, SwitchAccess};
 use crate::job::farm::driver::{FarmEvent, FarmOutcome, FarmSpec, Further, Outcome, Task};
@@ -11,15 +12,21 @@ use crate::lambda::launch::Launcher;
 use crate::net::token::JobId;
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
+use tracing::warn;
 
 /// Bytes of outcomes that wait for those before them, or to be taken, above which one item is run at a time.
 const HELD_MAX: usize = 64 << 20;
 
 /// Items that wait for the driver.
 const AHEAD: usize = 1024;
+
+/// How long is waited for outcomes to be taken, or given again, before it is looked whether they are.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// What an outcome takes besides its bytes, about.
 const OUTCOME_COST: usize = 256;
@@ -31,6 +38,8 @@ pub struct MapSpec {
     pub id: JobId,
     /// What all items have in common.
     pub arguments: Arguments,
+    /// How many items the program is given at a time.
+    pub batch: u64,
     /// How many workers.
     pub workers: u32,
     /// The job's store, absolute.
@@ -131,6 +140,9 @@ impl ItemOutcome {
 /// Why a map failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MapError {
+    /// What is done already.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// Its items.
     #[error(transparent)]
     Items(#[from] ItemsError),
@@ -152,13 +164,23 @@ pub enum MapEvent {
     Workers(u32),
 }
 
-/// Runs a map to its end.
+/// What is done already of a map, and where it is told that more is.
+#[derive(Default)]
+pub struct Progress {
+    /// What an earlier job has done.
+    pub known: Option<Known>,
+    /// Where it is written that an item is done.
+    pub journal: Option<Journal>,
+}
+
+/// Runs a map to its end. What was done already is told with the rest.
 ///
 /// # Errors
-/// When items cannot be read, or the job fails. That items fail is no error.
+/// When items cannot be read or are others than those that were done, or the job fails. That items fail is no error.
 pub async fn run(
     spec: &MapSpec,
     items: Items,
+    progress: &mut Progress,
     switch: &SwitchAccess,
     launcher: &Launcher,
     cancel: impl Future<Output = ()>,
@@ -177,14 +199,17 @@ pub async fn run(
         idle: None,
         more: Default::default(),
     };
-    let count = items.count();
-    let each = items.each()?;
+    let count = items.count().map(|count| count.div_ceil(spec.batch.max(1)));
+    let each = items.each(spec.batch)?;
     let (sender, tasks) = mpsc::channel(AHEAD);
-    let reading = tokio::task::spawn_blocking(move || feed(each, &sender));
+    let (repeat, mut repeated) = mpsc::channel(AHEAD);
+    let known = progress.known.take();
+    let reading = tokio::task::spawn_blocking(move || feed(each, known, &sender, &repeat));
     let mut order = InOrder {
         next: 0,
         early: BTreeMap::new(),
         held,
+        journal: progress.journal.as_mut(),
         tell,
         done: 0,
         failed: 0,
@@ -201,10 +226,17 @@ pub async fn run(
                 (order.tell)(MapEvent::Workers(count));
                 return Further::On;
             }
-            FarmEvent::Waiting => return order.held.further(),
+            FarmEvent::Waiting => {
+                while order.held.further() == Further::On
+                    && let Ok(outcome) = repeated.try_recv()
+                {
+                    order.told(outcome);
+                }
+                order.flush();
+                return order.held.further();
+            }
             FarmEvent::Created { .. } | FarmEvent::Traffic(_) => return Further::On,
         };
-        (order.tell)(MapEvent::Settled);
         if let Err(what) = order.settled(outcome) {
             broken = Some(what);
             return Further::Enough;
@@ -217,14 +249,27 @@ pub async fn run(
         order.held.further()
     })
     .await;
+    // Of what was done already the rest, as it is taken.
+    while ran.is_ok() && order.held.further() != Further::Enough {
+        match repeated.try_recv() {
+            Ok(outcome) => order.told(outcome),
+            Err(TryRecvError::Disconnected) => break,
+            Err(TryRecvError::Empty) => tokio::time::sleep(LOOK).await,
+        }
+        while order.held.further() == Further::Pause {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+    order.flush();
     let (done, failed) = (order.done, order.failed);
-    // Its receiver is gone, so it ends; standard input may yet make it wait for ever.
+    drop(repeated);
+    // Its receivers are gone, so it ends; standard input may yet make it wait for ever.
     let mut read_error = None;
     if reading.is_finished() {
         read_error = reading.await.expect("reading items does not panic").err();
     }
     if let Some(error) = read_error {
-        return Err(error.into());
+        return Err(error);
     }
     if let Some(what) = broken {
         return Err(JobError::Report(what).into());
@@ -239,17 +284,36 @@ pub async fn run(
     })
 }
 
-/// Gives the items to the driver one by one, as tasks. Ends early when nobody takes them any more.
+/// Gives the items to the driver one by one, as tasks, but for those that are done. Ends early when nobody takes them any more.
 fn feed(
     items: impl Iterator<Item = Result<Item, ItemsError>>,
+    known: Option<Known>,
     sender: &mpsc::Sender<Task>,
-) -> Result<(), ItemsError> {
+    repeat: &mpsc::Sender<ItemOutcome>,
+) -> Result<(), MapError> {
     for (number, item) in (0..).zip(items) {
-        let task = Task {
-            number,
-            payload: item?.to_bytes(),
+        let item = item?;
+        let payload = item.to_bytes().map_err(ItemsError::Nothing)?;
+        let done = match &known {
+            Some(known) => known.get(number, &item, &payload)?,
+            None => None,
         };
-        if sender.blocking_send(task).is_err() {
+        let open = match done {
+            Some(done) => repeat
+                .blocking_send(ItemOutcome {
+                    number,
+                    item: item.to_string(),
+                    problem: None,
+                    exit: done.answer.exit,
+                    failures: done.failures,
+                    output: done.answer.output,
+                    stderr: done.answer.stderr,
+                    took: done.took,
+                })
+                .is_ok(),
+            None => sender.blocking_send(Task { number, payload }).is_ok(),
+        };
+        if !open {
             break;
         }
     }
@@ -271,6 +335,7 @@ struct InOrder<'a> {
     next: u64,
     early: BTreeMap<u64, ItemOutcome>,
     held: &'a Held,
+    journal: Option<&'a mut Journal>,
     tell: &'a mut dyn FnMut(MapEvent),
     done: u64,
     failed: u64,
@@ -292,11 +357,14 @@ impl InOrder<'_> {
                 stderr: Vec::new(),
             },
         };
-        match answer.problem {
-            None => self.done += 1,
-            Some(_) => self.failed += 1,
+        if answer.problem.is_none()
+            && let Some(journal) = &mut self.journal
+        {
+            let (failures, took) = (outcome.failures, outcome.took);
+            let written = journal.done(number, &outcome.given, failures, took, &answer);
+            self.journal_failed(written);
         }
-        let outcome = ItemOutcome {
+        self.told(ItemOutcome {
             number,
             item: item.to_string(),
             problem: answer.problem,
@@ -305,13 +373,39 @@ impl InOrder<'_> {
             output: answer.output,
             stderr: answer.stderr,
             took: outcome.took,
-        };
+        });
+        Ok(())
+    }
+
+    /// The job goes on without a journal that takes no more.
+    fn journal_failed(&mut self, written: io::Result<()>) {
+        if let Err(error) = written {
+            warn!(
+                "what is done is no longer written down, so that --resume will repeat it: {error}"
+            );
+            self.journal = None;
+        }
+    }
+
+    fn flush(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            let flushed = journal.flush();
+            self.journal_failed(flushed);
+        }
+    }
+
+    /// An item is settled.
+    fn told(&mut self, outcome: ItemOutcome) {
+        (self.tell)(MapEvent::Settled);
+        match outcome.problem {
+            None => self.done += 1,
+            Some(_) => self.failed += 1,
+        }
         self.held.bytes.fetch_add(outcome.cost(), Ordering::Relaxed);
-        self.early.insert(number, outcome);
+        self.early.insert(outcome.number, outcome);
         while let Some(outcome) = self.early.remove(&self.next) {
             self.next += 1;
             (self.tell)(MapEvent::Item(outcome));
         }
-        Ok(())
     }
 }

@@ -44,7 +44,7 @@ impl Check {
             let key = self.format.key(record);
             let key = match self.format {
                 Format::Fixed(_) => &key[..self.key_len.min(key.len())],
-                Format::Lines | Format::Keyed => key,
+                Format::Lines | Format::Keyed | Format::Grouped => key,
             };
             match &mut self.last {
                 Some(last) => {

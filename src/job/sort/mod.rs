@@ -13,7 +13,7 @@ pub mod share;
 pub mod shuffle;
 pub mod spill;
 
-use crate::job::context::Context;
+use crate::job::context::{BlockingStore, Context};
 use crate::job::items::read::{Input, Reading, Sources};
 use crate::job::items::{self, Item};
 use crate::job::output;
@@ -77,14 +77,8 @@ fn sort(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     let inputs = store.get(&arguments.inputs)?;
     let inputs = items::list_from_bytes(&inputs).map_err(ProgramError::new)?;
     let format = arguments.format;
-    let mine = share(&inputs, context.rank(), context.size(), format);
-    let begun = Instant::now();
-    let splitters = sample(context, format, &mine)?;
-    let sampled = Instant::now();
     let place = (&store, &arguments.spill[..]);
-    let mut shuffle = Shuffle::new(context, format, splitters, place, arguments.memory);
-    let mut reader = ShareReader::new(context, &mine, format)?;
-    shuffle.run(context, &mut reader)?;
+    let (mut shuffle, seconds) = exchange(context, &inputs, format, place, arguments.memory)?;
     let exchanged = Instant::now();
     let key = output::part_key(context.rank(), extension(format));
     let mut object = Output::create(&output, &key)?;
@@ -97,13 +91,34 @@ fn sort(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
         read: shuffle.read(),
         written: (records, finish(context, object)?),
         spilled: shuffle.spilled(),
-        seconds: [
-            (sampled - begun).as_secs_f64(),
-            (exchanged - sampled).as_secs_f64(),
-            exchanged.elapsed().as_secs_f64(),
-        ],
+        seconds: [seconds[0], seconds[1], exchanged.elapsed().as_secs_f64()],
     };
     codec::encode::<REPORT_MAX>(&sorted).map_err(ProgramError::new)
+}
+
+/// Reads this rank's share of whole files or objects, and has the records of its range then; and the seconds that it sampled and exchanged.
+///
+/// # Errors
+/// When records cannot be read, or the wire or the store fails.
+pub fn exchange<'a>(
+    context: &mut Context,
+    inputs: &[Item],
+    format: Format,
+    place: (&'a BlockingStore, &str),
+    memory: u64,
+) -> Result<(Shuffle<'a>, [f64; 2]), ProgramError> {
+    let mine = share(inputs, context.rank(), context.size(), format);
+    let begun = Instant::now();
+    let splitters = sample(context, format, &mine)?;
+    let sampled = Instant::now();
+    let mut shuffle = Shuffle::new(context, format, splitters, place, memory);
+    let mut reader = ShareReader::new(context, &mine, format)?;
+    shuffle.run(context, &mut reader)?;
+    let seconds = [
+        (sampled - begun).as_secs_f64(),
+        sampled.elapsed().as_secs_f64(),
+    ];
+    Ok((shuffle, seconds))
 }
 
 /// Gives a part its name once all ranks have written theirs: a rank of a run that was given up does not come so far, and writes
@@ -120,7 +135,7 @@ pub fn finish(context: &mut Context, part: Output) -> Result<u64, ProgramError> 
 pub fn extension(format: Format) -> &'static str {
     match format {
         Format::Fixed(_) => "dat",
-        Format::Lines => "txt",
+        Format::Lines | Format::Grouped => "txt",
         Format::Keyed => "tsv",
     }
 }
@@ -138,7 +153,7 @@ fn sample(context: &mut Context, format: Format, mine: &[Item]) -> Result<Splitt
         }
         let whole = format.whole(&bytes);
         for record in format.each(&bytes[..whole]).take(RECORDS_PER_WINDOW) {
-            let key = format.key(record);
+            let key = format.group(record);
             keys.push(key[..key.len().min(KEY_MAX)].to_vec());
         }
     }
@@ -196,7 +211,9 @@ impl Source for ShareReader {
                     match (self.held.is_empty(), self.format) {
                         (true, _) => {}
                         // The last line of a text may have no end.
-                        (false, Format::Lines | Format::Keyed) => self.held.push(b'\n'),
+                        (false, Format::Lines | Format::Keyed | Format::Grouped) => {
+                            self.held.push(b'\n')
+                        }
                         (false, Format::Fixed(length)) => {
                             return Err(ProgramError::new(format!(
                                 "an input ends within a record of {length} bytes"

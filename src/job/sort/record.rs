@@ -14,6 +14,8 @@ pub enum Format {
     Lines,
     /// Lines of a key, a tab and something else; the key, which may have tabs in it, is compared.
     Keyed,
+    /// Lines, compared as such; those that are alike up to the first tab stay together.
+    Grouped,
 }
 
 impl Format {
@@ -21,7 +23,9 @@ impl Format {
     pub fn whole(self, bytes: &[u8]) -> usize {
         match self {
             Format::Fixed(length) => bytes.len() - bytes.len() % length as usize,
-            Format::Lines | Format::Keyed => memchr::memrchr(b'\n', bytes).map_or(0, |end| end + 1),
+            Format::Lines | Format::Keyed | Format::Grouped => {
+                memchr::memrchr(b'\n', bytes).map_or(0, |end| end + 1)
+            }
         }
     }
 
@@ -32,7 +36,7 @@ impl Format {
     pub fn first(self, bytes: &[u8]) -> &[u8] {
         match self {
             Format::Fixed(length) => &bytes[..length as usize],
-            Format::Lines | Format::Keyed => {
+            Format::Lines | Format::Keyed | Format::Grouped => {
                 let end = memchr::memchr(b'\n', bytes).expect("a whole line");
                 &bytes[..end + 1]
             }
@@ -55,8 +59,19 @@ impl Format {
     pub fn key(self, record: &[u8]) -> &[u8] {
         match self {
             Format::Fixed(_) => record,
-            Format::Lines => record.strip_suffix(b"\n").unwrap_or(record),
+            Format::Lines | Format::Grouped => record.strip_suffix(b"\n").unwrap_or(record),
             Format::Keyed => &record[..memchr::memrchr(b'\t', record).unwrap_or_default()],
+        }
+    }
+}
+
+impl Format {
+    /// What of a record decides which rank gets it: its key, or what a group has in common.
+    pub fn group(self, record: &[u8]) -> &[u8] {
+        let key = self.key(record);
+        match self {
+            Format::Grouped => &key[..memchr::memchr(b'\t', key).unwrap_or(key.len())],
+            _ => key,
         }
     }
 }
@@ -120,6 +135,10 @@ mod tests {
         assert_eq!(found, [&b"one\n"[..], b"\n", b"two\n"]);
         assert_eq!(Format::Lines.key(b"one\n"), b"one");
         assert_eq!(Format::Keyed.key(b"a\tkey\t12\n"), b"a\tkey");
+        assert_eq!(Format::Keyed.group(b"a\tkey\t12\n"), b"a\tkey");
+        assert_eq!(Format::Grouped.key(b"a\tkey\t12\n"), b"a\tkey\t12");
+        assert_eq!(Format::Grouped.group(b"a\tkey\t12\n"), b"a");
+        assert_eq!(Format::Grouped.group(b"alone\n"), b"alone");
         let fixed = Format::Fixed(4);
         assert_eq!(fixed.whole(b"0123456789"), 8);
         assert_eq!(fixed.each(b"01234567").count(), 2);

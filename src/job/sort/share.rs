@@ -18,7 +18,7 @@ pub fn share(inputs: &[Item], rank: u32, ranks: u32, format: Format) -> Vec<Item
         if part.0 < part.1 {
             // A record belongs to the rank in whose share it begins.
             let (from, to) = match format {
-                Format::Lines | Format::Keyed => part,
+                Format::Lines | Format::Keyed | Format::Grouped => part,
                 Format::Fixed(record) => (
                     part.0.next_multiple_of(record.into()),
                     part.1.next_multiple_of(record.into()).min(length),
@@ -54,11 +54,11 @@ pub fn windows(mine: &[Item], count: u64, length: u64, format: Format) -> Vec<It
             }
             let from = part.from
                 + match format {
-                    Format::Lines | Format::Keyed => at,
+                    Format::Lines | Format::Keyed | Format::Grouped => at,
                     Format::Fixed(length) => at - at % u64::from(length),
                 };
             let wanted = match format {
-                Format::Lines | Format::Keyed => length,
+                Format::Lines | Format::Keyed | Format::Grouped => length,
                 Format::Fixed(record) => length.next_multiple_of(record.into()),
             };
             found.push(of(item, from, (from + wanted).min(part.to), format));

@@ -110,6 +110,11 @@ impl<'a> Shuffle<'a> {
         (self.records, self.bytes)
     }
 
+    /// True if this rank has no records.
+    pub fn is_empty(&self) -> bool {
+        self.run.is_empty() && self.spill.is_empty()
+    }
+
     /// Bytes that went to the store.
     pub fn spilled(&self) -> u64 {
         self.spill.bytes()
@@ -206,7 +211,7 @@ impl<'a> Shuffle<'a> {
         let mut sent = 0;
         for record in self.format.each(bytes) {
             self.records += 1;
-            let rank = self.splitters.rank_of(self.format.key(record));
+            let rank = self.splitters.rank_of(self.format.group(record));
             if rank == self.own {
                 self.keep(record)?;
                 continue;

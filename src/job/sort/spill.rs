@@ -205,7 +205,9 @@ impl Reader<'_> {
         loop {
             let whole = match self.format {
                 Format::Fixed(length) => self.held.len() >= length as usize,
-                Format::Lines | Format::Keyed => memchr::memchr(b'\n', &self.held).is_some(),
+                Format::Lines | Format::Keyed | Format::Grouped => {
+                    memchr::memchr(b'\n', &self.held).is_some()
+                }
             };
             if whole {
                 return Ok(true);

@@ -1,0 +1,162 @@
+//! What a map shows: outputs and failures, in the order of the items.
+
+use crate::cmd::invoke::data::copy_object;
+use crate::cmd::ui;
+use crate::job::map::Output;
+use crate::job::map::gather::{Gathered, Gatherer};
+use crate::job::map::run::{Held, ItemOutcome};
+use crate::store::Store;
+use serde_json::{Value, json};
+use std::io::{self, Write};
+use std::sync::Arc;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+/// Failed items that are shown; all are counted, and `--json` has all.
+const SHOWN: u64 = 20;
+
+/// Lines of a failed item's stderr that are shown.
+const LINES: usize = 5;
+
+/// Where outputs go.
+pub(super) enum Outputs {
+    /// To standard output.
+    Printed,
+    /// They stay where they were stored.
+    Kept,
+    /// To what goes on with them.
+    Gathered(Gatherer),
+}
+
+/// Shows outcomes as they come, in order.
+pub(super) struct Printer {
+    /// What is said of the item if there is only one.
+    pub(super) what: &'static str,
+    pub(super) json: bool,
+    pub(super) quiet: bool,
+    pub(super) outputs: Outputs,
+    /// The job's store.
+    pub(super) store: Store,
+    pub(super) runtime: Handle,
+    pub(super) held: Arc<Held>,
+    /// Failed items that were shown.
+    pub(super) shown: u64,
+    /// The first error of standard output; nothing more is printed then, but everything is taken.
+    pub(super) broken: Option<io::Error>,
+}
+
+impl Printer {
+    /// Takes outcomes until there are no more; gives what was gathered.
+    pub(super) fn print(
+        mut self,
+        mut told: mpsc::UnboundedReceiver<ItemOutcome>,
+    ) -> anyhow::Result<Option<Gathered>> {
+        let mut failure: Option<anyhow::Error> = None;
+        let mut out = io::BufWriter::with_capacity(1 << 16, io::stdout());
+        while let Some(outcome) = self.runtime.block_on(told.recv()) {
+            self.held.taken(&outcome);
+            if failure.is_none() {
+                failure = self.one(outcome, &mut out).err();
+            }
+            if told.is_empty() && self.broken.is_none() {
+                self.broken = out.flush().err();
+            }
+            if failure.is_some() || self.broken.is_some() {
+                self.held.end();
+            }
+        }
+        if self.broken.is_none() {
+            self.broken = out.flush().err();
+        }
+        match (failure, self.broken) {
+            (Some(error), _) => Err(error),
+            (None, Some(error)) => Err(error.into()),
+            (None, None) => match self.outputs {
+                Outputs::Gathered(gatherer) => Ok(Some(gatherer.finish()?)),
+                Outputs::Printed | Outputs::Kept => Ok(None),
+            },
+        }
+    }
+
+    fn one(&mut self, outcome: ItemOutcome, out: &mut impl Write) -> anyhow::Result<()> {
+        if let Some(problem) = &outcome.problem {
+            self.shown += 1;
+            if self.shown <= SHOWN {
+                self.complain(&outcome, problem);
+            } else if self.shown == SHOWN + 1 {
+                ui::echo(self.quiet, "more items have failed; --json tells of each");
+            }
+        }
+        if let Outputs::Gathered(gatherer) = &mut self.outputs {
+            gatherer.take(&outcome)?;
+        }
+        if self.json {
+            return Ok(writeln!(out, "{}", self.as_json(&outcome)?)?);
+        }
+        if outcome.problem.is_some() || !matches!(self.outputs, Outputs::Printed) {
+            return Ok(());
+        }
+        match &outcome.output {
+            Output::Inline(bytes) => Ok(out.write_all(bytes)?),
+            Output::Stored { key, bytes } => self.copy(key, *bytes, out),
+        }
+    }
+
+    fn complain(&self, outcome: &ItemOutcome, problem: &str) {
+        let times = match outcome.failures {
+            1 => String::new(),
+            times => format!(" ({times} times)"),
+        };
+        let (number, item) = (outcome.number, &outcome.item);
+        let name = match self.what {
+            "" => format!("item {number} ({item})"),
+            what => what.to_string(),
+        };
+        ui::echo(false, format!("{name} failed{times}: {problem}"));
+        let words = String::from_utf8_lossy(&outcome.stderr);
+        let lines: Vec<&str> = words.lines().collect();
+        for line in &lines[lines.len().saturating_sub(LINES)..] {
+            ui::echo(false, format!("  | {line}"));
+        }
+    }
+
+    fn as_json(&self, outcome: &ItemOutcome) -> anyhow::Result<Value> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let output = match &outcome.output {
+            Output::Inline(bytes) => match self.outputs {
+                Outputs::Gathered(_) => json!({ "bytes": bytes.len() }),
+                _ => json!({ "output": text(bytes), "bytes": bytes.len() }),
+            },
+            Output::Stored { key, bytes } => match self.outputs {
+                Outputs::Gathered(_) => json!({ "bytes": bytes }),
+                Outputs::Kept => json!({ "object": key, "bytes": bytes }),
+                Outputs::Printed => {
+                    let mut copied = Vec::new();
+                    self.copy(key, *bytes, &mut copied)?;
+                    json!({ "output": text(&copied), "bytes": bytes })
+                }
+            },
+        };
+        let mut line = json!({
+            "number": outcome.number,
+            "item": outcome.item,
+            "exit": outcome.exit,
+            "failures": outcome.failures,
+            "seconds": outcome.took.as_secs_f64(),
+        });
+        if let (Some(line), Value::Object(output)) = (line.as_object_mut(), output) {
+            line.extend(output);
+            if let Some(problem) = &outcome.problem {
+                line.insert("problem".into(), problem.clone().into());
+                line.insert("stderr".into(), text(&outcome.stderr).into());
+            }
+        }
+        Ok(line)
+    }
+
+    /// Copies a long output out of the job's store.
+    fn copy(&self, key: &str, bytes: u64, out: &mut impl Write) -> anyhow::Result<()> {
+        self.runtime
+            .block_on(copy_object(&self.store, key, bytes, out))
+    }
+}

@@ -65,6 +65,11 @@ impl Context {
         &self.around.job
     }
 
+    /// True if the job has ended, so that nobody wants what this rank is at.
+    pub fn has_ended(&self) -> bool {
+        self.comm.has_ended()
+    }
+
     /// The wire.
     pub fn comm(&mut self) -> &mut Comm {
         &mut self.comm

@@ -92,7 +92,7 @@ fn reduce(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
             ],
             within,
         };
-        match run(&exec, &program, &mut shuffle, (&output, &key))? {
+        match run(context, &exec, &program, &mut shuffle, (&output, &key))? {
             Ok(part) => break part,
             Err(what) if failures >= arguments.retries => return Err(ProgramError::new(what)),
             Err(_) => failures += 1,
@@ -110,6 +110,7 @@ fn reduce(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
 
 /// Runs the program once. The inner error is the program's, in words.
 fn run(
+    context: &Context,
     exec: &Exec,
     program: &Path,
     shuffle: &mut Shuffle,
@@ -132,13 +133,14 @@ fn run(
             (None, Ok(())) => stdin.flush().map(Ok),
         }
     };
-    let ran = exec::run(exec, feed, &mut |bytes| {
+    let mut take = |bytes: &[u8]| {
         part.push(bytes).map_err(|error| {
             let words = error.to_string();
             broken = Some(error);
             words
         })
-    });
+    };
+    let ran = exec::run(exec, feed, &mut take, &|| context.has_ended());
     if let Some(error) = broken {
         return Err(error.into());
     }

@@ -111,6 +111,11 @@ impl Comm {
         self.shared.packs.iter().map(|pack| pack.span)
     }
 
+    /// True if the connection or the job has ended, so that nothing more will come: for who works long without a call that would say so.
+    pub fn has_ended(&self) -> bool {
+        self.shared.mailboxes[self.place()].is_closed()
+    }
+
     /// Messages and payload bytes that this rank sent through the switch.
     pub fn sent(&self) -> (u64, u64) {
         (self.sent_messages, self.sent_bytes)

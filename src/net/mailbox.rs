@@ -199,6 +199,11 @@ impl Mailbox {
         self.changed.notify_all();
     }
 
+    /// True after [`Mailbox::close`].
+    pub fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no holder of this lock panics")
     }

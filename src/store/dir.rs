@@ -140,6 +140,26 @@ impl Dir {
     }
 }
 
+impl Dir {
+    /// Deletes a folder and those in it, but for those that hold something.
+    pub(super) async fn delete_folder(&self, key: &str) {
+        let path = self.root.join(key);
+        // That one stays is no error: an empty folder is no object.
+        let _ = tokio::task::spawn_blocking(move || delete_folders(&path)).await;
+    }
+}
+
+fn delete_folders(path: &Path) {
+    if let Ok(entries) = fs::read_dir(path) {
+        for entry in entries.flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                delete_folders(&entry.path());
+            }
+        }
+        let _ = fs::remove_dir(path);
+    }
+}
+
 /// A file that is being written.
 pub(super) struct Writer {
     root: Arc<Path>,

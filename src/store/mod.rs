@@ -331,7 +331,8 @@ impl Store {
         }
     }
 
-    /// Deletes the objects whose keys begin with `prefix`, some at a time; says how many they were.
+    /// Deletes the objects whose keys begin with `prefix`, some at a time; says how many they were. Of a directory the folder goes
+    /// too that a prefix names which ends with `/`, so nobody should write there any more.
     ///
     /// # Errors
     ///
@@ -350,9 +351,13 @@ impl Store {
             }
             match deleting.join_next().await {
                 Some(deleted) => deleted.expect("deleting does not panic")?,
-                None => return Ok(count),
+                None => break,
             }
         }
+        if let (Backend::Dir(dir), Some(folder)) = (&self.backend, prefix.strip_suffix('/')) {
+            dir.delete_folder(folder).await;
+        }
+        Ok(count)
     }
 
     /// The URL of the object `key`, once the key is known to be a good one.

@@ -47,6 +47,9 @@ pub enum CodeError {
     /// It is not what can be run.
     #[error("{0}")]
     Unfit(String),
+    /// What is in the store under its name is something else.
+    #[error("{0} has another value than its name says; delete it and start the job again")]
+    Damaged(String),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -73,10 +76,7 @@ impl Code {
         let sha256 = to_hex(&Sha256::digest(&bytes));
         let key = key(&sha256);
         if !store.put_if_absent(&key, bytes.into()).await? {
-            return Err(CodeError::Unfit(format!(
-                "{} has another value than its name says; delete it and start the job again",
-                store.object_url(&key)
-            )));
+            return Err(CodeError::Damaged(store.object_url(&key)));
         }
         Ok(Code {
             sha256,

@@ -64,8 +64,8 @@ pub struct Ran {
     pub input: Option<String>,
 }
 
-/// Runs a program: `input` writes what it reads, `output` takes what it writes, and stops it with an error. What the program has started
-/// and left behind is ended with it; what has left its process group is not waited for.
+/// Runs a program: `input` writes what it reads, `output` takes what it writes, and stops it with an error; `nobody_wants_it` is asked now and then, and stops
+/// it too. What the program has started and left behind is ended with it; what has left its process group is not waited for.
 ///
 /// # Errors
 /// When it cannot be started.
@@ -73,6 +73,7 @@ pub fn run(
     exec: &Exec,
     input: impl FnOnce(&mut Feed) -> io::Result<Result<(), String>> + Send,
     output: &mut dyn FnMut(&[u8]) -> Result<(), String>,
+    nobody_wants_it: &dyn Fn() -> bool,
 ) -> io::Result<Ran> {
     let deadline = Instant::now() + exec.within;
     let mut child = start(exec)?;
@@ -126,6 +127,10 @@ pub fn run(
                 match child.try_wait() {
                     Ok(None) if !late && Instant::now() >= deadline => {
                         late = true;
+                        kill(pid);
+                    }
+                    Ok(None) if stopped.is_none() && nobody_wants_it() => {
+                        stopped = Some("its job has ended".into());
                         kill(pid);
                     }
                     Ok(None) => {}
@@ -281,10 +286,16 @@ mod tests {
 
     fn ran(exec: &Exec, input: &[u8]) -> (Ran, Vec<u8>) {
         let mut found = Vec::new();
-        let ran = run(exec, |stdin| stdin.write_all(input).map(Ok), &mut |bytes| {
+        let mut take = |bytes: &[u8]| {
             found.extend_from_slice(bytes);
             Ok(())
-        });
+        };
+        let ran = run(
+            exec,
+            |stdin| stdin.write_all(input).map(Ok),
+            &mut take,
+            &|| false,
+        );
         (ran.unwrap(), found)
     }
 
@@ -332,16 +343,31 @@ mod tests {
         assert_eq!(problem.as_deref(), Some("killed by signal 9"));
         // One that prints without end.
         let mut taken = 0;
-        let ran_ = run(&shell("yes"), |_| Ok(Ok(())), &mut |bytes| {
+        let mut take = |bytes: &[u8]| {
             taken += bytes.len();
             if taken > 1_000_000 {
                 return Err("too much".into());
             }
             Ok(())
-        });
+        };
+        let ran_ = run(&shell("yes"), |_| Ok(Ok(())), &mut take, &|| false);
         assert_eq!(ran_.unwrap().end, End::Stopped("too much".into()));
         let (ran_, _) = ran(&shell("yes | head -c 100000 >&2; echo the end >&2"), b"");
         assert!(ran_.stderr.ends_with(b"the end\n") && ran_.stderr.len() == STDERR_TAIL);
         assert!(begun.elapsed() < Duration::from_secs(20), "nothing waits");
+    }
+
+    #[test]
+    fn what_nobody_wants_any_more_is_stopped() {
+        let asked = std::cell::Cell::new(0);
+        let nobody_wants_it = || {
+            asked.set(asked.get() + 1);
+            asked.get() > 3
+        };
+        let begun = Instant::now();
+        let exec = shell("sleep 60 & sleep 60");
+        let ran = run(&exec, |_| Ok(Ok(())), &mut |_| Ok(()), &nobody_wants_it).unwrap();
+        assert_eq!(ran.end, End::Stopped("its job has ended".into()));
+        assert!(begun.elapsed() < Duration::from_secs(20));
     }
 }

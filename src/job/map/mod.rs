@@ -237,7 +237,9 @@ impl Worker {
             let outcome = input.write_to(&mut stdin)?;
             stdin.flush().map(|()| outcome)
         };
-        let ran = match exec::run(&exec, feed, &mut |bytes| sink.take(bytes)) {
+        let ran = match exec::run(&exec, feed, &mut |bytes| sink.take(bytes), &|| {
+            context.has_ended()
+        }) {
             Ok(ran) => ran,
             Err(error) => {
                 let name = self.program.display();

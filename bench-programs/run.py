@@ -1,9 +1,9 @@
-"""Programs on lswitch beside others: calls of Python functions, word count, sort. In turns, since machines are noisy; ratios are
+"""Programs on lswitch beside others: calls of Python functions, word count, map-reduce of Python programs, sort. In turns, since machines are noisy; ratios are
 within a round, and their medians count. It ends with a line for each target.
 
     cargo build --release && cargo build --release -p lswitch-bench-programs
     pip install polars duckdb 'dask[distributed]' ray cloudpickle
-    python3 bench-programs/run.py [--rounds 5] [--only wordcount,sort,calls] [--data ../shared/data]
+    python3 bench-programs/run.py [--rounds 5] [--only wordcount,mapreduce,sort,calls] [--data ../shared/data]
 
 What is not installed is left out, and said so. GNU sort is the system's.
 """
@@ -68,9 +68,9 @@ def ratio(found: Dict[str, List[float]], name: str, to: str) -> Optional[float]:
     return statistics.median(a / b for a, b in zip(found[name], found[to]))
 
 
-def resident(pid: int) -> int:
-    """KiB of memory that a process and those that it started take now."""
-    total = 0
+def resident(pid: int) -> Tuple[int, int]:
+    """KiB of memory that a process and those that it started take now, all of them and the largest that it started."""
+    total, largest = 0, 0
     waiting = [pid]
     while waiting:
         process = waiting.pop()
@@ -78,20 +78,92 @@ def resident(pid: int) -> int:
             for line in Path(f"/proc/{process}/status").read_text().splitlines():
                 if line.startswith("VmRSS:"):
                     total += int(line.split()[1])
+                    if process != pid:
+                        largest = max(largest, int(line.split()[1]))
             for task in Path(f"/proc/{process}/task").iterdir():
                 waiting += map(int, (task / "children").read_text().split())
         except OSError:
             pass
-    return total
+    return total, largest
 
 
-def wordcount(arguments: argparse.Namespace, folder: Path) -> List[Target]:
+def write_texts(arguments: argparse.Namespace, inputs: Path) -> None:
+    """330 MB in 100 files."""
     texts = sorted((arguments.data / "text").glob("*.txt"))
     whole = b"".join(text.read_bytes() for text in texts)
-    inputs = folder / "texts"
     inputs.mkdir()
     for number in range(100):
         (inputs / f"{number:02}.txt").write_bytes(whole)
+
+
+MAPPER = """#!/usr/bin/env python3
+import collections, re, sys
+find = re.compile("[a-z]+").findall
+counts = collections.Counter()
+for line in sys.stdin:
+    counts.update(find(line.lower()))
+for word, count in counts.items():
+    print(word, count, sep="\\t")
+"""
+
+REDUCER = """#!/usr/bin/env python3
+import itertools, sys
+pairs = (line.rstrip("\\n").split("\\t") for line in sys.stdin)
+for word, same in itertools.groupby(pairs, key=lambda pair: pair[0]):
+    print(word, sum(int(count) for _, count in same), sep="\\t")
+"""
+
+#: How people write it, and how it is written with what the mapper above does in each partition.
+BAG = """
+import collections, re, sys
+import dask.bag
+find = re.compile("[a-z]+").findall
+def count(lines):
+    counts = collections.Counter()
+    for line in lines:
+        counts.update(find(line.lower()))
+    return [counts]
+def words(line):
+    return find(line.lower())
+if __name__ == "__main__":
+    lines = dask.bag.read_text(sys.argv[1] + "/*.txt", files_per_partition=10)
+    if sys.argv[3] == "frequencies":
+        found = lines.map(words).flatten().frequencies().compute(scheduler="processes", num_workers=2)
+    else:
+        found = lines.map_partitions(count).fold(lambda a, b: a + b).compute(scheduler="processes", num_workers=2).items()
+    with open(sys.argv[2], "w") as out:
+        out.writelines(f"{word}\\t{count}\\n" for word, count in sorted(found))
+"""
+
+
+def mapreduce(arguments: argparse.Namespace, folder: Path) -> List[Target]:
+    inputs = folder / "texts"
+    write_texts(arguments, inputs)
+    for name, text in (("mapper", MAPPER), ("reducer", REDUCER), ("bag.py", BAG)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    ours = [arguments.lswitch, "invoke", "map", "--exec", "./mapper", "--items", f"{inputs}/*.txt", "--batch-size", "10", "--reduce", "./reducer"]
+    ours += ["--workers", "2", "--output", "ours", "--overwrite", "-q"]
+    cases: Dict[str, Callable[[], float]] = {"lswitch map --reduce": lambda: timed(ours, cwd=folder)}
+    names = {"frequencies": "dask bag, frequencies", "counters": "dask bag, a counter a partition"}
+    if has("dask"):
+        for kind, name in names.items():
+            bag = [sys.executable, "bag.py", str(inputs), f"{kind}.tsv", kind]
+            cases[name] = lambda bag=bag: timed(bag, cwd=folder)  # type: ignore[misc]
+    print("word count by Python programs, 330 MB, 2 workers")
+    found = rounds(arguments.rounds, cases)
+    counted = "".join(part.read_text() for part in sorted((folder / "ours").glob("part-*.txt")))
+    for kind, name in names.items():
+        assert name not in cases or (folder / f"{kind}.tsv").read_text() == counted, name
+    return [
+        ("Python mapper: dask bag's time over ours", ratio(found, names["frequencies"], "lswitch map --reduce"), 1.25, True),
+        ("Python mapper: bag with counters over ours", ratio(found, names["counters"], "lswitch map --reduce"), 1.25, True),
+    ]
+
+
+def wordcount(arguments: argparse.Namespace, folder: Path) -> List[Target]:
+    inputs = folder / "texts"
+    write_texts(arguments, inputs)
     files = [str(file) for file in sorted(inputs.iterdir())]
     lswitch = [arguments.lswitch, "invoke", "wordcount", "--input", str(inputs), "--workers", "2", "-q"]
     floor = [str(Path(arguments.lswitch).with_name("lswitch-bench-programs")), *files]
@@ -122,17 +194,19 @@ def sort(arguments: argparse.Namespace, folder: Path) -> List[Target]:
     subprocess.run([arguments.lswitch, "generate", "records", "--count", "10737418", "--out", str(records), "-q"], check=True)
     base = [arguments.lswitch, "invoke", "sort", "--input", str(records), "--output", str(ours), "--overwrite", "--workers", "2", "-q"]
     system = {**os.environ, "LC_ALL": "C"}
-    peaks: List[int] = []
+    limit = 104
+    peaks: List[Tuple[int, int]] = []
 
     def bounded() -> float:
         begun = time.perf_counter()
-        process = subprocess.Popen([*base, "--memory", "104MiB"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        peak = 0
+        process = subprocess.Popen([*base, "--memory", f"{limit}MiB"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        all_of_them, worker = 0, 0
         while process.poll() is None:
-            peak = max(peak, resident(process.pid))
+            now = resident(process.pid)
+            all_of_them, worker = max(all_of_them, now[0]), max(worker, now[1])
             time.sleep(0.01)
         assert process.returncode == 0
-        peaks.append(peak)
+        peaks.append((all_of_them, worker))
         return time.perf_counter() - begun
 
     cases: Dict[str, Callable[[], float]] = {
@@ -152,13 +226,14 @@ def sort(arguments: argparse.Namespace, folder: Path) -> List[Target]:
     print("sort, 1 GiB of gensort's lines, 2 workers")
     found = rounds(arguments.rounds, cases)
     subprocess.run([arguments.lswitch, "check", "sort", str(ours), "--with", str(records), "-q"], check=True, stdout=subprocess.DEVNULL)
-    peak = max(peaks) / 1024
-    print(f"  most memory of all processes with 256 MiB: {[round(peak / 1024) for peak in peaks]} MiB")
+    peak, worker = (max(column) / 1024 for column in zip(*peaks))
+    print(f"  most memory with 256 MiB, of all processes and of a worker: {[(round(a / 1024), round(b / 1024)) for a, b in peaks]} MiB")
     return [
         ("sort: ours over GNU sort -S 4G", ratio(found, "lswitch sort", "sort --parallel=2 -S 4G"), 0.5, False),
         ("sort: ours over duckdb", ratio(found, "lswitch sort", "duckdb, 2 threads"), 0.9, False),
         ("sort, 256 MiB: ours over GNU sort -S 256M", ratio(found, "lswitch sort, 256 MiB in all", "sort --parallel=2 -S 256M"), 0.7, False),
         ("sort, 256 MiB: MiB of all processes", peak, 300, False),
+        ("sort of 4.9x a worker's memory: MiB of the worker", worker, limit, False),
     ]
 
 
@@ -255,13 +330,13 @@ def calls(arguments: argparse.Namespace, folder: Path) -> List[Target]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", default="wordcount,sort,calls")
+    parser.add_argument("--only", default="wordcount,mapreduce,sort,calls")
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("LSWITCH_DATA", ROOT.parent / "shared" / "data")))
     parser.add_argument("--lswitch", default=str(Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "lswitch"))
     parser.add_argument("--json", type=Path, help="a file for the figures")
     arguments = parser.parse_args()
     arguments.lswitch = str(Path(arguments.lswitch).resolve())
-    parts = {"wordcount": wordcount, "sort": sort, "calls": calls}
+    parts = {"wordcount": wordcount, "mapreduce": mapreduce, "sort": sort, "calls": calls}
     targets: List[Target] = []
     for name in arguments.only.split(","):
         folder = Path(tempfile.mkdtemp(prefix="lswitch-bench-"))

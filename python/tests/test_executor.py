@@ -243,13 +243,23 @@ class Calls(Hangs):
                 self.assertEqual(len(list(concurrent.futures.as_completed(futures, 20))), len(futures))
 
     def test_what_is_too_long_is_said(self) -> None:
-        with self.assertRaisesRegex(TooLongError, "the call has 8388[0-9]* bytes, over the limit of 8388608.*file or a store"):
-            self.executor.submit(calling.same, bytes(8 << 20))
-        with self.assertRaisesRegex(TooLongError, "the result has 8388609 bytes, over the limit"):
-            self.executor.submit(calling.long, 8 << 20).result(30)
+        with unittest.mock.patch("lswitch.executor.PAYLOAD_MAX", 1000):
+            with self.assertRaisesRegex(TooLongError, "the call has 10[0-9]* bytes, over the limit of 1000.*file or a store"):
+                self.executor.submit(calling.same, bytes(1000))
+        with self.assertRaisesRegex(TooLongError, "the result has 268435457 bytes, over the limit"):
+            self.executor.submit(calling.long, 256 << 20).result(60)
         # Twelve results that are not too long each, and are together.
         found = self.executor.map(calling.long, [1 << 20] * 12, chunksize=12)
         self.assertEqual([len(data) for data in found], [1 << 20] * 12)
+
+    def test_long_calls_and_results_travel_in_pieces(self) -> None:
+        # Of a length that leaves no rest, of more than a worker's mailbox holds, and short ones among them.
+        for length in (8 << 20, 16 << 20, (50 << 20) + 7):
+            data = os.urandom(1 << 20) * (length >> 20) + bytes(length % (1 << 20))
+            long = self.executor.submit(calling.same, data)
+            short = [self.executor.submit(calling.square, number) for number in range(100)]
+            self.assertEqual([future.result(60) for future in short], [number * number for number in range(100)])
+            self.assertTrue(long.result(60) == data)
 
     def test_what_cannot_be_sent_is_said(self) -> None:
         for call in (

@@ -76,7 +76,8 @@ class Bytes(unittest.TestCase):
     def test_orders(self) -> None:
         self.assertEqual(farm.order(struct.pack("<IIQ", 0, 2, 7) + b"do"), (farm.RUN, 2, 7, b"do"))
         self.assertEqual(farm.order(struct.pack("<IIQ", 2, 0, 0)), (farm.LEAVE, 0, 0, b""))
-        for data in (bytes(15), struct.pack("<IIQ", 3, 0, 0), struct.pack("<IIQ", 1, 0, 7) + b"x"):
+        self.assertEqual(farm.order(struct.pack("<IIQ", 3, 0, 7) + b"half"), (farm.PIECE, 0, 7, b"half"))
+        for data in (bytes(15), struct.pack("<IIQ", 4, 0, 0), struct.pack("<IIQ", 1, 0, 7) + b"x"):
             with self.assertRaises(ProtocolError):
                 farm.order(data)
 

@@ -9,6 +9,7 @@ use crate::job::driver::SWITCHES_MAX;
 use crate::job::program::{self, Program, ProgramError};
 use crate::job::report::Report;
 use crate::lambda::event::Event;
+use crate::lambda::launch::{Launcher, Share};
 use crate::lambda::runtime::{Failure, Invocation};
 use crate::net::client::{JoinOptions, Pack};
 use crate::net::link::LinkError;
@@ -22,6 +23,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::{OnceCell, mpsc};
+use tokio::task::JoinSet;
 use tracing::{error, info};
 
 /// Kept between the last wait of a rank and the end of the invocation, so that there is time to say what was waited for.
@@ -45,6 +47,8 @@ pub async fn run(event: Event, invocation: Invocation) -> Result<Value, Failure>
         options.switches.join(", "),
         program.name
     );
+    // Others are on their way while this one joins and works.
+    let starting = tokio::spawn(start_others(event.clone()));
     let pack = Pack::join(options)
         .await
         .map_err(|error| refused(span, &error))?;
@@ -65,6 +69,8 @@ pub async fn run(event: Event, invocation: Invocation) -> Result<Value, Failure>
         error!("{failure}");
     }
     let left = pack.leave(failure.clone()).await;
+    // It gives up in bounded time; nothing of it outlives the invocation.
+    let _ = starting.await;
     match (failure, left) {
         (Some(message), _) => Err(Failure {
             kind: "Lswitch.ProgramFailed",
@@ -81,6 +87,28 @@ pub async fn run(event: Event, invocation: Invocation) -> Result<Value, Failure>
                 begun.elapsed().as_secs_f64()
             );
             Ok(json!({ "ranks": span.ranks, "seconds": begun.elapsed().as_secs_f64() }))
+        }
+    }
+}
+
+/// Starts the packs that the event names. The driver starts those that do not come.
+async fn start_others(event: Event) {
+    let others = event.others();
+    let Some(start) = &event.start else {
+        return;
+    };
+    info!("job {}: {} others are started", event.job, others.len());
+    let shares = Share::all(&start.function);
+    let launcher = Launcher::within_lambda(&AwsSettings::default(), shares).await;
+    let within = Duration::from_secs(event.join_within_s);
+    let mut calls = JoinSet::new();
+    for other in others {
+        let launcher = launcher.clone();
+        calls.spawn(async move { launcher.start(&other, within).await });
+    }
+    while let Some(call) = calls.join_next().await {
+        if let Ok(Err(problem)) = call {
+            error!("job {}: {problem}", event.job);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Making the events that start packs of one job, and the proofs in them.
 
 use crate::job::driver::SwitchAccess;
-use crate::lambda::event::{Event, EventToken, VERSION};
+use crate::lambda::event::{Event, EventToken, OtherPack, Others, VERSION};
 use crate::net::message::Span;
 use crate::net::token::{Bearer, JobId, JobKey, Token};
 use crate::random::to_hex;
 use serde_json::{Map, Value};
+use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
 /// How long a token is good: Lambda's longest invocation and a minute.
@@ -65,23 +66,46 @@ impl Starter {
         self.key.token(Bearer::Driver, expiry_s())
     }
 
-    /// The event that starts a pack of these ranks.
-    pub(crate) fn event(&self, span: Span) -> Event {
+    /// Events that start workers with these ranks: one for each of the first, which start the others, so many at most each.
+    pub(crate) fn events(&self, ranks: Range<u32>, function: &str, fan_out: u32) -> Vec<Event> {
+        let packs: Vec<OtherPack> = ranks
+            .map(|rank| OtherPack {
+                first_rank: rank,
+                token: self.token(Span::one(rank)),
+            })
+            .collect();
+        let root = Event {
+            start: Some(Others {
+                function: function.into(),
+                fan_out,
+                packs,
+            }),
+            ..self.event(Span::one(0))
+        };
+        root.others()
+    }
+
+    fn token(&self, span: Span) -> EventToken {
         let bearer = Bearer::Pack {
             first_rank: span.first_rank,
             ranks: span.ranks,
             incarnation: INCARNATION,
         };
         let token = self.key.token(bearer, expiry_s());
+        EventToken {
+            expiry_s: token.expiry_s,
+            code: to_hex(&token.code),
+        }
+    }
+
+    /// The event that starts a pack of these ranks.
+    pub(crate) fn event(&self, span: Span) -> Event {
         Event {
             version: VERSION,
             release: crate::RELEASE.into(),
             job: self.job.to_string(),
             switches: self.switches.clone(),
-            token: EventToken {
-                expiry_s: token.expiry_s,
-                code: to_hex(&token.code),
-            },
+            token: self.token(span),
             first_rank: span.first_rank,
             ranks: span.ranks,
             size: self.size,
@@ -92,6 +116,7 @@ impl Starter {
             arguments: self.arguments.clone(),
             store: self.store.clone(),
             event: Value::Null,
+            start: None,
             more: self.more.clone(),
         }
     }

@@ -45,9 +45,32 @@ pub struct Event {
     /// The user's own event.
     #[serde(default)]
     pub event: Value,
+    /// Further packs, which this one starts before it joins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<Others>,
     /// Further fields, for handlers that look for them at the top; none is one of the above.
     #[serde(flatten)]
     pub more: Map<String, Value>,
+}
+
+/// Packs of one rank that a pack starts, so that many start in few steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Others {
+    /// The function that runs them.
+    pub function: String,
+    /// How many of them it starts itself, at most; each of those starts an equal share of the others.
+    pub fan_out: u32,
+    /// They.
+    pub packs: Vec<OtherPack>,
+}
+
+/// A pack that another one starts; everything else is as in the event of that one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OtherPack {
+    /// Its rank.
+    pub first_rank: u32,
+    /// The proof for this start of it.
+    pub token: EventToken,
 }
 
 /// A token as it is written in an event.
@@ -85,7 +108,7 @@ pub enum EventError {
 }
 
 /// What an event's own fields are called, which `more` cannot be.
-const FIELDS: [&str; 15] = [
+const FIELDS: [&str; 16] = [
     "version",
     "release",
     "job",
@@ -101,6 +124,7 @@ const FIELDS: [&str; 15] = [
     "arguments",
     "store",
     "event",
+    "start",
 ];
 
 impl Event {
@@ -108,6 +132,23 @@ impl Event {
     pub fn without_own(mut fields: Map<String, Value>) -> Map<String, Value> {
         fields.retain(|name, _| !FIELDS.contains(&&name[..]));
         fields
+    }
+
+    /// The events of packs that a pack starts itself; the others' are in them.
+    pub fn others(&self) -> Vec<Event> {
+        let Some(others) = &self.start else {
+            return Vec::new();
+        };
+        let events = deal(&others.packs, others.fan_out).map(|packs| Event {
+            first_rank: packs[0].first_rank,
+            token: packs[0].token.clone(),
+            start: (packs.len() > 1).then(|| Others {
+                packs: packs[1..].to_vec(),
+                ..others.clone()
+            }),
+            ..self.clone()
+        });
+        events.collect()
     }
 
     /// Reads an event; another version is refused before anything else is looked at.
@@ -138,6 +179,13 @@ impl Event {
     }
 }
 
+/// Cuts into so many runs at most, of which none is more than one longer than another, and none is empty.
+pub fn deal<T>(all: &[T], runs: u32) -> impl Iterator<Item = &[T]> {
+    let runs = all.len().min(runs.max(1) as usize);
+    let bound = move |run: usize| run * all.len() / runs;
+    (0..runs).map(move |run| &all[bound(run)..bound(run + 1)])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,5 +211,64 @@ mod tests {
             .expect_err("nothing else is there")
             .to_string();
         assert!(error.contains("missing field"), "{error}");
+    }
+
+    #[test]
+    fn packs_that_start_others_start_each_of_them_once() {
+        let token = |rank: u32| EventToken {
+            expiry_s: rank.into(),
+            code: String::new(),
+        };
+        for (count, fan_out) in [(0, 3), (1, 3), (3, 3), (4, 3), (100, 4), (1000, 10), (7, 0)] {
+            let root = Event {
+                version: VERSION,
+                release: String::new(),
+                job: String::new(),
+                switches: Vec::new(),
+                token: token(0),
+                first_rank: 0,
+                ranks: 1,
+                size: 1 << 20,
+                epoch: 0,
+                incarnation: 1,
+                join_within_s: 30,
+                program: String::new(),
+                arguments: Value::Null,
+                store: String::new(),
+                event: Value::Null,
+                start: Some(Others {
+                    function: "f".into(),
+                    fan_out,
+                    packs: (1..=count)
+                        .map(|rank| OtherPack {
+                            first_rank: rank,
+                            token: token(rank),
+                        })
+                        .collect(),
+                }),
+                more: Map::new(),
+            };
+            let mut found = Vec::new();
+            let (mut level, mut levels) = (vec![root], 0);
+            while !level.is_empty() {
+                let mut next = Vec::new();
+                for event in &level {
+                    assert_eq!(event.token, token(event.first_rank));
+                    let others = event.others();
+                    assert!(others.len() <= fan_out.max(1) as usize);
+                    found.extend(others.iter().map(|other| other.first_rank));
+                    next.extend(others);
+                }
+                level = next;
+                levels += 1;
+                assert!(levels <= 12);
+            }
+            found.sort_unstable();
+            assert!(found.into_iter().eq(1..=count), "{count} of {fan_out}");
+        }
+        assert_eq!(
+            deal(&[1, 2, 3, 4, 5], 2).collect::<Vec<_>>(),
+            [&[1, 2][..], &[3, 4, 5]]
+        );
     }
 }

@@ -1,13 +1,13 @@
 //! Starting packs: one Invoke call each, through aws-sdk-lambda, on AWS or on the local Lambda alike.
 
-use crate::aws::error_chain;
+use crate::aws::{AwsSettings, error_chain};
 use crate::lambda::event::{Event, EventError};
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::config::retry::RetryConfig;
 use aws_sdk_lambda::config::{Builder, Credentials, StalledStreamProtectionConfig};
-use aws_sdk_lambda::operation::invoke::InvokeError;
+use aws_sdk_lambda::operation::invoke::{InvokeError, InvokeOutput};
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{InvocationType, LogType};
 use base64::Engine;
@@ -17,6 +17,9 @@ use thiserror::Error;
 
 /// How long one call may take: Lambda's longest invocation and a minute for starting it.
 const CALL_MAX: Duration = Duration::from_secs(16 * 60);
+
+/// Where a local Lambda tells its functions that it takes calls.
+pub const ENDPOINT_VARIABLE: &str = "LSWITCH_LAMBDA_ENDPOINT";
 
 /// Calls the functions of a job.
 #[derive(Clone)]
@@ -112,6 +115,14 @@ impl Launcher {
         Launcher::new(config, shares)
     }
 
+    /// Calls functions from within one: on AWS, or on the local Lambda that runs it.
+    pub async fn within_lambda(aws: &AwsSettings, shares: Vec<Share>) -> Launcher {
+        match std::env::var(ENDPOINT_VARIABLE) {
+            Ok(endpoint) => Launcher::local(&endpoint, shares),
+            Err(_) => Launcher::on_aws(&aws.load().await, shares),
+        }
+    }
+
     fn new(config: Builder, shares: Vec<Share>) -> Launcher {
         // A call that timed out may have run, so none is repeated here; the job's own fences decide about repeats.
         let config = config
@@ -129,6 +140,24 @@ impl Launcher {
         }
     }
 
+    /// The function that runs all ranks, if it is one.
+    pub fn only_function(&self) -> Option<&str> {
+        match &self.shares[..] {
+            [share] => Some(&share.function),
+            _ => None,
+        }
+    }
+
+    /// Starts a pack, and does not wait for it. A throttled call is repeated for as long as `within`.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn start(&self, event: &Event, within: Duration) -> Result<(), LaunchError> {
+        self.call(event, InvocationType::Event, within)
+            .await
+            .map(drop)
+    }
+
     /// The function that runs a rank; the last runs all that are left.
     fn function_of(&self, rank: u32) -> &str {
         let share = self.shares.iter().find(|share| rank < share.end);
@@ -143,39 +172,9 @@ impl Launcher {
     /// # Errors
     /// When the call or the function fails.
     pub async fn invoke(&self, event: &Event, within: Duration) -> Result<Vec<u8>, LaunchError> {
-        let deadline = Instant::now() + within;
-        let mut pause = Duration::from_millis(100);
-        let function = self.function_of(event.first_rank);
-        let call = self
-            .client
-            .invoke()
-            .function_name(function)
-            .invocation_type(InvocationType::RequestResponse)
-            .log_type(LogType::Tail)
-            .payload(Blob::new(event.to_json()?));
-        let reply = loop {
-            let error = match call.clone().send().await {
-                Ok(reply) => break reply,
-                Err(error) => error,
-            };
-            let throttled = error
-                .as_service_error()
-                .is_some_and(InvokeError::is_too_many_requests_exception);
-            if throttled && Instant::now() + pause > deadline {
-                return Err(LaunchError::Throttled {
-                    function: function.into(),
-                    reason: error_chain(&error),
-                });
-            }
-            if !throttled {
-                return Err(LaunchError::Call {
-                    function: function.into(),
-                    reason: error_chain(&error),
-                });
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
-        };
+        let reply = self
+            .call(event, InvocationType::RequestResponse, within)
+            .await?;
         let payload = reply
             .payload()
             .map(|blob| blob.as_ref().to_vec())
@@ -203,6 +202,51 @@ impl Launcher {
             message: error.error_message,
             log,
         })
+    }
+}
+
+impl Launcher {
+    async fn call(
+        &self,
+        event: &Event,
+        kind: InvocationType,
+        within: Duration,
+    ) -> Result<InvokeOutput, LaunchError> {
+        let deadline = Instant::now() + within;
+        let mut pause = Duration::from_millis(100);
+        let function = self.function_of(event.first_rank);
+        let mut call = self
+            .client
+            .invoke()
+            .function_name(function)
+            .payload(Blob::new(event.to_json()?));
+        if kind == InvocationType::RequestResponse {
+            call = call.log_type(LogType::Tail);
+        }
+        let call = call.invocation_type(kind);
+        loop {
+            let error = match call.clone().send().await {
+                Ok(reply) => return Ok(reply),
+                Err(error) => error,
+            };
+            let throttled = error
+                .as_service_error()
+                .is_some_and(InvokeError::is_too_many_requests_exception);
+            if throttled && Instant::now() + pause > deadline {
+                return Err(LaunchError::Throttled {
+                    function: function.into(),
+                    reason: error_chain(&error),
+                });
+            }
+            if !throttled {
+                return Err(LaunchError::Call {
+                    function: function.into(),
+                    reason: error_chain(&error),
+                });
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(2));
+        }
     }
 }
 

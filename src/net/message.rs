@@ -23,6 +23,14 @@ pub struct Span {
 }
 
 impl Span {
+    /// One rank.
+    pub fn one(rank: u32) -> Span {
+        Span {
+            first_rank: rank,
+            ranks: 1,
+        }
+    }
+
     /// One past the highest rank, saturating.
     pub fn end(&self) -> u32 {
         self.first_rank.saturating_add(self.ranks)

@@ -22,6 +22,7 @@ mod pool;
 mod preprocess;
 mod random;
 mod readme;
+mod reduce;
 mod s3;
 mod schedules;
 mod sort;

@@ -71,6 +71,9 @@ fn the_commands_for_any_program_work_when_pasted() {
     assert!(lines(1).eq((1..=100).map(|number| (number * number).to_string())));
     assert!(lines(3).eq(["a\t2", "and\t1", "cat\t2", "dog\t1", "the\t1"]));
     assert!(said[6].0.contains("100000"), "{:?}", said[6]);
+    let counts: Vec<String> = lines(9).map(|line| line.trim().to_string()).collect();
+    assert_eq!(counts, ["2 a", "1 and", "2 cat", "1 dog", "1 the"]);
+    assert_eq!(said[10].0, "500500\n");
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn inputs_that_are_not_there_are_named() {
     let place = Place::new();
     for (arguments, words) in [
         ("--input nothing", "--input nothing: there is no such file"),
-        ("--input home", "matches no file"),
+        ("--input home", "no file matches"),
         ("--input home --json", "--output"),
     ] {
         let ended = place

@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
+from . import farm
 from . import message as envelope
 from .errors import MessageError
 from .frame import U32
@@ -31,7 +32,7 @@ NOTHING, JSON, PARTS, PICKLE = range(4)
 MAY_PICKLE, MAY_CLOUDPICKLE = 0x10, 0x20
 
 #: The longest call or answer, in bytes: that of a farm's tasks.
-PAYLOAD_MAX = 8 << 20
+PAYLOAD_MAX = farm.PAYLOAD_MAX
 
 _BY_VALUE = b"\xff\xff"
 

@@ -101,7 +101,7 @@ class Executor(futures.Executor):
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "futures.Future[Any]":
         """Calls `fn(*args, **kwargs)` on a worker.
 
-        Raises MessageError at once if the function or the arguments cannot be sent, and TooLongError if they are over 8 MiB.
+        Raises MessageError at once if the function or the arguments cannot be sent, and TooLongError if they are over 256 MiB.
         """
         try:
             plain, given = self._heads[fn]

@@ -16,7 +16,7 @@ from .call import EACH, EACH_STAR, FOLD, MAY_PICKLE, ONE, REDUCE, Call
 from .comm import Comm
 from .errors import DeadlineError, MessageError, TooLongError, UsageError
 from .event import parse
-from .farm import ANSWER, CANCEL, DONE, FAILED_FOR_GOOD, LEAVE, PAYLOAD_MAX, TAG, order
+from .farm import ANSWER, CANCEL, DONE, FAILED_FOR_GOOD, LEAVE, PAYLOAD_MAX, PIECE, PIECE_MAX, TAG, answers, order
 from .frame import DRIVER
 from .function import named, stand_in_for_main
 from .handler import deadline_of, words_of
@@ -71,6 +71,8 @@ class _Serving:
         self._comm = comm
         self._run = run
         self.count = 0
+        #: What has come of long calls, by their tasks.
+        self._pieces: Dict[int, List[bytes]] = {}
 
     def some(self) -> bool:
         """Runs the tasks that are there. False when nothing is to be done any more."""
@@ -78,7 +80,7 @@ class _Serving:
         clock, pack = time.monotonic, ANSWER.pack
         orders = [order(message) for message in comm.receive_many(DRIVER, TAG, _ORDERS_MAX)]
         cancelled = {task for kind, _, task, _ in orders if kind == CANCEL}
-        answers: List[bytes] = []
+        said: List[bytes] = []
         stay = True
         begun = clock()
         flush_at = begun + _GATHER_S
@@ -87,20 +89,30 @@ class _Serving:
                 stay = False
                 break
             if kind == CANCEL:
+                self._pieces.pop(task, None)
                 continue
+            if kind == PIECE:
+                self._pieces.setdefault(task, []).append(payload)
+                continue
+            if self._pieces:
+                payload = b"".join([*self._pieces.pop(task, []), payload])
             ending, answer = run(payload) if task not in cancelled else (DONE, b"")
             ended = clock()
-            answers.append(pack(ending, 0, task, int((ended - begun) * 1e6)) + answer)
+            took = int((ended - begun) * 1e6)
+            if len(answer) <= PIECE_MAX:
+                said.append(pack(ending, 0, task, took) + answer)
+            else:
+                said += answers(ending, task, took, answer)
             begun = ended
             self.count += 1
             if ended >= flush_at:
-                comm.send_many(DRIVER, TAG, answers)
+                comm.send_many(DRIVER, TAG, said)
                 comm.flush()
-                answers = []
+                said = []
                 # To write is not the next call's work.
                 begun = clock()
                 flush_at = begun + _GATHER_S
-        comm.send_many(DRIVER, TAG, answers)
+        comm.send_many(DRIVER, TAG, said)
         # Before whatever is to be done until the next wait.
         comm.flush()
         return stay

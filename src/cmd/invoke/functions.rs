@@ -53,6 +53,11 @@ impl Functions {
         Ok(Some(Functions { named }).filter(|functions| !functions.named.is_empty()))
     }
 
+    /// True if several share a job.
+    pub fn are_several(&self) -> bool {
+        self.named.len() > 1
+    }
+
     /// All workers, if counts say how many.
     pub fn workers(&self) -> Option<u32> {
         let counts: Option<Vec<u32>> = self.named.iter().map(|(_, count)| *count).collect();

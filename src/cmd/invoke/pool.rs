@@ -82,6 +82,7 @@ impl PoolArgs {
                     None => serde_json::Value::Null,
                 },
                 workers,
+                levels: 1,
                 store: store.url().into(),
                 policy: Policy {
                     retries: self.retries,

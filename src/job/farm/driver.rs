@@ -1,6 +1,6 @@
 //! The driver of a farm: an elastic job whose workers it starts, feeds, replaces and lets go.
 
-use super::message::{Answer, ORDER_LEN, Order, PAYLOAD_MAX, TAG};
+use super::message::{Answer, ORDER_LEN, Order, PAYLOAD_MAX, PIECE_MAX, Pieces, Said, TAG, pieces};
 use super::schedule::{Assignment, Ending, Final, Micros, Policy, Schedule, Settled};
 use crate::job::driver::{JobError, SwitchAccess, Worker};
 use crate::job::start::Starter;
@@ -15,7 +15,7 @@ use crate::net::reassembly::Message;
 use crate::net::token::JobId;
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -41,6 +41,9 @@ const UNSETTLED_MAX: usize = 200_000;
 /// Tasks that are taken at once.
 const BATCH: usize = 256;
 
+/// The most packs that an event names for its pack to start.
+const OTHERS_MAX: u32 = 500;
+
 /// How long no further workers are started when Lambda takes no more calls and there are some already.
 const THROTTLED_FOR: Duration = Duration::from_secs(5);
 
@@ -55,6 +58,9 @@ pub struct FarmSpec {
     pub arguments: Value,
     /// How many workers at once.
     pub workers: u32,
+    /// In how many levels workers are started: those that the driver starts start others if it is more than one, and all are of one
+    /// function, which must be allowed to invoke itself.
+    pub levels: u32,
     /// The job's store, absolute.
     pub store: String,
     /// What is done about failures and slowness.
@@ -188,9 +194,13 @@ pub async fn run(
         begun: Instant::now(),
         calls: JoinSet::new(),
         called: BTreeMap::new(),
+        promised: BTreeMap::new(),
+        levels: spec.levels,
         detached: BTreeSet::new(),
         present: BTreeSet::new(),
         losing: BTreeMap::new(),
+        sending: BTreeMap::new(),
+        pieces: Pieces::new(),
         next_rank: 0,
         fruitless: 0,
         lost: 0,
@@ -227,12 +237,20 @@ struct Farm<'a> {
     calls: JoinSet<(u32, Result<Vec<u8>, LaunchError>)>,
     /// Workers whose call has not returned, and since when.
     called: BTreeMap<u32, Instant>,
-    /// Workers that are there although their call broke off.
+    /// Workers that others start and that have not joined: since when, and who leads those that start them.
+    promised: BTreeMap<u32, (Instant, u32)>,
+    /// In how many levels workers are started from now on.
+    levels: u32,
+    /// Workers that are there although their call broke off, or that others have started.
     detached: BTreeSet<u32>,
     /// Workers that have joined and are there.
     present: BTreeSet<u32>,
     /// Workers that were lost, and whose call may yet tell why.
     losing: BTreeMap<u32, Losing>,
+    /// Long tasks of which a part is sent, by their workers; of each, how many bytes.
+    sending: BTreeMap<u32, VecDeque<(Assignment, usize)>>,
+    /// What has come of long answers, by worker and task.
+    pieces: Pieces<(u32, u64)>,
     next_rank: u32,
     /// Workers that ended out of order since something was settled.
     fruitless: u32,
@@ -364,21 +382,48 @@ impl Farm<'_> {
         if idle || self.start_again.is_some_and(|at| now < at) {
             return;
         }
-        let wanted = self.spec.workers as usize;
-        while self.called.len() + self.detached.len() < wanted && self.next_rank < self.starter.size
-        {
-            let rank = self.next_rank;
-            self.next_rank += 1;
-            let event = self.starter.event(one(rank));
+        let started = self.called.len() + self.detached.len() + self.promised.len();
+        let missing = (self.spec.workers as usize).saturating_sub(started) as u32;
+        let ranks = self.next_rank..(self.next_rank + missing).min(self.starter.size);
+        if ranks.is_empty() {
+            return;
+        }
+        self.next_rank = ranks.end;
+        self.first_called.get_or_insert(now);
+        let fan_out = fan_out(missing, self.levels);
+        let function = self.launcher.only_function().unwrap_or_default();
+        for event in self.starter.events(ranks, function, fan_out) {
+            let leader = event.first_rank;
+            self.called.insert(leader, now);
+            for other in event.start.iter().flat_map(|others| &others.packs) {
+                self.promised.insert(other.first_rank, (now, leader));
+            }
             let (launcher, within) = (self.launcher.clone(), self.starter.join_within);
-            self.first_called.get_or_insert(now);
-            self.called.insert(rank, now);
             self.calls
-                .spawn(async move { (rank, launcher.invoke(&event, within).await) });
+                .spawn(async move { (leader, launcher.invoke(&event, within).await) });
         }
     }
 
+    /// Workers that others were to start will not come, or not in time: those that take their places are started directly.
+    fn unpromise(&mut self, is_gone: impl Fn(&(Instant, u32)) -> bool) -> usize {
+        let before = self.promised.len();
+        self.promised.retain(|_, promise| !is_gone(promise));
+        let gone = before - self.promised.len();
+        if gone > 0 {
+            self.levels = 1;
+        }
+        gone
+    }
+
     fn send(&mut self, assignment: Assignment) {
+        if assignment.payload.len() > PIECE_MAX {
+            let (rank, task) = (assignment.rank, assignment.task);
+            self.schedule.sent(rank, task, self.now());
+            self.schedule.blocked(rank);
+            let sending = self.sending.entry(rank).or_default();
+            sending.push_back((assignment, 0));
+            return self.send_pieces(rank);
+        }
         let Assignment {
             rank,
             task,
@@ -397,6 +442,38 @@ impl Farm<'_> {
         }
     }
 
+    /// Sends what there is room for of long tasks.
+    fn send_pieces(&mut self, rank: u32) {
+        for (assignment, sent) in self.sending.get_mut(&rank).into_iter().flatten() {
+            let (task, payload) = (assignment.task, &assignment.payload);
+            if *sent == payload.len() {
+                continue;
+            }
+            for piece in pieces(payload.len()).skip(*sent / PIECE_MAX) {
+                let end = piece.end;
+                let piece = payload.slice(piece);
+                let order = match end == payload.len() {
+                    false => Order::Piece {
+                        task,
+                        payload: piece,
+                    },
+                    true => Order::Run {
+                        task,
+                        failures: assignment.failures,
+                        payload: piece,
+                    },
+                };
+                if !self.link.send(rank, TAG, &order.to_bytes()) {
+                    // What is sent whole stays until all is.
+                    return;
+                }
+                *sent = end;
+            }
+        }
+        self.sending.remove(&rank);
+        self.schedule.unblocked(rank);
+    }
+
     fn noticed(
         &mut self,
         notice: Notice,
@@ -404,12 +481,16 @@ impl Farm<'_> {
     ) -> Result<Further, JobError> {
         match notice {
             Notice::Joined { span, mailbox, .. } => {
-                let least = cost(ORDER_LEN + PAYLOAD_MAX);
+                let least = cost(ORDER_LEN + PIECE_MAX);
                 if u64::from(mailbox) < least {
                     let reason = format!("its mailbox has {mailbox} bytes; orders need {least}");
                     return Err(worker_failed(span.first_rank, reason, Vec::new()));
                 }
                 self.first_joined.get_or_insert_with(Instant::now);
+                if !self.called.contains_key(&span.first_rank) {
+                    self.promised.remove(&span.first_rank);
+                    self.detached.insert(span.first_rank);
+                }
                 self.present.insert(span.first_rank);
                 self.schedule.joined(span.first_rank);
                 hear(FarmEvent::Workers(self.present.len() as u32));
@@ -452,6 +533,8 @@ impl Farm<'_> {
         self.called.remove(&rank);
         self.detached.remove(&rank);
         self.losing.remove(&rank);
+        self.sending.remove(&rank);
+        self.pieces.keep(|(worker, _)| *worker != rank);
         if !self.present.remove(&rank) {
             return Further::On;
         }
@@ -491,13 +574,27 @@ impl Farm<'_> {
             // Its last word, and nothing that is waited for.
             return Ok(Further::On);
         }
-        let answer = Some(&message.payload).filter(|_| message.tag == TAG);
-        let Some(answer) = answer.and_then(Answer::from_bytes) else {
+        let said = Some(&message.payload).filter(|_| message.tag == TAG);
+        let Some(said) = said.and_then(Said::from_bytes) else {
             let what = format!(
                 "worker {rank} sent the driver a message with tag {}, which is no answer",
                 message.tag
             );
             return Err(JobError::Report(what));
+        };
+        let answer = match said {
+            Said::Piece { task, payload } => {
+                if self.pieces.add((rank, task), payload) {
+                    return Ok(Further::On);
+                }
+                let what =
+                    format!("worker {rank} answers task {task} with more than {PAYLOAD_MAX} bytes");
+                return Err(JobError::Report(what));
+            }
+            Said::Answer(answer) => {
+                let payload = self.pieces.whole(&(rank, answer.task), answer.payload);
+                Answer { payload, ..answer }
+            }
         };
         let now = self.now();
         let settled = self
@@ -568,6 +665,7 @@ impl Farm<'_> {
         };
         let mut further = self.gone(rank, Some(words.clone()), hear);
         if !joined {
+            self.unpromise(|(_, leader)| *leader == rank);
             self.lost += 1;
             self.fruitless += 1;
             further = further.max(hear(FarmEvent::Lost(words)));
@@ -591,9 +689,12 @@ impl Farm<'_> {
             let losing = self.losing.remove(&rank).expect("it was just there");
             further = further.max(self.gone(rank, Some(losing.reason), hear));
         }
-        for rank in &self.present {
-            if !self.losing.contains_key(rank) {
-                self.schedule.unblocked(*rank);
+        let ranks: Vec<u32> = self.present.iter().copied().collect();
+        for rank in ranks {
+            if self.sending.contains_key(&rank) {
+                self.send_pieces(rank);
+            } else if !self.losing.contains_key(&rank) {
+                self.schedule.unblocked(rank);
             }
         }
         if let Some(copy) = self.schedule.next_copy(self.now()) {
@@ -601,6 +702,14 @@ impl Farm<'_> {
         }
         // Each call repeats for as long itself, and a worker waits for the switch no longer.
         let patience = self.starter.join_within + AFTERMATH;
+        let absent = self.unpromise(|(since, _)| since.elapsed() > patience);
+        if absent > 0 {
+            self.lost += absent as u32;
+            let words = format!(
+                "{absent} workers that others were to start have not come; may the function invoke itself?"
+            );
+            further = further.max(hear(FarmEvent::Lost(words)));
+        }
         let waits = |since: &Instant| since.elapsed() > patience;
         if self.present.is_empty() && !self.called.is_empty() && self.called.values().all(waits) {
             return Err(JobError::NotJoined {
@@ -609,7 +718,7 @@ impl Farm<'_> {
                 switch: self.switch.clone(),
             });
         }
-        let none = self.called.is_empty() && self.detached.is_empty();
+        let none = self.called.is_empty() && self.detached.is_empty() && self.promised.is_empty();
         if none && self.next_rank >= self.starter.size && self.schedule.unsettled() > 0 {
             let what = format!(
                 "{} workers have come and gone, which is the most of one job",
@@ -667,17 +776,19 @@ async fn once<F: Future>(future: F) -> Option<F::Output> {
     .await
 }
 
-fn one(rank: u32) -> Span {
-    Span {
-        first_rank: rank,
-        ranks: 1,
+/// How many workers each starts if so many are started in so many levels, and the event of none names too many others.
+fn fan_out(workers: u32, levels: u32) -> u32 {
+    if levels <= 1 {
+        return workers;
     }
+    let even = f64::from(workers).powf(1.0 / f64::from(levels)).ceil() as u32;
+    even.max(workers.div_ceil(OTHERS_MAX))
 }
 
 fn worker_failed(rank: u32, reason: String, log: Vec<String>) -> JobError {
     let worker = Worker {
         number: rank,
-        span: one(rank),
+        span: Span::one(rank),
     };
     JobError::Worker {
         lost: false,

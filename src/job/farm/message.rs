@@ -3,6 +3,8 @@
 
 use super::schedule::{Ending, Micros};
 use bytes::{BufMut, Bytes, BytesMut};
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// The tag of messages of a farm, both ways.
 pub const TAG: u32 = 1;
@@ -13,8 +15,11 @@ pub const ORDER_LEN: usize = 16;
 /// Bytes ahead of an answer's payload: how it ended, the task's number, and the time that it took.
 const ANSWER_LEN: usize = 24;
 
+/// The longest payload of one message, in bytes: a worker's mailbox has room for it. What is longer travels in pieces.
+pub const PIECE_MAX: usize = 8 << 20;
+
 /// The longest payload of a task or an answer, in bytes; what is longer goes through the store.
-pub const PAYLOAD_MAX: usize = 8 << 20;
+pub const PAYLOAD_MAX: usize = 256 << 20;
 
 /// What the driver wants of a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +33,13 @@ pub enum Order {
         /// What it is given.
         payload: Bytes,
     },
+    /// The next piece of what a task is given that will be run.
+    Piece {
+        /// Its number.
+        task: u64,
+        /// The piece.
+        payload: Bytes,
+    },
     /// Do not begin this task, or end it: nobody waits for its answer.
     Cancel {
         /// Its number.
@@ -38,6 +50,20 @@ pub enum Order {
 }
 
 /// What a worker says of a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// The next piece of its answer.
+    Piece {
+        /// The task's number.
+        task: u64,
+        /// The piece.
+        payload: Bytes,
+    },
+    /// The answer, or the last piece of it.
+    Answer(Answer),
+}
+
+/// How a task ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The task's number.
@@ -61,6 +87,7 @@ impl Order {
             } => (0, *failures, *task, &payload[..]),
             Order::Cancel { task } => (1, 0, *task, &[][..]),
             Order::Leave => (2, 0, 0, &[][..]),
+            Order::Piece { task, payload } => (3, 0, *task, &payload[..]),
         };
         let mut bytes = BytesMut::with_capacity(ORDER_LEN + payload.len());
         bytes.put_u32_le(kind);
@@ -84,41 +111,101 @@ impl Order {
             }),
             (1, true) => Some(Order::Cancel { task }),
             (2, true) => Some(Order::Leave),
+            (3, _) => Some(Order::Piece { task, payload }),
             _ => None,
         }
     }
 }
 
 impl Answer {
-    /// The message's bytes: u32 ending, u32 of 0, u64 task, u64 microseconds, payload.
-    pub fn to_bytes(&self) -> Bytes {
-        let mut bytes = BytesMut::with_capacity(ANSWER_LEN + self.payload.len());
-        bytes.put_u32_le(match self.ending {
+    /// The messages of an answer: one, or several if the payload is long.
+    pub fn to_messages(&self) -> impl Iterator<Item = Bytes> {
+        let mut pieces = pieces(self.payload.len());
+        let last = pieces.next_back().expect("there is one at least");
+        let ending = match self.ending {
             Ending::Done => 0,
             Ending::Failed => 1,
             Ending::FailedForGood => 2,
-        });
-        bytes.put_u32_le(0);
-        bytes.put_u64_le(self.task);
-        bytes.put_u64_le(self.took);
-        bytes.put_slice(&self.payload);
-        bytes.freeze()
+        };
+        pieces
+            .map(|piece| (3, 0, piece))
+            .chain([(ending, self.took, last)])
+            .map(|(kind, took, piece)| {
+                let mut bytes = BytesMut::with_capacity(ANSWER_LEN + piece.len());
+                bytes.put_u32_le(kind);
+                bytes.put_u32_le(0);
+                bytes.put_u64_le(self.task);
+                bytes.put_u64_le(took);
+                bytes.put_slice(&self.payload[piece]);
+                bytes.freeze()
+            })
     }
+}
 
-    /// Reads a message; `None` if it is none.
-    pub fn from_bytes(bytes: &Bytes) -> Option<Answer> {
-        let ending = match u32::from_le_bytes(*bytes.first_chunk()?) {
+impl Said {
+    /// Reads a message: u32 how it ended, or that there is more; u32 of 0, u64 task, u64 microseconds, payload. `None` if it is none.
+    pub fn from_bytes(bytes: &Bytes) -> Option<Said> {
+        let kind = u32::from_le_bytes(*bytes.first_chunk()?);
+        let task = u64::from_le_bytes(*bytes.get(8..)?.first_chunk()?);
+        let took = u64::from_le_bytes(*bytes.get(16..)?.first_chunk()?);
+        let payload = bytes.slice(ANSWER_LEN..);
+        let ending = match kind {
             0 => Ending::Done,
             1 => Ending::Failed,
             2 => Ending::FailedForGood,
+            3 => return Some(Said::Piece { task, payload }),
             _ => return None,
         };
-        Some(Answer {
+        Some(Said::Answer(Answer {
             ending,
-            task: u64::from_le_bytes(*bytes.get(8..)?.first_chunk()?),
-            took: u64::from_le_bytes(*bytes.get(16..)?.first_chunk()?),
-            payload: bytes.slice(ANSWER_LEN..),
-        })
+            task,
+            took,
+            payload,
+        }))
+    }
+}
+
+/// Where the pieces of a payload of so many bytes are, in order; of an empty one, the only one.
+pub fn pieces(length: usize) -> impl DoubleEndedIterator<Item = Range<usize>> {
+    let count = length.div_ceil(PIECE_MAX).max(1);
+    (0..count).map(move |piece| piece * PIECE_MAX..((piece + 1) * PIECE_MAX).min(length))
+}
+
+/// Pieces of payloads that have come, by whose they are.
+#[derive(Debug)]
+pub struct Pieces<K> {
+    held: BTreeMap<K, Vec<Bytes>>,
+}
+
+impl<K: Ord> Pieces<K> {
+    /// None.
+    pub fn new() -> Pieces<K> {
+        Pieces {
+            held: BTreeMap::new(),
+        }
+    }
+
+    /// One more. False if it is more than a payload can have.
+    pub fn add(&mut self, whose: K, piece: Bytes) -> bool {
+        let held = self.held.entry(whose).or_default();
+        held.push(piece);
+        held.iter().map(Bytes::len).sum::<usize>() <= PAYLOAD_MAX
+    }
+
+    /// The whole payload, of which this is the last piece.
+    pub fn whole(&mut self, whose: &K, last: Bytes) -> Bytes {
+        match self.held.remove(whose) {
+            None => last,
+            Some(mut held) => {
+                held.push(last);
+                held.concat().into()
+            }
+        }
+    }
+
+    /// Forgets those of which this is not true.
+    pub fn keep(&mut self, is_wanted: impl Fn(&K) -> bool) {
+        self.held.retain(|whose, _| is_wanted(whose));
     }
 }
 
@@ -141,6 +228,10 @@ mod tests {
             },
             Order::Cancel { task: 7 },
             Order::Leave,
+            Order::Piece {
+                task: 7,
+                payload: Bytes::from_static(b"half"),
+            },
         ];
         for order in orders {
             let bytes = order.to_bytes();
@@ -156,13 +247,51 @@ mod tests {
                 took: 12_345,
                 payload: Bytes::from_static(b"result"),
             };
-            let bytes = answer.to_bytes();
-            assert_eq!(Answer::from_bytes(&bytes), Some(answer));
+            let messages: Vec<Bytes> = answer.to_messages().collect();
+            assert_eq!(Said::from_bytes(&messages[0]), Some(Said::Answer(answer)));
+            assert_eq!(messages.len(), 1);
             for length in 0..ANSWER_LEN {
-                assert_eq!(Answer::from_bytes(&bytes.slice(..length)), None);
+                assert_eq!(Said::from_bytes(&messages[0].slice(..length)), None);
             }
         }
-        assert_eq!(Order::from_bytes(&Bytes::from_static(&[3; 16])), None);
-        assert_eq!(Answer::from_bytes(&Bytes::from_static(&[3; 24])), None);
+        assert_eq!(Order::from_bytes(&Bytes::from_static(&[4; 16])), None);
+        assert_eq!(Said::from_bytes(&Bytes::from_static(&[4; 24])), None);
+    }
+
+    #[test]
+    fn long_payloads_travel_in_pieces() {
+        for (length, count) in [
+            (0, 1),
+            (PIECE_MAX, 1),
+            (PIECE_MAX + 1, 2),
+            (2 * PIECE_MAX, 2),
+        ] {
+            let payload: Bytes = (0..length).map(|place| place as u8).collect();
+            let answer = Answer {
+                task: 5,
+                ending: Ending::Done,
+                took: 1,
+                payload: payload.clone(),
+            };
+            let messages: Vec<Bytes> = answer.to_messages().collect();
+            assert_eq!(messages.len(), count);
+            let mut pieces = Pieces::new();
+            for message in &messages[..count - 1] {
+                let Some(Said::Piece { task: 5, payload }) = Said::from_bytes(message) else {
+                    panic!("{length}");
+                };
+                assert!(pieces.add(5, payload));
+            }
+            let Some(Said::Answer(last)) = Said::from_bytes(&messages[count - 1]) else {
+                panic!("{length}");
+            };
+            assert!(pieces.whole(&5, last.payload) == payload);
+        }
+        let mut pieces = Pieces::new();
+        let piece = Bytes::from(vec![0; PIECE_MAX]);
+        assert!((0..PAYLOAD_MAX / PIECE_MAX).all(|_| pieces.add((1, 2), piece.clone())));
+        assert!(!pieces.add((1, 2), piece.clone()), "that is too much");
+        pieces.keep(|(rank, _)| *rank != 1);
+        assert!(pieces.whole(&(1, 2), piece.clone()) == piece);
     }
 }

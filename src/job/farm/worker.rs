@@ -1,6 +1,6 @@
 //! A worker of a farm: takes orders of the driver, runs tasks one after the other, answers each.
 
-use super::message::{Answer, Order, PAYLOAD_MAX, TAG};
+use super::message::{Answer, Order, PAYLOAD_MAX, Pieces, TAG};
 use super::schedule::{Ending, Micros};
 use crate::job::context::Context;
 use crate::job::program::ProgramError;
@@ -59,6 +59,7 @@ pub fn serve(
     mut run: impl FnMut(&Context, Given) -> Result<Option<Ended>, ProgramError>,
 ) -> Result<(), ProgramError> {
     let leave_before = LEAVE_BEFORE.min(context.remaining() / 4);
+    let mut pieces = Pieces::new();
     loop {
         let message = match context.comm().receive_from_driver(TAG) {
             Ok(message) => message,
@@ -77,8 +78,15 @@ pub fn serve(
             } => Given {
                 number: task,
                 failures,
-                payload,
+                payload: pieces.whole(&task, payload),
             },
+            Order::Piece { task, payload } => {
+                if !pieces.add(task, payload) {
+                    let what = format!("task {task} has more than {PAYLOAD_MAX} bytes");
+                    return Err(ProgramError::new(what));
+                }
+                continue;
+            }
             // Tasks are run as they come: what is cancelled has begun, and its answer is dropped.
             Order::Cancel { .. } => continue,
             Order::Leave => return Ok(()),
@@ -103,6 +111,8 @@ pub fn serve(
             took: begun.elapsed().as_micros() as Micros,
             payload: ended.payload,
         };
-        context.comm().send_to_driver(TAG, answer.to_bytes())?;
+        for message in answer.to_messages() {
+            context.comm().send_to_driver(TAG, message)?;
+        }
     }
 }

@@ -42,6 +42,8 @@ pub struct MapSpec {
     pub batch: u64,
     /// How many workers.
     pub workers: u32,
+    /// In how many levels they are started.
+    pub levels: u32,
     /// The job's store, absolute.
     pub store: String,
     /// What is done about failures and slowness.
@@ -192,6 +194,7 @@ pub async fn run(
         program: PROGRAM.name.into(),
         arguments: serde_json::to_value(&spec.arguments).expect("arguments are plain"),
         workers: spec.workers,
+        levels: spec.levels,
         store: spec.store.clone(),
         policy: spec.policy,
         timeout: spec.timeout,

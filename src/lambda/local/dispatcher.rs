@@ -26,6 +26,8 @@ pub(super) struct Dispatcher {
     pool: Pool,
     functions: Arc<BTreeMap<String, Arc<LocalFunction>>>,
     region: String,
+    /// Where it takes calls.
+    endpoint: String,
     sink: Option<LogSink>,
     environments: HashMap<EnvironmentId, Seat>,
     /// Accepted and not yet answered; an event stays here until it ran.
@@ -53,6 +55,7 @@ impl Dispatcher {
         limits: PoolLimits,
         functions: Arc<BTreeMap<String, Arc<LocalFunction>>>,
         region: String,
+        endpoint: String,
         sink: Option<LogSink>,
     ) -> (Dispatcher, mpsc::Sender<Message>) {
         let (events, messages) = mpsc::channel(MESSAGES_MAX);
@@ -64,6 +67,7 @@ impl Dispatcher {
             pool: Pool::new(limits, timeouts),
             functions,
             region,
+            endpoint,
             sink,
             environments: HashMap::new(),
             invocations: HashMap::new(),
@@ -331,7 +335,7 @@ impl Dispatcher {
         let started = Environment::start(
             id,
             function,
-            &self.region,
+            (&self.region, &self.endpoint),
             self.sink.clone(),
             self.events.clone(),
         );

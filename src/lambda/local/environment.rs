@@ -20,6 +20,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::lambda::launch::ENDPOINT_VARIABLE;
 use crate::random;
 
 use super::decision::EnvironmentId;
@@ -84,7 +85,7 @@ impl Environment {
     pub(super) fn start(
         id: EnvironmentId,
         function: &Arc<LocalFunction>,
-        region: &str,
+        (region, endpoint): (&str, &str),
         sink: Option<LogSink>,
         events: mpsc::Sender<Message>,
     ) -> io::Result<Environment> {
@@ -95,7 +96,7 @@ impl Environment {
             .prefix("lswitch-local-")
             .tempdir()?;
         let (output, input) = io::pipe()?;
-        let mut command = command(function, region, api, &folder)?;
+        let mut command = command(function, (region, endpoint), api, &folder)?;
         command
             .stdin(Stdio::null())
             .stdout(input.try_clone()?)
@@ -281,7 +282,7 @@ fn signal_name(signal: i32) -> String {
 
 fn command(
     function: &LocalFunction,
-    region: &str,
+    (region, endpoint): (&str, &str),
     api: SocketAddr,
     folder: &TempDir,
 ) -> io::Result<Command> {
@@ -332,6 +333,7 @@ fn command(
         )
         .env("AWS_LAMBDA_LOG_STREAM_NAME", stream)
         .env("AWS_LAMBDA_RUNTIME_API", api.to_string())
+        .env(ENDPOINT_VARIABLE, endpoint)
         .envs(&function.environment);
     Ok(command)
 }

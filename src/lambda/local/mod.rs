@@ -144,8 +144,13 @@ impl LocalLambda {
         let region = region
             .filter(|region| !region.is_empty())
             .unwrap_or_else(|| DEFAULT_REGION.to_owned());
-        let (dispatcher, messages) =
-            Dispatcher::new(limits, Arc::clone(&functions), region.clone(), log_sink);
+        let (dispatcher, messages) = Dispatcher::new(
+            limits,
+            Arc::clone(&functions),
+            region.clone(),
+            format!("http://{address}"),
+            log_sink,
+        );
         let dispatcher = tokio::spawn(dispatcher.run());
         let api = InvokeApi::new(functions, &region, messages.clone());
         let server = tokio::spawn(api.serve(listener)).abort_handle();

@@ -1,0 +1,382 @@
+//! A map's phases: the items, and then reduction and combination.
+
+use super::MapArgs;
+use super::printer::{Outputs, Printer};
+use crate::cmd::invoke::data::{DataJob, print_parts};
+use crate::cmd::invoke::fleet::failed;
+use crate::cmd::settings::home;
+use crate::cmd::ui::{self, Ui};
+use crate::cmd::{InPart, UsageError, interrupted, raise_descriptor_limit};
+use crate::job::command::Command;
+use crate::job::farm::schedule::Policy;
+use crate::job::items::Item;
+use crate::job::items::find::Items;
+use crate::job::map::Arguments;
+use crate::job::map::gather::{Gathered, Gatherer};
+use crate::job::map::journal::{Begun, Journal};
+use crate::job::map::run::{
+    self, Held, MapError, MapEvent, MapOutcome, MapSpec, Progress, Tolerance,
+};
+use crate::job::output::{finish_output, part_key};
+use crate::job::reduce::{self, Reduced};
+use crate::job::report::decode_results;
+use crate::job::sort::extension;
+use crate::net::token::JobId;
+use crate::store::Store;
+use anyhow::{Context, anyhow};
+use serde_json::json;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+/// Where jobs keep what they need to be gone on with.
+fn journal_of(job: &str) -> anyhow::Result<PathBuf> {
+    Ok(home()?.join("jobs").join(job).join("journal"))
+}
+
+/// One map, and what goes on with it.
+pub(super) struct MapJob<'a> {
+    pub(super) args: &'a MapArgs,
+    pub(super) ui: &'a Ui,
+    /// What the names of all begin with that it keeps in its store.
+    pub(super) base: &'a str,
+    pub(super) spec: MapSpec,
+    pub(super) reduce: Option<Command>,
+    pub(super) combine: Option<Command>,
+    pub(super) store: &'a Store,
+    pub(super) output: Option<&'a Store>,
+}
+
+impl MapJob<'_> {
+    /// What is done already, and where it is written what is.
+    pub(super) async fn progress(&self) -> anyhow::Result<Progress> {
+        let begun = Begun {
+            prefix: self.base.into(),
+            output: self.spec.arguments.output.clone(),
+        };
+        let made = journal_of(&self.spec.id.to_string()).and_then(|path| {
+            std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+            Ok(path)
+        });
+        let Some(job) = &self.args.resume else {
+            let journal = made.and_then(|path| Ok(Journal::create(&path, begun)?));
+            if let Err(error) = &journal {
+                self.ui
+                    .say(format!("--resume will not work for this job: {error:#}"));
+            }
+            return Ok(Progress {
+                known: None,
+                journal: journal.ok(),
+            });
+        };
+        let earlier = journal_of(job)?;
+        if !earlier.is_file() {
+            let what = format!("--resume {job}: this job has left nothing to go on with");
+            return Err(UsageError(what).into());
+        }
+        let (journal, mut known) = Journal::take_over(&earlier, &made?, begun)
+            .with_context(|| format!("cannot go on with job {job}"))?;
+        let mut there = BTreeSet::new();
+        if let (Some(output), false) = (self.output, self.args.goes_on()) {
+            there.extend(output.list("").await?.into_iter().map(|entry| entry.key));
+        }
+        for prefix in journal.prefixes() {
+            let entries = self.store.list(prefix).await?;
+            there.extend(entries.into_iter().map(|entry| entry.key));
+        }
+        known.keep_stored(|key| there.contains(key));
+        self.ui
+            .say(format!("{} items were done by job {job}", known.len()));
+        Ok(Progress {
+            known: Some(known),
+            journal: Some(journal),
+        })
+    }
+
+    /// Forgets what is not needed to go on. What came of the job matters more than that something cannot be deleted.
+    pub(super) async fn clean(
+        &self,
+        progress: Progress,
+        outcome: anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let journal = progress.journal;
+        let is_empty = journal.as_ref().is_none_or(Journal::is_empty);
+        if outcome.is_err() && !is_empty {
+            self.ui.say(format!(
+                "what is done is kept; to go on with the rest, run the same with --resume {}",
+                self.spec.id
+            ));
+            return outcome;
+        }
+        let mut deleted = self.store.delete_all(self.base).await.map(drop);
+        if let Some(journal) = journal {
+            for prefix in journal.prefixes() {
+                deleted = deleted.and(self.store.delete_all(prefix).await.map(drop));
+            }
+            if let Err(error) = journal.delete() {
+                self.ui
+                    .say(format!("cannot delete the job's journal: {error}"));
+            }
+        }
+        outcome?;
+        Ok(deleted?)
+    }
+
+    /// Runs it to its end.
+    pub(super) async fn run(&self, items: Items, progress: &mut Progress) -> anyhow::Result<()> {
+        let outputs = match (self.args.goes_on(), self.output) {
+            (true, _) => {
+                let prefix = format!("{}gathered/", self.base);
+                let gatherer = Gatherer::new(self.store, &prefix, self.reduce.is_some())?;
+                Outputs::Gathered(gatherer)
+            }
+            (false, Some(_)) => Outputs::Kept,
+            (false, None) => Outputs::Printed,
+        };
+        let (outcome, gathered) = self.drive(&self.spec, "", items, progress, outputs).await?;
+        self.conclude(&outcome)?;
+        let Some(Gathered {
+            mut outputs,
+            report,
+        }) = gathered
+        else {
+            return Ok(());
+        };
+        if let Some(command) = &self.reduce {
+            outputs = self.reduce(command, &outputs).await?;
+        }
+        if let Some(command) = &self.combine {
+            self.combine(command, outputs, report).await?;
+        }
+        Ok(())
+    }
+
+    /// Has each worker reduce what is its; gives what came of it.
+    async fn reduce(&self, command: &Command, inputs: &[Item]) -> anyhow::Result<Vec<Item>> {
+        let (fleet, ranks) = (&self.args.fleet, self.spec.workers);
+        let target = match (self.output, &self.combine) {
+            (Some(output), None) => (output, ""),
+            _ => (self.store, self.base),
+        };
+        let job = DataJob::new(fleet, JobId::random(), "reduce", ranks, inputs).await?;
+        let arguments = reduce::Arguments {
+            inputs: job.list(),
+            command: command.clone(),
+            output: (target.0.url().into(), target.1.into()),
+            memory: self.args.memory.bytes(fleet, ranks),
+            spill: job.spill(),
+            retries: self.spec.policy.retries,
+        };
+        let outcome = job
+            .drive(self.ui, &arguments, self.spec.policy.retries)
+            .await;
+        let job = job.clean(outcome).await?;
+        let reduced: Vec<Reduced> = decode_results(&job.results).map_err(|error| anyhow!(error))?;
+        let sum = |what: fn(&Reduced) -> u64| reduced.iter().map(what).sum::<u64>();
+        let summary = json!({
+            "program": "reduce",
+            "job": job.job,
+            "lswitch": crate::RELEASE,
+            "lines": sum(|rank| rank.read.0),
+            "line_bytes": sum(|rank| rank.read.1),
+            "written_bytes": sum(|rank| rank.written),
+            "spilled_bytes": sum(|rank| rank.spilled),
+            "failures": sum(|rank| rank.failures.into()),
+            "workers": job.results.len(),
+            "messages": job.messages,
+            "bytes": job.bytes,
+            "seconds": {
+                "launch": job.launch.as_secs_f64(),
+                "run": job.run.as_secs_f64(),
+                "ranks": reduced.iter().map(|rank| rank.seconds).collect::<Vec<_>>(),
+            },
+        });
+        let extension = extension(reduce::FORMAT);
+        if self.combine.is_none() {
+            match self.output {
+                Some(output) => finish_output(output, ranks, extension, summary.clone()).await?,
+                None if self.args.json => {}
+                None => print_parts(self.store, self.base).await?,
+            }
+        }
+        if self.args.json {
+            ui::print_json(&summary)?;
+        }
+        self.ui.say(format!(
+            "{} lines reduced; launch {}, run {}; {} through the switch",
+            sum(|rank| rank.read.0),
+            ui::seconds(job.launch),
+            ui::seconds(job.run),
+            ui::bytes(job.bytes)
+        ));
+        let parts = reduced.iter().zip(0..).map(|(rank, part)| Item::Object {
+            store: target.0.url().into(),
+            key: format!("{}{}", target.1, part_key(part, extension)),
+            length: rank.written,
+            part: None,
+        });
+        Ok(parts.collect())
+    }
+
+    /// Has one worker go on with everything: a map of one item.
+    async fn combine(
+        &self,
+        command: &Command,
+        inputs: Vec<Item>,
+        report: Item,
+    ) -> anyhow::Result<()> {
+        let extension = extension(reduce::FORMAT);
+        let spec = MapSpec {
+            id: JobId::random(),
+            arguments: Arguments {
+                command: command.clone(),
+                output: self.output.map(|store| store.url().to_string()),
+                prefix: format!("{}combined/", self.base),
+                name: Some(part_key(0, extension)),
+                report: Some(report),
+                ..self.spec.arguments.clone()
+            },
+            batch: 1,
+            workers: 1,
+            levels: 1,
+            policy: Policy {
+                backups: false,
+                ..self.spec.policy
+            },
+            tolerance: Tolerance::Any,
+            ..self.spec.clone()
+        };
+        let items = Items::Named(vec![Item::Batch {
+            first: 0,
+            items: inputs,
+        }]);
+        let outputs = match self.output {
+            Some(_) => Outputs::Kept,
+            None => Outputs::Printed,
+        };
+        let mut progress = Progress::default();
+        let what = "--combine";
+        let (outcome, _) = self
+            .drive(&spec, what, items, &mut progress, outputs)
+            .await?;
+        if outcome.failed > 0 {
+            anyhow::bail!("--combine has failed");
+        }
+        if let Some(output) = self.output {
+            let result = json!({
+                "program": "combine",
+                "job": outcome.farm.job,
+                "lswitch": crate::RELEASE,
+            });
+            finish_output(output, 1, extension, result).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs a map. `what` is said of its item if there is only one.
+    async fn drive(
+        &self,
+        spec: &MapSpec,
+        what: &'static str,
+        items: Items,
+        progress: &mut Progress,
+        outputs: Outputs,
+    ) -> anyhow::Result<(MapOutcome, Option<Gathered>)> {
+        raise_descriptor_limit();
+        let (ui, stop) = (self.ui, interrupted());
+        let count = items.count().unwrap_or(0).div_ceil(spec.batch);
+        let bar = ui.count_bar("items", count);
+        // A worker that was lost may not be gone when the next one starts.
+        let fleet = self.args.fleet.start(spec.workers as usize + 2).await?;
+        let held = Arc::new(Held::default());
+        let (tell, told) = mpsc::unbounded_channel();
+        let printer = Printer {
+            what,
+            json: self.args.json,
+            quiet: ui.is_quiet(),
+            outputs,
+            store: self.store.clone(),
+            runtime: Handle::current(),
+            held: held.clone(),
+            shown: 0,
+            broken: None,
+        };
+        let printing = tokio::task::spawn_blocking(move || printer.print(told));
+        let ran = run::run(
+            spec,
+            items,
+            progress,
+            &fleet.switch,
+            &fleet.launcher,
+            stop,
+            &held,
+            &mut |event| match event {
+                // Its receiver takes everything.
+                MapEvent::Item(outcome) => drop(tell.send(outcome)),
+                MapEvent::Settled => bar.inc(1),
+                MapEvent::Lost(why) => bar.suspend(|| {
+                    ui.say(format!("a worker was lost: {why}"));
+                }),
+                MapEvent::Workers(count) => bar.set_message(format!("{count} workers")),
+            },
+        )
+        .await;
+        drop(tell);
+        bar.finish_and_clear();
+        fleet.stop().await;
+        let gathered = printing.await.expect("printing does not panic")?;
+        let outcome = ran.map_err(|error| match error {
+            MapError::Job(error) => failed(error),
+            MapError::Items(error) => error.into(),
+            MapError::Journal(error) => error.into(),
+        })?;
+        Ok((outcome, gathered))
+    }
+
+    fn conclude(&self, outcome: &MapOutcome) -> anyhow::Result<()> {
+        let MapOutcome {
+            farm,
+            done,
+            failed,
+            given_up,
+        } = outcome;
+        if self.args.json {
+            ui::print_json(&json!({
+                "job": self.spec.id.to_string(),
+                "lswitch": crate::RELEASE,
+                "done": done,
+                "failed": failed,
+                "given_up": given_up,
+                "workers_lost": farm.lost,
+                "messages": farm.traffic.0,
+                "bytes": farm.traffic.1,
+                "seconds": { "launch": farm.launch.as_secs_f64(), "run": farm.run.as_secs_f64() },
+            }))?;
+        }
+        let mut words = format!(
+            "{} items: {done} done, {failed} failed; launch {}, run {}",
+            done + failed,
+            ui::seconds(farm.launch),
+            ui::seconds(farm.run)
+        );
+        if let (Some(location), false) = (&self.args.output, self.args.goes_on()) {
+            words += &format!("; outputs are in {location}");
+        }
+        self.ui.say(words);
+        if *given_up {
+            anyhow::bail!(
+                "the job was given up: {failed} items have failed, more than --tolerate-failures allows"
+            );
+        }
+        if *failed > 0 && self.args.tolerate_failures.is_none() {
+            let mut words = format!("{failed} of {} items have failed", done + failed);
+            if self.args.goes_on() {
+                words += ", so nothing goes on with the others; --tolerate-failures allows some";
+            }
+            return Err(InPart(words).into());
+        }
+        Ok(())
+    }
+}

@@ -50,7 +50,7 @@ pub struct SortArgs {
 
     /// Print one JSON object
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 
     #[command(flatten)]
     fleet: FleetArgs,

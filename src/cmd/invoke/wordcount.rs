@@ -50,7 +50,7 @@ pub struct WordcountArgs {
 
     /// Print one JSON object, and the counts only to --output
     #[arg(long, requires = "output")]
-    json: bool,
+    pub(super) json: bool,
 
     #[command(flatten)]
     fleet: FleetArgs,

@@ -4,6 +4,7 @@ mod attach;
 mod bench;
 mod cancel;
 mod check;
+mod clean;
 mod generate;
 mod invoke;
 mod jobs;
@@ -57,6 +58,7 @@ enum Command {
     Attach(attach::Attach),
     Result(result::Result),
     Cancel(cancel::Cancel),
+    Clean(clean::Clean),
     Lambda(lambda::Lambda),
     Generate(generate::Generate),
     Check(check::Check),
@@ -130,6 +132,7 @@ pub fn main(programs: &'static [Program]) -> ExitCode {
         Command::Attach(command) => command.run(&ui),
         Command::Result(command) => command.run(&ui),
         Command::Cancel(command) => command.run(&ui),
+        Command::Clean(command) => command.run(&ui),
         Command::Lambda(command) => command.run(),
         Command::Generate(command) => command.run(&ui),
         Command::Check(command) => command.run(&ui),

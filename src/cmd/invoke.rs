@@ -1,6 +1,7 @@
 //! `lswitch invoke`: starts a job's workers, shows how far it is, prints the result.
 
 mod data;
+mod detach;
 mod fleet;
 mod functions;
 mod graph;
@@ -13,6 +14,8 @@ mod sort;
 mod vertex;
 mod wordcount;
 
+use crate::cmd::UsageError;
+use crate::cmd::record::{own, parse_id};
 use crate::cmd::ui::Ui;
 use crate::net::token::JobId;
 use clap::Subcommand;
@@ -27,10 +30,19 @@ Examples:
   lswitch invoke wordcount --input 'texts/*.txt'
   lswitch invoke sort --input lines.txt --output sorted
   lswitch invoke map --exec wc --items 'texts/*.txt'
+  lswitch invoke --detach map --exec factor --items 1000..2000 -- {}
   lswitch help invoke pagerank")]
 pub struct Invoke {
     #[command(subcommand)]
     job: Job,
+
+    /// Run the job in the background and print its id; see "lswitch help jobs"
+    #[arg(long, global = true)]
+    detach: bool,
+
+    /// This process is the background, and the job has this id
+    #[arg(long, global = true, hide = true, value_parser = detached_as)]
+    detached_as: Option<JobId>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -50,10 +62,89 @@ enum Job {
 }
 
 impl Invoke {
-    /// Runs the job.
+    /// Runs the job, or starts a process that does.
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
-        let id = JobId::random();
-        match &self.job {
+        if let Job::Pool(pool) = &self.job {
+            if self.detach {
+                let what = "a pool answers over standard input and output, which --detach takes from it; leave --detach away";
+                return Err(UsageError(what.into()).into());
+            }
+            return pool.run(ui, JobId::random());
+        }
+        if let (None, true) = (self.detached_as, self.detach) {
+            if let Some(flag) = self.job.reads_standard_input() {
+                let what = format!(
+                    "{flag} reads standard input, which a job in the background does not have; give a file, or leave --detach away"
+                );
+                return Err(UsageError(what).into());
+            }
+            return detach::start(ui, self.job.prints_json());
+        }
+        let id = self.detached_as.unwrap_or_else(JobId::random);
+        if self.detached_as.is_some() {
+            // The terminal that it was started from may close.
+            rustix::process::setsid()?;
+        }
+        let (began, written) = own::begin(id, self.job.name(), self.detached_as.is_some());
+        match (written, self.detached_as) {
+            (Ok(()), _) => {}
+            (Err(error), Some(_)) => return Err(error),
+            (Err(error), None) => {
+                tracing::warn!("this job will not be among \"lswitch jobs\": {error:#}")
+            }
+        }
+        let outcome = self.job.run(ui, id);
+        began.end(&outcome);
+        outcome
+    }
+}
+
+impl Job {
+    /// Its name on the command line.
+    fn name(&self) -> &'static str {
+        match self {
+            Job::Pagerank(_) => "pagerank",
+            Job::Bfs(_) => "bfs",
+            Job::Wcc(_) => "wcc",
+            Job::Sssp(_) => "sssp",
+            Job::Cdlp(_) => "cdlp",
+            Job::Lcc(_) => "lcc",
+            Job::Run(_) => "run",
+            Job::Map(_) => "map",
+            Job::Sort(_) => "sort",
+            Job::Wordcount(_) => "wordcount",
+            Job::Pool(_) => "pool",
+        }
+    }
+
+    /// The flag that says to read standard input.
+    fn reads_standard_input(&self) -> Option<&'static str> {
+        match self {
+            Job::Map(job) => job.reads_standard_input().then_some("--items -"),
+            Job::Run(job) => job.reads_standard_input().then_some("--event -"),
+            _ => None,
+        }
+    }
+
+    /// True if standard output is for programs.
+    fn prints_json(&self) -> bool {
+        match self {
+            Job::Pagerank(job) => job.json(),
+            Job::Bfs(job) => job.job().json(),
+            Job::Wcc(job) => job.job().json(),
+            Job::Sssp(job) => job.job().json(),
+            Job::Cdlp(job) => job.job().json(),
+            Job::Lcc(job) => job.job().json(),
+            Job::Run(job) => job.json,
+            Job::Map(job) => job.json,
+            Job::Sort(job) => job.json,
+            Job::Wordcount(job) => job.json,
+            Job::Pool(_) => false,
+        }
+    }
+
+    fn run(&self, ui: &Ui, id: JobId) -> anyhow::Result<()> {
+        match self {
             Job::Pagerank(job) => job.run(ui, id),
             Job::Bfs(job) => job.job().run(ui, id),
             Job::Wcc(job) => job.job().run(ui, id),
@@ -67,4 +158,8 @@ impl Invoke {
             Job::Pool(job) => job.run(ui, id),
         }
     }
+}
+
+fn detached_as(text: &str) -> Result<JobId, &'static str> {
+    parse_id(text).ok_or("a job's id has 32 hexadecimal digits")
 }

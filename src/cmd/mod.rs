@@ -1,12 +1,18 @@
 //! The command line: arguments, printing, exit codes. One file a subcommand; how anything works is below.
 
+mod attach;
 mod bench;
+mod cancel;
 mod check;
+mod clean;
 mod generate;
 mod invoke;
+mod jobs;
 mod lambda;
 mod local;
 mod preprocess;
+mod record;
+mod result;
 mod serve;
 mod settings;
 mod ui;
@@ -48,6 +54,11 @@ enum Command {
     Preprocess(preprocess::Preprocess),
     Serve(serve::Serve),
     Invoke(invoke::Invoke),
+    Jobs(jobs::Jobs),
+    Attach(attach::Attach),
+    Result(result::Result),
+    Cancel(cancel::Cancel),
+    Clean(clean::Clean),
     Lambda(lambda::Lambda),
     Generate(generate::Generate),
     Check(check::Check),
@@ -65,6 +76,20 @@ enum Exit {
     Interrupted = 130,
 }
 
+impl Exit {
+    /// What an outcome is to the shell.
+    fn of<T>(outcome: &anyhow::Result<T>) -> Exit {
+        match outcome {
+            Ok(_) => Exit::Done,
+            Err(error) if ui::is_closed_pipe(error) => Exit::Done,
+            Err(error) if error.is::<UsageError>() => Exit::Usage,
+            Err(error) if error.is::<InPart>() => Exit::InPart,
+            Err(error) if error.is::<Interrupted>() => Exit::Interrupted,
+            Err(_) => Exit::Failed,
+        }
+    }
+}
+
 /// Wrong usage that only shows after parsing.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -79,6 +104,14 @@ struct InPart(String);
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
 struct Interrupted;
+
+/// Another process has ended so, and this one does as it did. It may have said why already.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .said.as_deref().unwrap_or_default())]
+struct EndedSo {
+    exit: u8,
+    said: Option<String>,
+}
 
 /// The whole program, with more programs for `lswitch invoke run`.
 pub fn main(programs: &'static [Program]) -> ExitCode {
@@ -95,6 +128,11 @@ pub fn main(programs: &'static [Program]) -> ExitCode {
         Command::Preprocess(command) => command.run(&ui),
         Command::Serve(command) => command.run(&ui),
         Command::Invoke(command) => command.run(&ui),
+        Command::Jobs(command) => command.run(&ui),
+        Command::Attach(command) => command.run(&ui),
+        Command::Result(command) => command.run(&ui),
+        Command::Cancel(command) => command.run(&ui),
+        Command::Clean(command) => command.run(&ui),
         Command::Lambda(command) => command.run(),
         Command::Generate(command) => command.run(&ui),
         Command::Check(command) => command.run(&ui),
@@ -104,23 +142,15 @@ pub fn main(programs: &'static [Program]) -> ExitCode {
 }
 
 fn finish(outcome: anyhow::Result<()>) -> ExitCode {
-    let exit = match outcome {
-        Ok(()) => Exit::Done,
-        Err(error) if ui::is_closed_pipe(&error) => Exit::Done,
-        Err(error) => {
-            ui::print_error(&error);
-            if error.is::<UsageError>() {
-                Exit::Usage
-            } else if error.is::<InPart>() {
-                Exit::InPart
-            } else if error.is::<Interrupted>() {
-                Exit::Interrupted
-            } else {
-                Exit::Failed
-            }
-        }
+    let exit = Exit::of(&outcome);
+    let Some(error) = outcome.err().filter(|_| exit != Exit::Done) else {
+        return ExitCode::from(exit as u8);
     };
-    ExitCode::from(exit as u8)
+    let other = error.downcast_ref::<EndedSo>();
+    if other.is_none_or(|other| other.said.is_some()) {
+        ui::print_error(&error);
+    }
+    ExitCode::from(other.map_or(exit as u8, |other| other.exit))
 }
 
 /// Runs a command's asynchronous part.
@@ -163,6 +193,7 @@ fn interrupted() -> impl Future<Output = ()> {
         listen(SignalKind::interrupt()),
         listen(SignalKind::terminate()),
     );
+    record::own::heard_elsewhere();
     let (tell, told) = tokio::sync::oneshot::channel();
     tokio::spawn(async move {
         let mut tell = Some(tell);
@@ -173,6 +204,8 @@ fn interrupted() -> impl Future<Output = ()> {
             }
             let heard = tell.take().is_some_and(|tell| tell.send(()).is_ok());
             if !heard {
+                let what = "interrupted, and ended without cleaning up";
+                record::own::end(Exit::Interrupted, Some(what.into()));
                 std::process::exit(Exit::Interrupted as i32);
             }
         }

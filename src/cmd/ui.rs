@@ -98,6 +98,30 @@ pub fn print_facts(facts: &[(&str, String)]) -> anyhow::Result<()> {
     print(lines)
 }
 
+/// Writes a table with a head to stdout; the last column is as long as it is.
+///
+/// # Errors
+/// As [`print()`].
+pub fn print_table(head: &[&str], rows: &[Vec<String>]) -> anyhow::Result<()> {
+    let mut widths: Vec<usize> = head.iter().map(|name| name.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    let head = head.iter().map(ToString::to_string).collect();
+    for row in std::iter::once(&head).chain(rows) {
+        let cells = row.iter().zip(&widths);
+        let line: String = cells
+            .map(|(cell, &width)| format!("{cell:width$}  "))
+            .collect();
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    print(text)
+}
+
 /// Writes a JSON value and a line end to stdout.
 ///
 /// # Errors
@@ -116,8 +140,26 @@ pub fn seconds(time: Duration) -> String {
     format!("{:.3} s", time.as_secs_f64())
 }
 
+/// A length of time for people, in its two largest units.
+pub fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match seconds {
+        0..10 => format!("{:.1} s", time.as_secs_f64()),
+        10..60 => format!("{seconds} s"),
+        60..3600 => format!("{minutes} min {} s", seconds % 60),
+        3600..86_400 => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
+}
+
 /// Prints the whole chain of causes once.
 pub fn print_error(error: &anyhow::Error) {
+    let _ = writeln!(io::stderr(), "lswitch: {}", message(error));
+}
+
+/// The whole chain of causes.
+pub fn message(error: &anyhow::Error) -> String {
     let mut message = error.to_string();
     // Causes that the message already tells are not repeated.
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -126,7 +168,7 @@ pub fn print_error(error: &anyhow::Error) {
             message.push_str(&cause);
         }
     }
-    let _ = writeln!(io::stderr(), "lswitch: {message}");
+    message
 }
 
 /// True if the reader of stdout went away, which ends a command without an error: `lswitch ... | head`.

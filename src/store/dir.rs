@@ -125,6 +125,22 @@ impl Dir {
         .await
     }
 
+    pub(super) async fn unfinished(&self, url: String) -> Result<Vec<Entry>, StoreError> {
+        let folder = self.root.join(TEMPORARY_FOLDER);
+        blocking(move || {
+            let mut entries = Vec::new();
+            match walk(&folder, &format!("{TEMPORARY_FOLDER}/"), "", &mut entries) {
+                Ok(()) => Ok(entries),
+                Err(cause) => Err(StoreError::Directory {
+                    action: "list",
+                    url,
+                    cause,
+                }),
+            }
+        })
+        .await
+    }
+
     pub(super) async fn delete(&self, key: &str, url: String) -> Result<(), StoreError> {
         let path = self.root.join(key);
         blocking(move || match fs::remove_file(&path) {
@@ -301,11 +317,16 @@ fn walk(folder: &Path, key: &str, prefix: &str, entries: &mut Vec<Entry>) -> io:
                 walk(&file.path(), &key, prefix, entries)?;
             }
         } else if metadata.is_file() && key.starts_with(prefix) {
-            entries.push(Entry {
-                key,
-                bytes: metadata.len(),
-            });
+            entries.push(entry(key, &metadata)?);
         }
     }
     Ok(())
+}
+
+fn entry(key: String, metadata: &fs::Metadata) -> io::Result<Entry> {
+    Ok(Entry {
+        key,
+        bytes: metadata.len(),
+        modified: metadata.modified()?,
+    })
 }

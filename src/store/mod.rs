@@ -28,7 +28,7 @@ mod s3;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
 use bytes::Bytes;
@@ -72,6 +72,8 @@ pub struct Entry {
     pub key: String,
     /// The size of the object in bytes.
     pub bytes: u64,
+    /// When the object was written, by the clock of the file system or of S3, which in a list may count in whole seconds.
+    pub modified: SystemTime,
 }
 
 /// An object that is being written piece by piece. Nobody sees it before [`finish`](Writer::finish) has returned; dropped
@@ -340,7 +342,24 @@ impl Store {
     pub async fn delete_all(&self, prefix: &str) -> Result<u64, StoreError> {
         let entries = self.list(prefix).await?;
         let count = entries.len() as u64;
-        let mut keys = entries.into_iter().map(|entry| entry.key);
+        let keys = entries.into_iter().map(|entry| entry.key);
+        self.delete_each(keys).await?;
+        if let (Backend::Dir(dir), Some(folder)) = (&self.backend, prefix.strip_suffix('/')) {
+            dir.delete_folder(folder).await;
+        }
+        Ok(count)
+    }
+
+    /// Deletes these objects, some at a time.
+    ///
+    /// # Errors
+    ///
+    /// As [`delete`](Self::delete); the first one, after which nothing more is deleted.
+    pub async fn delete_each(
+        &self,
+        keys: impl IntoIterator<Item = String>,
+    ) -> Result<(), StoreError> {
+        let mut keys = keys.into_iter();
         let mut deleting = JoinSet::new();
         loop {
             while deleting.len() < DELETES_AT_ONCE
@@ -351,13 +370,43 @@ impl Store {
             }
             match deleting.join_next().await {
                 Some(deleted) => deleted.expect("deleting does not panic")?,
-                None => break,
+                None => return Ok(()),
             }
         }
-        if let (Backend::Dir(dir), Some(folder)) = (&self.backend, prefix.strip_suffix('/')) {
-            dir.delete_folder(folder).await;
+    }
+
+    /// What writes that were never finished have left behind: files in the reserved folder of a directory, as of a process that
+    /// was killed, or one that is still being written. Keys are those that [`discard`](Self::discard) takes, and no other method.
+    /// S3 lists none: a bucket's lifecycle rule removes parts of uploads.
+    ///
+    /// # Errors
+    ///
+    /// Those of the backend.
+    pub async fn unfinished(&self) -> Result<Vec<Entry>, StoreError> {
+        match &self.backend {
+            Backend::Dir(dir) => dir.unfinished(self.url.to_string()).await,
+            Backend::S3(_) => Ok(Vec::new()),
         }
-        Ok(count)
+    }
+
+    /// Deletes what an unfinished write has left; of one that still goes on, the write fails. That there is nothing is no error.
+    ///
+    /// # Errors
+    ///
+    /// Those of the backend, and [`StoreError::BadKey`] for what is no key of [`unfinished`](Self::unfinished).
+    pub async fn discard(&self, key: &str) -> Result<(), StoreError> {
+        let name = key.strip_prefix(TEMPORARY_FOLDER);
+        let name = name.and_then(|rest| rest.strip_prefix('/'));
+        match (&self.backend, name) {
+            (Backend::Dir(dir), Some(name)) if key_problem(name).is_none() => {
+                dir.delete(key, self.object_url(key)).await
+            }
+            _ => Err(StoreError::BadKey {
+                store: self.url.to_string(),
+                key: key.to_owned(),
+                problem: "it names no unfinished write",
+            }),
+        }
     }
 
     /// The URL of the object `key`, once the key is known to be a good one.

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::error::Error;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
@@ -281,10 +281,16 @@ impl S3 {
             for object in page.contents() {
                 let key = object.key().and_then(|key| key.strip_prefix(&self.prefix));
                 let bytes = object.size().and_then(|bytes| u64::try_from(bytes).ok());
+                // One without a time counts as new, so that nobody takes it for old.
+                let modified = object
+                    .last_modified()
+                    .and_then(|time| SystemTime::try_from(*time).ok())
+                    .unwrap_or_else(SystemTime::now);
                 if let (Some(key), Some(bytes)) = (key, bytes) {
                     entries.push(Entry {
                         key: key.to_owned(),
                         bytes,
+                        modified,
                     });
                 }
             }

@@ -9,11 +9,16 @@ use crate::support::{Place, SECRET, assert_says};
 /// What a pipe of Linux holds.
 const PIPE_BYTES: usize = 64 * 1024;
 
-const SUBCOMMANDS: [&str; 7] = [
+const SUBCOMMANDS: [&str; 12] = [
     "preprocess",
     "serve",
     "invoke",
     "invoke pagerank",
+    "jobs",
+    "attach",
+    "result",
+    "cancel",
+    "clean",
     "lambda",
     "generate",
     "local",

@@ -106,6 +106,7 @@ fn what_cannot_be_run_is_refused_with_what_can() {
         let output = Command::new(binary)
             .args(["invoke", "run"])
             .args(arguments)
+            .env("LSWITCH_HOME", TempDir::new().unwrap().path())
             .output()
             .unwrap();
         assert_eq!(output.status.code(), Some(2));

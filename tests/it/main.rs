@@ -10,6 +10,7 @@ mod fabric;
 mod faults;
 mod fuzz;
 mod graph;
+mod jobs;
 mod local_lambda;
 mod many;
 mod map;

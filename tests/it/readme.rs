@@ -77,6 +77,19 @@ fn the_commands_for_any_program_work_when_pasted() {
 }
 
 #[test]
+fn the_commands_for_jobs_in_the_background_work_when_pasted() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("there is a README");
+    let commands = commands(&readme, "## Jobs in the background");
+    assert_eq!(commands.len(), 5, "{commands:?}");
+    // The first sets a variable for the others.
+    let commands = vec![commands.join("\n")];
+    let said = paste(commands, tempfile::tempdir().expect("a folder").path());
+    let results = said[0].0.matches("1000: 2 2 2 5 5 5\n1001: ");
+    assert_eq!(results.count(), 2, "attach and result: {said:?}");
+}
+
+#[test]
 fn the_commands_for_a_laptop_work_when_pasted() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let readme = std::fs::read_to_string(root.join("README.md")).expect("there is a README");

@@ -3,13 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
 use bytes::Bytes;
 use lswitch::aws::AwsSettings;
-use lswitch::store::{Entry, KEY_BYTES_MAX, Store, StoreError};
+use lswitch::store::{KEY_BYTES_MAX, Store, StoreError};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinSet;
@@ -86,11 +86,15 @@ fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
-fn entry(key: &str, bytes: u64) -> Entry {
-    Entry {
-        key: key.to_owned(),
-        bytes,
-    }
+/// What is compared of an entry.
+fn entry(key: &str, bytes: u64) -> (String, u64) {
+    (key.to_owned(), bytes)
+}
+
+/// The keys and sizes of what a store lists.
+async fn listed(store: &Store, prefix: &str) -> Vec<(String, u64)> {
+    let entries = store.list(prefix).await.unwrap().into_iter();
+    entries.map(|entry| (entry.key, entry.bytes)).collect()
 }
 
 async fn keys(store: &Store, prefix: &str) -> Vec<String> {
@@ -214,7 +218,7 @@ async fn an_object_may_be_empty() {
             store.get_range("nothing", 0..1).await,
             Err(StoreError::ShortObject { .. })
         ));
-        assert_eq!(store.list("").await.unwrap(), [entry("nothing", 0)]);
+        assert_eq!(listed(store, "").await, [entry("nothing", 0)]);
         assert!(store.put_if_absent("too", Bytes::new()).await.unwrap());
         assert!(!store.put_if_absent("too", bytes("late")).await.unwrap());
     }
@@ -232,7 +236,7 @@ async fn an_object_may_have_8_mib() {
             store.get_range("big", range).await.unwrap() == value.slice(middle),
             "{store:?}"
         );
-        assert_eq!(store.list("b").await.unwrap(), [entry("big", 8 << 20)]);
+        assert_eq!(listed(store, "b").await, [entry("big", 8 << 20)]);
     }
 }
 
@@ -361,8 +365,8 @@ async fn a_list_is_sorted_and_its_prefix_is_a_plain_string() {
             "b",
             "gr\u{e4}ph/1",
         ];
-        let entries: Vec<Entry> = all.iter().map(|key| entry(key, key.len() as u64)).collect();
-        assert_eq!(store.list("").await.unwrap(), entries, "{store:?}");
+        let entries: Vec<_> = all.iter().map(|key| entry(key, key.len() as u64)).collect();
+        assert_eq!(listed(store, "").await, entries, "{store:?}");
         for key in all {
             assert_eq!(store.get(key).await.unwrap(), key, "{store:?}");
         }
@@ -404,10 +408,59 @@ async fn a_list_may_have_more_entries_than_one_page_of_s3() {
         for n in 1..2345 {
             std::fs::write(folder.join(format!("{n:04}")), "x").unwrap();
         }
-        let expected: Vec<Entry> = (0..2345)
+        let expected: Vec<_> = (0..2345)
             .map(|n| entry(&format!("many/{n:04}"), 1))
             .collect();
-        assert!(store.list("many/").await.unwrap() == expected, "{store:?}");
+        assert!(listed(store, "many/").await == expected, "{store:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_says_when_objects_were_written() {
+    for Place { store, .. } in &places().await {
+        // S3 counts in whole seconds, and a file system by a clock that ticks some times a second.
+        let slack = Duration::from_secs(2);
+        let before = SystemTime::now() - slack;
+        store.put("a", bytes("x")).await.unwrap();
+        let first = store.list("").await.unwrap()[0].modified;
+        let after = SystemTime::now() + slack;
+        assert!(before <= first && first <= after, "{store:?}: {first:?}");
+        store.put("a", bytes("y")).await.unwrap();
+        assert!(store.list("").await.unwrap()[0].modified >= first);
+    }
+}
+
+#[tokio::test]
+async fn what_unfinished_writes_have_left_is_listed_apart_and_discarded() {
+    for place in places().await {
+        let store = &place.store;
+        store.put("a", bytes("x")).await.unwrap();
+        assert_eq!(store.unfinished().await.unwrap(), []);
+        let is_directory = !store.url().starts_with("s3:");
+        if is_directory {
+            let folder = place.dir.path().join("a store/.lswitch-tmp");
+            std::fs::write(folder.join("put-killed"), "half").unwrap();
+        }
+        let left = store.unfinished().await.unwrap();
+        assert_eq!(left.len(), usize::from(is_directory), "{left:?}");
+        for entry in &left {
+            let found = (&entry.key[..], entry.bytes);
+            assert_eq!(found, (".lswitch-tmp/put-killed", 4));
+            store.discard(&entry.key).await.unwrap();
+            store.discard(&entry.key).await.unwrap();
+        }
+        assert_eq!(store.unfinished().await.unwrap(), []);
+        for key in [
+            "a",
+            ".lswitch-tmp",
+            ".lswitch-tmp/",
+            ".lswitch-tmp/../a",
+            ".lswitch-tmpa",
+        ] {
+            let error = store.discard(key).await.unwrap_err();
+            assert!(matches!(error, StoreError::BadKey { .. }), "{error}");
+        }
+        assert_eq!(listed(store, "").await, [entry("a", 1)]);
     }
 }
 
@@ -470,7 +523,7 @@ async fn readers_see_the_old_object_or_the_new_one_whole() {
             "{} bytes of a mixture",
             value.len()
         );
-        let listed = store.list("").await.unwrap();
+        let listed = listed(&store, "").await;
         assert!(
             listed == [entry("busy", 300_000)] || listed == [entry("busy", 200_000)],
             "{listed:?}"
@@ -625,7 +678,7 @@ async fn a_directory_lists_nothing_that_is_no_object_and_keeps_no_leftovers() {
     std::fs::create_dir_all(root.join("empty/folder")).unwrap();
     std::fs::write(root.join("line\nbreak"), "no key").unwrap();
     std::os::unix::fs::symlink("/", root.join("everything")).unwrap();
-    assert_eq!(store.list("").await.unwrap(), [entry("a/b", 1)]);
+    assert_eq!(listed(&store, "").await, [entry("a/b", 1)]);
     assert_eq!(store.list(".lswitch-tmp").await.unwrap(), []);
     assert!(matches!(
         store.get("a").await,

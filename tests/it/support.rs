@@ -411,6 +411,11 @@ impl Running {
         }
     }
 
+    /// Waits until something is so, which this process need not bring about.
+    pub fn until_ok<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> T {
+        self.until(what, Duration::from_secs(30), look)
+    }
+
     /// From now on it has to end in so many seconds.
     pub fn within_s(mut self, seconds: u64) -> Running {
         self.bound = self.begun.elapsed() + Duration::from_secs(seconds);
@@ -539,6 +544,12 @@ pub struct Process {
 }
 
 impl Process {
+    /// The process that has this number now.
+    pub fn of(id: u32) -> Process {
+        let began = stat(id).expect("it is there").began;
+        Process { id, began }
+    }
+
     /// Ends or stops it. The test's own runs started it.
     pub fn signal(&self, signal: Signal) {
         assert!(self.is_there(), "{self:?} is gone already");

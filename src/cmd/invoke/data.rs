@@ -98,16 +98,16 @@ pub(super) struct DataJob<'a> {
 }
 
 impl<'a> DataJob<'a> {
-    /// Opens the store, and puts the list there.
+    /// Opens the store, and puts the list there, under the id by which the user knows what the job is part of.
     pub(super) async fn new(
         fleet: &'a FleetArgs,
-        id: JobId,
+        (id, record): (JobId, JobId),
         program: &'static str,
         ranks: u32,
         inputs: &[Item],
     ) -> anyhow::Result<DataJob<'a>> {
         let store = fleet.open_store("--store", &fleet.store).await?;
-        let base = format!("{program}/{id}/");
+        let base = format!("{program}/{record}/");
         let job = DataJob {
             fleet,
             id,

@@ -4,6 +4,7 @@ use super::functions::Functions;
 use super::progress::ProgressLine;
 use crate::aws::AwsSettings;
 use crate::cmd::local::{DEFAULT_FUNCTION, own_function};
+use crate::cmd::record::own;
 use crate::cmd::settings::{AwsArgs, find_secret, variable};
 use crate::cmd::ui::Ui;
 use crate::cmd::{Interrupted, UsageError, interrupted, raise_descriptor_limit};
@@ -171,6 +172,9 @@ impl FleetArgs {
         location: &str,
     ) -> anyhow::Result<Store> {
         let store = Store::open(location, &self.aws_settings()).await?;
+        if flag == "--store" {
+            own::stores_at(store.url());
+        }
         if self.is_far() && !store.url().starts_with("s3://") {
             let what = format!(
                 "{flag} is {}, which a function on AWS cannot see; give {flag} s3://bucket/prefix",
@@ -266,6 +270,7 @@ impl FleetArgs {
                 (Launcher::local(&local.endpoint(), shares), Some(local))
             }
         };
+        own::under_way();
         Ok(Fleet {
             launcher,
             switch,

@@ -107,7 +107,7 @@ pub struct MapArgs {
 
     /// Print a line of JSON for each item, and one for the job
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 
     #[command(flatten)]
     fleet: FleetArgs,
@@ -118,6 +118,11 @@ pub struct MapArgs {
 }
 
 impl MapArgs {
+    /// True if standard input has its items.
+    pub fn reads_standard_input(&self) -> bool {
+        self.items == "-"
+    }
+
     /// Runs the job and prints its outputs.
     pub fn run(&self, ui: &Ui, id: JobId) -> anyhow::Result<()> {
         self.fleet.check()?;

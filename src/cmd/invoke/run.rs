@@ -38,13 +38,18 @@ pub struct RunArgs {
 
     /// Print one JSON object
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 
     #[command(flatten)]
     fleet: FleetArgs,
 }
 
 impl RunArgs {
+    /// True if standard input is its event.
+    pub fn reads_standard_input(&self) -> bool {
+        self.event.as_deref() == Some(Path::new("-"))
+    }
+
     /// Runs the job and prints its results.
     pub fn run(&self, ui: &Ui, id: JobId) -> anyhow::Result<()> {
         self.fleet.check()?;

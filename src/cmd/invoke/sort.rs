@@ -50,7 +50,7 @@ pub struct SortArgs {
 
     /// Print one JSON object
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 
     #[command(flatten)]
     fleet: FleetArgs,
@@ -66,7 +66,7 @@ impl SortArgs {
             let inputs = find_inputs(&self.fleet, &self.input, None).await?;
             check_lengths(&inputs, format)?;
             let output = self.fleet.open_output(&self.output, self.overwrite).await?;
-            let job = DataJob::new(&self.fleet, id, "sort", ranks, &inputs).await?;
+            let job = DataJob::new(&self.fleet, (id, id), "sort", ranks, &inputs).await?;
             let arguments = Arguments {
                 inputs: job.list(),
                 format,

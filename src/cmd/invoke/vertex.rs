@@ -140,6 +140,11 @@ impl<'a> VertexJob<'a> {
         }
     }
 
+    /// True if the result is printed for programs.
+    pub fn json(&self) -> bool {
+        self.on.json
+    }
+
     /// Runs the job and prints its result.
     pub fn run(&self, ui: &Ui, id: JobId) -> anyhow::Result<()> {
         self.on.fleet.check()?;

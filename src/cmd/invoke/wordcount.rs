@@ -50,7 +50,7 @@ pub struct WordcountArgs {
 
     /// Print one JSON object, and the counts only to --output
     #[arg(long, requires = "output")]
-    json: bool,
+    pub(super) json: bool,
 
     #[command(flatten)]
     fleet: FleetArgs,
@@ -77,7 +77,7 @@ impl WordcountArgs {
                 Some(location) => Some(self.fleet.open_output(location, self.overwrite).await?),
                 None => None,
             };
-            let job = DataJob::new(&self.fleet, id, "wordcount", ranks, &pieces).await?;
+            let job = DataJob::new(&self.fleet, (id, id), "wordcount", ranks, &pieces).await?;
             let arguments = Arguments {
                 pieces: job.list(),
                 words: match self.words {

@@ -4,7 +4,7 @@ use super::MapArgs;
 use super::printer::{Outputs, Printer};
 use crate::cmd::invoke::data::{DataJob, print_parts};
 use crate::cmd::invoke::fleet::failed;
-use crate::cmd::settings::home;
+use crate::cmd::record::{Folder, all};
 use crate::cmd::ui::{self, Ui};
 use crate::cmd::{InPart, UsageError, interrupted, raise_descriptor_limit};
 use crate::job::command::Command;
@@ -26,15 +26,12 @@ use crate::store::Store;
 use anyhow::{Context, anyhow};
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-/// Where jobs keep what they need to be gone on with.
-fn journal_of(job: &str) -> anyhow::Result<PathBuf> {
-    Ok(home()?.join("jobs").join(job).join("journal"))
-}
+/// The file in a job's folder that says what is done.
+const JOURNAL: &str = "journal";
 
 /// One map, and what goes on with it.
 pub(super) struct MapJob<'a> {
@@ -56,9 +53,9 @@ impl MapJob<'_> {
             prefix: self.base.into(),
             output: self.spec.arguments.output.clone(),
         };
-        let made = journal_of(&self.spec.id.to_string()).and_then(|path| {
-            std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
-            Ok(path)
+        let made = Folder::of(self.spec.id).and_then(|folder| {
+            folder.make()?;
+            Ok(folder.path().join(JOURNAL))
         });
         let Some(job) = &self.args.resume else {
             let journal = made.and_then(|path| Ok(Journal::create(&path, begun)?));
@@ -71,7 +68,8 @@ impl MapJob<'_> {
                 journal: journal.ok(),
             });
         };
-        let earlier = journal_of(job)?;
+        let (folder, facts) = all::find(job)?;
+        let (earlier, job) = (folder.path().join(JOURNAL), facts.id);
         if !earlier.is_file() {
             let what = format!("--resume {job}: this job has left nothing to go on with");
             return Err(UsageError(what).into());
@@ -160,7 +158,14 @@ impl MapJob<'_> {
             (Some(output), None) => (output, ""),
             _ => (self.store, self.base),
         };
-        let job = DataJob::new(fleet, JobId::random(), "reduce", ranks, inputs).await?;
+        let job = DataJob::new(
+            fleet,
+            (JobId::random(), self.spec.id),
+            "reduce",
+            ranks,
+            inputs,
+        )
+        .await?;
         let arguments = reduce::Arguments {
             inputs: job.list(),
             command: command.clone(),

@@ -47,8 +47,9 @@ pub async fn run(event: Event, invocation: Invocation) -> Result<Value, Failure>
         options.switches.join(", "),
         program.name
     );
-    // Others are on their way while this one joins and works.
-    let starting = tokio::spawn(start_others(event.clone()));
+    // Others are on their way while this one joins and works. Nothing of it outlives the invocation.
+    let mut starting = JoinSet::new();
+    starting.spawn(start_others(event.clone()));
     let pack = Pack::join(options)
         .await
         .map_err(|error| refused(span, &error))?;
@@ -69,8 +70,7 @@ pub async fn run(event: Event, invocation: Invocation) -> Result<Value, Failure>
         error!("{failure}");
     }
     let left = pack.leave(failure.clone()).await;
-    // It gives up in bounded time; nothing of it outlives the invocation.
-    let _ = starting.await;
+    starting.shutdown().await;
     match (failure, left) {
         (Some(message), _) => Err(Failure {
             kind: "Lswitch.ProgramFailed",

@@ -12,6 +12,7 @@ use crate::store::Store;
 use serde::Serialize;
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Instant;
 
 /// Of a function on AWS whose memory nobody has told, the ranks may take so many bytes together.
 const FAR_MEMORY: u64 = 512 << 20;
@@ -92,6 +93,7 @@ pub(super) struct DataJob<'a> {
     id: JobId,
     program: &'static str,
     ranks: u32,
+    begun: Instant,
     pub(super) store: Store,
     /// What the names of all begin with that it keeps in its store.
     pub(super) base: String,
@@ -113,12 +115,18 @@ impl<'a> DataJob<'a> {
             id,
             program,
             ranks,
+            begun: Instant::now(),
             store,
             base,
         };
         let list = list_to_bytes(inputs).map_err(UsageError)?;
         job.store.put(&job.list(), list).await?;
         Ok(job)
+    }
+
+    /// Its time began then, since it goes on with something else.
+    pub(super) fn begun(self, begun: Instant) -> DataJob<'a> {
+        DataJob { begun, ..self }
     }
 
     /// The key of the list.
@@ -145,11 +153,12 @@ impl<'a> DataJob<'a> {
             ranks: self.ranks,
             ranks_per_pack: self.fleet.workers_per_function,
             store: self.store.url().into(),
-            timeout: self.fleet.timeout(),
+            timeout: None,
             more: Default::default(),
         };
         let mut tries = 0;
         loop {
+            spec.timeout = self.fleet.timeout_since(self.begun);
             let error = match self.fleet.drive(ui, &spec, "").await {
                 Ok(outcome) => return Ok(outcome),
                 Err(error) => error,

@@ -19,7 +19,7 @@ use crate::net::server;
 use crate::net::token::Secret;
 use crate::store::Store;
 use anyhow::Context;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -318,6 +318,12 @@ impl FleetArgs {
 
     pub(in crate::cmd) fn timeout(&self) -> Option<Duration> {
         self.timeout.map(Duration::from_secs)
+    }
+
+    /// What is left of it for a job that goes on with one that began then.
+    pub(super) fn timeout_since(&self, begun: Instant) -> Option<Duration> {
+        self.timeout()
+            .map(|timeout| timeout.saturating_sub(begun.elapsed()))
     }
 }
 

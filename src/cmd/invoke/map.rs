@@ -17,7 +17,7 @@ use crate::net::token::JobId;
 use crate::store::Store;
 use job::MapJob;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The most items that are given together.
 const BATCH_MAX: u64 = 100_000;
@@ -156,6 +156,7 @@ impl MapArgs {
                 args: self,
                 ui,
                 base: &base,
+                begun: Instant::now(),
                 reduce: self.next_command(&self.reduce, &store).await?,
                 combine: self.next_command(&self.combine, &store).await?,
                 spec: MapSpec {

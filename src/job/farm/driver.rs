@@ -652,6 +652,7 @@ impl Farm<'_> {
             }
             Err(LaunchError::Throttled { .. }) if !self.present.is_empty() => {
                 // There are others; it never ran.
+                self.unpromise(|(_, leader)| *leader == rank);
                 self.start_again = Some(Instant::now() + THROTTLED_FOR);
                 return Ok(Further::On);
             }

@@ -218,6 +218,7 @@ pub async fn run(
         failed: 0,
     };
     let mut broken = None;
+    let mut is_enough = false;
     let ran = farm::driver::run(&farm_spec, switch, launcher, cancel, tasks, &mut |event| {
         let outcome = match event {
             FarmEvent::Settled(outcome) => outcome,
@@ -242,18 +243,20 @@ pub async fn run(
         };
         if let Err(what) = order.settled(outcome) {
             broken = Some(what);
+            is_enough = true;
             return Further::Enough;
         }
         // A share of nobody knows how many is looked at in the end.
         let total = count.unwrap_or(u64::MAX);
         if !spec.tolerance.admits(order.failed, total) {
+            is_enough = true;
             return Further::Enough;
         }
         order.held.further()
     })
     .await;
-    // Of what was done already the rest, as it is taken.
-    while ran.is_ok() && order.held.further() != Further::Enough {
+    // Of what was done already the rest, as it is taken: all items were read, unless it ended before.
+    while ran.is_ok() && !is_enough && order.held.further() != Further::Enough {
         match repeated.try_recv() {
             Ok(outcome) => order.told(outcome),
             Err(TryRecvError::Disconnected) => break,

@@ -27,6 +27,7 @@ use anyhow::{Context, anyhow};
 use serde_json::json;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -39,6 +40,7 @@ pub(super) struct MapJob<'a> {
     pub(super) ui: &'a Ui,
     /// What the names of all begin with that it keeps in its store.
     pub(super) base: &'a str,
+    pub(super) begun: Instant,
     pub(super) spec: MapSpec,
     pub(super) reduce: Option<Command>,
     pub(super) combine: Option<Command>,
@@ -166,6 +168,7 @@ impl MapJob<'_> {
             inputs,
         )
         .await?;
+        let job = job.begun(self.begun);
         let arguments = reduce::Arguments {
             inputs: job.list(),
             command: command.clone(),
@@ -251,6 +254,7 @@ impl MapJob<'_> {
                 ..self.spec.policy
             },
             tolerance: Tolerance::Any,
+            timeout: self.args.fleet.timeout_since(self.begun),
             ..self.spec.clone()
         };
         let items = Items::Named(vec![Item::Batch {

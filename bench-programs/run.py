@@ -140,7 +140,7 @@ def mapreduce(arguments: argparse.Namespace, folder: Path) -> List[Target]:
     inputs = folder / "texts"
     write_texts(arguments, inputs)
     for name, text in (("mapper", MAPPER), ("reducer", REDUCER), ("bag.py", BAG)):
-        (folder / name).write_text(text)
+        (folder / name).write_text(text.replace("/usr/bin/env python3", sys.executable, 1))
         (folder / name).chmod(0o755)
     ours = [arguments.lswitch, "invoke", "map", "--exec", "./mapper", "--items", f"{inputs}/*.txt", "--batch-size", "10", "--reduce", "./reducer"]
     ours += ["--workers", "2", "--output", "ours", "--overwrite", "-q"]

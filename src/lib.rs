@@ -80,8 +80,8 @@ pub mod store;
 
 pub use cmd::{Lswitch, init, main};
 pub use job::context::Context;
-pub use job::function::Function;
-pub use job::pool::{CallError, Pending, Pool, PoolError};
+pub use job::function::{AnyFunction, Function};
+pub use job::pool::{CallError, Outputs, Pending, Pool, PoolBuilder, PoolError};
 pub use job::program::{Program, ProgramError};
 
 /// The release of this build. A worker of another release is refused by the switch, since jobs' messages and parts may differ.

@@ -1,7 +1,6 @@
-//! Functions that the tests of pools call. `tests/worker` is a worker that has them.
+//! Functions that the tests of pools call. `worker.rs`, an example for cargo, is the worker that has them.
 
-use lswitch::job::function::AnyFunction;
-use lswitch::{Context, Function};
+use lswitch::{AnyFunction, Context, Function};
 use std::time::Duration;
 
 fn echo(bytes: Vec<u8>) -> Result<Vec<u8>, String> {

@@ -86,15 +86,20 @@ where
 
     /// Takes items as far ahead as is allowed. The user's iterator runs here, and not where the driver does.
     fn prepare(&mut self) {
+        // One for each worker and one to follow, until it is known how long they take.
+        let least = 2 * self.inner.workers_max as usize;
         let most = match self.mean_s {
-            // One for each worker and one to follow, until it is known how long they take.
-            None => 2 * self.inner.workers_max as usize,
-            Some(_) => AHEAD_MAX,
+            None => least,
+            Some(_) => least.max(AHEAD_MAX),
         };
-        while self.chunks.len() < most
-            && (self.chunks.is_empty()
-                || self.ahead_bytes + self.inner.board.answered_bytes() < AHEAD_BYTES)
-        {
+        let is_room = |stream: &Self| {
+            let ahead = stream.chunks.len();
+            let untaken = stream.inner.board.answered_bytes();
+            ahead < most
+                && stream.ahead_bytes < AHEAD_BYTES
+                && (ahead < least || untaken < AHEAD_BYTES)
+        };
+        while self.chunks.is_empty() || is_room(self) {
             let Some(chunk) = self.next_chunk() else {
                 return;
             };
@@ -110,33 +115,37 @@ where
                 (CHUNK.as_secs_f64() / mean.max(1e-9)).clamp(1.0, CHUNK_MAX as f64) as usize
             }
         };
-        let mut call = begin_call(self.function.name());
+        let name = self.function.name();
+        let mut call = begin_call(name);
+        let head = call.len();
         let mut items = Vec::with_capacity(count);
         while items.len() < count && call.len() < CHUNK_BYTES {
             let Some(item) = self.items.next() else { break };
             let at = call.len();
-            let put = put_item(&mut call, &item).map_err(CallError::Refused);
-            let put = put.and_then(|()| match call.len() - at > PAYLOAD_MAX - at {
-                true => Err(too_long(self.function.name(), call.len() - at - ITEM_LEN)),
-                false => Ok(()),
-            });
-            if let Err(error) = put {
-                // It stands alone behind those before it, which are sent without it.
-                call.truncate(at);
-                let never = Chunk {
-                    call: Bytes::new(),
-                    items: Vec::new(),
-                    state: State::Never(error),
-                };
-                if items.is_empty() {
-                    return Some(never);
+            let put = put_item(&mut call, &item);
+            let length = call.len() - at;
+            let last = match put {
+                Err(error) => Chunk::never(CallError::Refused(error)),
+                Ok(()) if head + length > PAYLOAD_MAX => {
+                    Chunk::never(too_long(name, length - ITEM_LEN))
                 }
+                // A long one travels alone.
+                Ok(()) if at > head && call.len() > CHUNK_BYTES => {
+                    let alone = [&call[..head], &call[at..]].concat();
+                    Chunk::new(alone.into(), vec![head..head + length])
+                }
+                Ok(()) => {
+                    items.push(at..call.len());
+                    continue;
+                }
+            };
+            call.truncate(at);
+            if !items.is_empty() {
                 let before = Chunk::new(call.into(), items);
                 self.ahead_bytes += before.call.len();
                 self.chunks.push_back(before);
-                return Some(never);
             }
-            items.push(at..call.len());
+            return Some(last);
         }
         (!items.is_empty()).then(|| Chunk::new(call.into(), items))
     }
@@ -227,6 +236,15 @@ impl Chunk {
     fn new(call: Bytes, items: Vec<Range<usize>>) -> Chunk {
         let state = State::Ungiven;
         Chunk { call, items, state }
+    }
+
+    /// An item that cannot be sent.
+    fn never(error: CallError) -> Chunk {
+        Chunk {
+            call: Bytes::new(),
+            items: Vec::new(),
+            state: State::Never(error),
+        }
     }
 }
 

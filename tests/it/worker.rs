@@ -1,6 +1,6 @@
 //! The worker of the pools in tests: the process of the tests themselves is the test runner's, and cannot be one.
 
-#[path = "../it/functions.rs"]
+#[path = "functions.rs"]
 mod functions;
 
 fn main() {

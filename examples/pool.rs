@@ -12,8 +12,8 @@ fn count_primes((from, to): (u64, u64)) -> Result<u64, String> {
         return Err(format!("from {from} to {to} there is nothing to count"));
     }
     let is_prime = |number: &u64| {
-        let divisors = (2..).take_while(|divisor| divisor * divisor <= *number);
-        *number > 1 && divisors.into_iter().all(|divisor| number % divisor > 0)
+        let mut divisors = (2..).take_while(|divisor| divisor * divisor <= *number);
+        *number > 1 && !divisors.any(|divisor| number.is_multiple_of(divisor))
     };
     Ok((from..to).filter(is_prime).count() as u64)
 }

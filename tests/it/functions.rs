@@ -1,6 +1,6 @@
 //! Functions that the tests of pools call. `worker.rs`, an example for cargo, is the worker that has them.
 
-use lswitch::{AnyFunction, Context, Function};
+use lswitch::{Context, Function};
 use std::time::Duration;
 
 fn echo(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
@@ -50,6 +50,3 @@ pub const DIES: Function<Option<String>, u32, std::io::Error> = Function::new("d
 pub const SLEEP: Function<(u64, u64), u64> = Function::new("sleep", sleep);
 pub const ZEROS: Function<usize, Vec<u8>> = Function::new("zeros", zeros);
 pub const PLACE: Function<(), (u32, u64, String, u32)> = Function::with_context("place", place);
-
-/// What the worker has.
-pub const ALL: [&dyn AnyFunction; 7] = [&ECHO, &DOUBLE, &PANICS, &DIES, &SLEEP, &ZEROS, &PLACE];

@@ -132,7 +132,8 @@ where
                 // A long one travels alone.
                 Ok(()) if at > head && call.len() > CHUNK_BYTES => {
                     let alone = [&call[..head], &call[at..]].concat();
-                    Chunk::new(alone.into(), vec![head..head + length])
+                    let item = head..alone.len();
+                    Chunk::new(alone.into(), std::iter::once(item).collect())
                 }
                 Ok(()) => {
                     items.push(at..call.len());

@@ -1,4 +1,4 @@
-"""Programs on lswitch beside others: calls of Python functions, word count, map-reduce of Python programs, sort. In turns, since machines are noisy; ratios are
+"""Programs on lswitch beside others: calls of functions, word count, map-reduce of Python programs, sort. In turns, since machines are noisy; ratios are
 within a round, and their medians count. It ends with a line for each target.
 
     cargo build --release && cargo build --release -p lswitch-bench-programs
@@ -261,6 +261,33 @@ def same(item: int) -> int:
     return item
 
 
+class RustCalls:
+    """A pool in Rust, which measures what it is told to and answers with seconds."""
+
+    def __init__(self, arguments: argparse.Namespace, folder: Path) -> None:
+        binary = str(Path(arguments.lswitch).with_name("lswitch-bench-calls"))
+        command = [binary, str(WORKERS), str(CALLS)]
+        self.process = subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __call__(self, what: str) -> float:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(what + "\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def close(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        assert self.process.wait(60) == 0
+
+
+def round_trip(arguments: argparse.Namespace, folder: Path) -> float:
+    """Seconds of the median round trip of 64 bytes between two ranks, through the switch and back."""
+    command = [arguments.lswitch, "bench", "pair", "--json", "-q", "--seconds", "0.5"]
+    output = subprocess.run(command, check=True, cwd=folder, stdout=subprocess.PIPE).stdout
+    return float(json.loads(output)["latency"]["p50_us"]) / 1e6
+
+
 def calls(arguments: argparse.Namespace, folder: Path) -> List[Target]:
     import lswitch
     from run import nothing as call, same as identity  # by its module's name, which workers can import
@@ -269,6 +296,7 @@ def calls(arguments: argparse.Namespace, folder: Path) -> List[Target]:
     environment = {"LSWITCH_STORE": str(folder / "store")}
     ours = lswitch.Executor(WORKERS, binary=arguments.lswitch, env={**os.environ, **environment})
     pool = concurrent.futures.ProcessPoolExecutor(WORKERS)
+    rust = RustCalls(arguments, folder)
 
     def mapped() -> float:
         begun = time.perf_counter()
@@ -281,12 +309,17 @@ def calls(arguments: argparse.Namespace, folder: Path) -> List[Target]:
         "ProcessPoolExecutor submit": lambda: submitted(pool),
         "lswitch, one call": lambda: latency(ours),
         "ProcessPoolExecutor, one call": lambda: latency(pool),
+        "Rust, submit": lambda: rust("submit"),
+        "Rust, map": lambda: rust("map"),
+        "Rust, one call": lambda: rust("one"),
+        "64 B to a rank and back": lambda: round_trip(arguments, folder),
     }
     for warm in cases.values():
         warm()
-    print(f"{CALLS} calls of a Python function that does nothing, {WORKERS} workers")
+    print(f"{CALLS} calls of a function that does nothing, in Python and in Rust, {WORKERS} workers")
     found = rounds(arguments.rounds, cases)
     pool.shutdown()
+    rust.close()
     # Others' servers are there only while they are measured, so that they disturb nobody else.
     others: Dict[str, Optional[float]] = {"ray": None, "dask distributed": None}
     if has("ray"):
@@ -324,6 +357,9 @@ def calls(arguments: argparse.Namespace, folder: Path) -> List[Target]:
         ("calls: over dask distributed's", others["dask distributed"], 50, True),
         ("calls in batches: over ProcessPoolExecutor's", ratio(found, "ProcessPoolExecutor submit", "lswitch map"), 20, True),
         ("one call: our median over ProcessPoolExecutor's", ratio(found, "lswitch, one call", "ProcessPoolExecutor, one call"), 0.6, False),
+        ("calls: Rust's over Python's, per second", ratio(found, "lswitch submit", "Rust, submit"), 2, True),
+        ("calls in batches: Rust's over Python's", ratio(found, "lswitch map", "Rust, map"), 2, True),
+        ("one call in Rust: median over the round trip of 64 B", ratio(found, "Rust, one call", "64 B to a rank and back"), 2, False),
     ]
 
 

@@ -26,6 +26,31 @@
 //!
 //! `cargo run -- invoke run hello --workers 4` runs it on four workers of a local Lambda and prints what each has returned.
 //!
+//! # Functions on warm workers
+//!
+//! A [`Pool`] calls functions of a crate's own on workers that stay there between calls.
+//!
+//! ```no_run
+//! use lswitch::{Function, Pool};
+//!
+//! fn divide((dividend, divisor): (u64, u64)) -> Result<u64, String> {
+//!     dividend.checked_div(divisor).ok_or_else(|| "there is no quotient".into())
+//! }
+//!
+//! const DIVIDE: Function<(u64, u64), u64> = Function::new("divide", divide);
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     lswitch::init(&[&DIVIDE]);
+//!     let pool = Pool::builder().workers(4).start()?;
+//!     println!("{}", pool.apply(&DIVIDE, (12, 3))?);
+//!     for quotient in pool.map(&DIVIDE, (0..10).map(|number| (100, number))) {
+//!         println!("{quotient:?}");
+//!     }
+//!     pool.join()?;
+//!     Ok(())
+//! }
+//! ```
+//!
 //! # Layout
 //!
 //! | module | what lives there | what it does not know |
@@ -53,8 +78,10 @@ pub mod net;
 pub mod random;
 pub mod store;
 
-pub use cmd::main;
+pub use cmd::{Lswitch, init, main};
 pub use job::context::Context;
+pub use job::function::{AnyFunction, Function};
+pub use job::pool::{CallError, Outputs, Pending, Pool, PoolBuilder, PoolError};
 pub use job::program::{Program, ProgramError};
 
 /// The release of this build. A worker of another release is refused by the switch, since jobs' messages and parts may differ.

@@ -2,10 +2,8 @@
 
 use crate::cmd::{UsageError, block_on};
 use crate::job::pack;
+use crate::lambda::local::LOCAL_VARIABLE;
 use crate::lambda::runtime;
-
-/// Set by the local Lambda's own function, so that a worker does not outlive the process that started it.
-pub const LOCAL_VARIABLE: &str = "LSWITCH_LOCAL";
 
 /// What lambda_runtime takes from the environment and panics without.
 const RUNTIME_VARIABLES: [&str; 3] = [

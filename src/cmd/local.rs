@@ -1,20 +1,15 @@
 //! `lswitch local`: the local Lambda on its own, for a second terminal and for others' runtimes.
 
 use crate::aws::AwsSettings;
-use crate::cmd::lambda::LOCAL_VARIABLE;
-use crate::cmd::settings::{home, variable};
+use crate::cmd::settings::home;
 use crate::cmd::ui::{self, Ui, print_json};
 use crate::cmd::{block_on, interrupted, raise_descriptor_limit};
-use crate::lambda::local::{LocalFunction, LocalLambda, LocalOptions};
-use anyhow::Context;
+use crate::lambda::local::{
+    DEFAULT_FUNCTION, LocalFunction, LocalLambda, LocalOptions, own_function,
+};
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
-
-/// The name of the function that is this binary.
-pub const DEFAULT_FUNCTION: &str = "lswitch";
 
 /// Serve the Lambda Invoke API on this machine
 #[derive(Debug, clap::Args)]
@@ -46,47 +41,6 @@ pub struct Local {
     /// Print the endpoint as JSON on stdout once it is bound
     #[arg(long)]
     json: bool,
-}
-
-/// This binary as a function. It gets the most memory that Lambda gives, since a laptop's graph should not fail for a
-/// limit that nobody chose.
-///
-/// Workers find AWS's settings as this process does: by the same home folder, profile and region.
-pub async fn own_function(aws: &AwsSettings) -> anyhow::Result<LocalFunction> {
-    let executable = std::env::current_exe()
-        .context("cannot tell where this program is, which workers must run")?;
-    let executable = executable
-        .to_str()
-        .context("the path of this program is not UTF-8")?
-        .to_string();
-    let mut environment = BTreeMap::from([(LOCAL_VARIABLE.to_string(), "1".to_string())]);
-    for name in [
-        "LSWITCH_LOG",
-        "HOME",
-        "AWS_CA_BUNDLE",
-        "HTTPS_PROXY",
-        "NO_PROXY",
-    ] {
-        if let Some(value) = variable(name).and_then(|value| value.into_string().ok()) {
-            environment.insert(name.into(), value);
-        }
-    }
-    if let Some(profile) = &aws.profile {
-        environment.insert("AWS_PROFILE".into(), profile.clone());
-    }
-    if let Some(region) = aws.region_without_asking().await {
-        environment.insert("AWS_REGION".into(), region.clone());
-        environment.insert("AWS_DEFAULT_REGION".into(), region);
-    }
-    Ok(LocalFunction {
-        name: DEFAULT_FUNCTION.into(),
-        command: vec![executable],
-        handler: "bootstrap".into(),
-        memory_mb: 10_240,
-        timeout: Duration::from_secs(900),
-        environment,
-        task_root: None,
-    })
 }
 
 impl Local {

@@ -17,6 +17,7 @@ mod serve;
 mod settings;
 mod ui;
 
+use crate::job::function::{self, AnyFunction};
 use crate::job::program::{self, Program};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -115,13 +116,102 @@ struct EndedSo {
 
 /// The whole program, with more programs for `lswitch invoke run`.
 pub fn main(programs: &'static [Program]) -> ExitCode {
-    ui::start_logging();
-    if let Err(problem) = program::register(programs) {
-        return finish(Err(UsageError(problem).into()));
+    Lswitch::new().programs(programs).main()
+}
+
+/// Makes this program one whose workers run `functions` for a [`crate::Pool`]: the first call in `main`. Returns at once, except
+/// in a process that was started as a worker: there it serves, and the process ends with it. For a program with other
+/// [`Program`]s too, see [`Lswitch`].
+///
+/// # Panics
+/// When a name is empty or given twice, or it is called twice.
+pub fn init(functions: &[&'static dyn AnyFunction]) {
+    Lswitch::new().functions(functions).init();
+}
+
+/// What a crate adds to an lswitch of its own: programs for `lswitch invoke run`, and functions for a [`crate::Pool`].
+///
+/// ```no_run
+/// use lswitch::{Context, Function, Lswitch, Program, ProgramError};
+///
+/// fn hello(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
+///     Ok(format!("hello from {}", context.rank()).into_bytes())
+/// }
+///
+/// fn square(number: u64) -> Result<u64, String> {
+///     Ok(number * number)
+/// }
+///
+/// const SQUARE: Function<u64, u64> = Function::new("square", square);
+///
+/// fn main() -> std::process::ExitCode {
+///     let programs = &[Program { name: "hello", run: hello }];
+///     Lswitch::new().programs(programs).functions(&[&SQUARE]).main()
+/// }
+/// ```
+#[derive(Default)]
+#[must_use = "it does nothing before main or init"]
+pub struct Lswitch {
+    programs: &'static [Program],
+    functions: Vec<&'static dyn AnyFunction>,
+}
+
+impl Lswitch {
+    /// An lswitch as it is.
+    pub fn new() -> Lswitch {
+        Lswitch::default()
     }
-    if crate::lambda::runtime::is_lambda() && std::env::args_os().len() <= 1 {
-        return finish(lambda::Lambda {}.run());
+
+    /// With these programs.
+    pub fn programs(mut self, programs: &'static [Program]) -> Lswitch {
+        self.programs = programs;
+        self
     }
+
+    /// With these functions, and those before.
+    pub fn functions(mut self, functions: &[&'static dyn AnyFunction]) -> Lswitch {
+        self.functions.extend_from_slice(functions);
+        self
+    }
+
+    /// The whole program: command, switch and worker.
+    pub fn main(self) -> ExitCode {
+        ui::start_logging();
+        if let Err(problem) = self.register() {
+            return finish(Err(UsageError(problem).into()));
+        }
+        if is_worker() {
+            return finish(lambda::Lambda {}.run());
+        }
+        command()
+    }
+
+    /// The worker alone, for a program with a `main` of its own, which goes on behind this call: see [`init`].
+    ///
+    /// # Panics
+    /// When a name is empty or given twice, or programs and functions were registered before.
+    pub fn init(self) {
+        if let Err(problem) = self.register() {
+            panic!("{problem}");
+        }
+        if is_worker() {
+            ui::start_logging();
+            std::process::exit(told(lambda::Lambda {}.run()).into());
+        }
+    }
+
+    fn register(&self) -> Result<(), String> {
+        program::register(self.programs)?;
+        function::register(&self.functions)
+    }
+}
+
+/// True if Lambda, on AWS or locally, started this process to work.
+fn is_worker() -> bool {
+    crate::lambda::runtime::is_lambda() && std::env::args_os().len() <= 1
+}
+
+fn command() -> ExitCode {
     let cli = Cli::parse();
     let ui = ui::Ui::new(cli.quiet);
     finish(match cli.command {
@@ -142,15 +232,20 @@ pub fn main(programs: &'static [Program]) -> ExitCode {
 }
 
 fn finish(outcome: anyhow::Result<()>) -> ExitCode {
+    ExitCode::from(told(outcome))
+}
+
+/// How a command ended, after that was said.
+fn told(outcome: anyhow::Result<()>) -> u8 {
     let exit = Exit::of(&outcome);
     let Some(error) = outcome.err().filter(|_| exit != Exit::Done) else {
-        return ExitCode::from(exit as u8);
+        return exit as u8;
     };
     let other = error.downcast_ref::<EndedSo>();
     if other.is_none_or(|other| other.said.is_some()) {
         ui::print_error(&error);
     }
-    ExitCode::from(other.map_or(exit as u8, |other| other.exit))
+    other.map_or(exit as u8, |other| other.exit)
 }
 
 /// Runs a command's asynchronous part.

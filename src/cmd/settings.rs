@@ -1,14 +1,14 @@
 //! Where settings are found: `$LSWITCH_HOME`, the switch's secret, AWS's region and profile.
 
 use crate::aws::AwsSettings;
+pub use crate::job::settings::{find_secret, home, variable};
 use crate::net::token::Secret;
 use crate::random::{self, to_hex};
-use anyhow::{Context, bail};
-use std::ffi::OsString;
+use anyhow::Context;
+use std::fs;
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::{env, fs};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
 
 /// AWS's settings, as every command that may reach AWS takes them.
 #[derive(Debug, clap::Args)]
@@ -30,57 +30,6 @@ impl AwsArgs {
             profile: self.profile.clone(),
         }
     }
-}
-
-/// A variable that says something: an empty one is as none.
-pub fn variable(name: &str) -> Option<OsString> {
-    env::var_os(name).filter(|value| !value.is_empty())
-}
-
-/// `$LSWITCH_HOME`, else `~/.lswitch`.
-///
-/// # Errors
-/// When neither `LSWITCH_HOME` nor `HOME` is set.
-pub fn home() -> anyhow::Result<PathBuf> {
-    if let Some(home) = env::var_os("LSWITCH_HOME") {
-        return Ok(home.into());
-    }
-    let home = env::var_os("HOME")
-        .context("neither LSWITCH_HOME nor HOME is set, so there is no place for settings")?;
-    Ok(Path::new(&home).join(".lswitch"))
-}
-
-/// The switch's secret: `LSWITCH_SECRET`, else the file `LSWITCH_SECRET_FILE` names, else `secret` in the home folder.
-/// `None` if there is none.
-///
-/// # Errors
-/// When the one that is found cannot be read, is too short, or may be read by others.
-pub fn find_secret() -> anyhow::Result<Option<Secret>> {
-    if let Some(text) = variable("LSWITCH_SECRET") {
-        let text = text.to_string_lossy();
-        return Ok(Some(Secret::new(&text).context("in LSWITCH_SECRET")?));
-    }
-    let named = variable("LSWITCH_SECRET_FILE").map(PathBuf::from);
-    let path = match &named {
-        Some(path) => path.clone(),
-        None => home()?.join("secret"),
-    };
-    if named.is_none() && !path.exists() {
-        return Ok(None);
-    }
-    let text = fs::read_to_string(&path)
-        .with_context(|| format!("cannot read the switch's secret from {}", path.display()))?;
-    let mode = fs::metadata(&path)?.permissions().mode();
-    if mode & 0o077 != 0 {
-        bail!(
-            "others may read the switch's secret in {}; run: chmod 600 {}",
-            path.display(),
-            path.display()
-        );
-    }
-    Ok(Some(
-        Secret::new(&text).with_context(|| format!("in {}", path.display()))?,
-    ))
 }
 
 /// Makes a secret in the home folder, readable by its owner alone, and gives its path too.

@@ -17,6 +17,7 @@ use crate::net::message::Span;
 use crate::net::token::{JobId, Token};
 use crate::random::parse_hex;
 use serde_json::{Value, json};
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -224,13 +225,16 @@ fn run_rank(program: Program, mut context: Context) -> Result<(), ProgramError> 
         context.report(&Report::Result(result))
     });
     catch_unwind(run).unwrap_or_else(|panic| {
-        let words = panic
-            .downcast_ref::<&str>()
-            .map(|text| text.to_string())
-            .or_else(|| panic.downcast_ref::<String>().cloned());
+        let words = words_of(&*panic);
         Err(ProgramError::Other(format!(
-            "the program panicked: {}",
-            words.unwrap_or_else(|| "without a message".into())
+            "the program panicked: {words}"
         )))
     })
+}
+
+/// What a panic said.
+pub(crate) fn words_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| text.to_string());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a message".into())
 }

@@ -3,6 +3,7 @@
 use crate::graph::GraphError;
 use crate::job::bench;
 use crate::job::context::Context;
+use crate::job::function;
 use crate::job::map;
 use crate::job::pagerank;
 use crate::job::reduce;
@@ -67,6 +68,7 @@ pub const PROGRAMS: [&[Program]; 2] = [
         sort::PROGRAM,
         wordcount::PROGRAM,
         bench::PROGRAM,
+        function::PROGRAM,
     ],
     &vertex::PROGRAMS,
 ];

@@ -36,6 +36,14 @@ pub fn encode<const LIMIT: usize>(value: &impl Serialize) -> Result<Vec<u8>, Enc
     Ok(bytes)
 }
 
+/// Appends a value's encoding, of any length: who sends it looks at that.
+///
+/// # Errors
+/// When the value cannot be encoded, such as a sequence of unknown length.
+pub fn encode_onto(value: &impl Serialize, to: &mut Vec<u8>) -> Result<(), EncodeError> {
+    bincode::serde::encode_into_std_write(value, to, config::<0>()).map(drop)
+}
+
 /// Decodes a value from the whole of `bytes`; bytes left over are an error.
 ///
 /// # Errors

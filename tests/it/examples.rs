@@ -6,17 +6,21 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The binary, built if it is not there; cargo has built it with the tests when all of them were asked for.
-fn programs() -> PathBuf {
+/// An example's binary, built if it is not there; cargo has built it with the tests when all of them were asked for.
+pub fn example(name: &str) -> PathBuf {
     let lswitch = PathBuf::from(env!("CARGO_BIN_EXE_lswitch"));
-    let built = lswitch.with_file_name("examples").join("programs");
+    let built = lswitch.with_file_name("examples").join(name);
     if !built.exists() {
         let cargo = Command::new(env!("CARGO"))
-            .args(["build", "--example", "programs"])
+            .args(["build", "--example", name])
             .status();
         assert!(cargo.expect("cargo runs").success());
     }
     built
+}
+
+fn programs() -> PathBuf {
+    example("programs")
 }
 
 /// Runs one, and gives its summary.
@@ -98,6 +102,31 @@ fn darts_are_thrown_once_whoever_throws_them() {
     assert!(results.iter().all(|result| result["pi"] == pi));
     let batches: u64 = results.iter().map(|r| r["batches"].as_u64().unwrap()).sum();
     assert_eq!(batches, 20);
+}
+
+#[test]
+fn primes_are_counted_by_a_function_on_a_pool() {
+    let folder = TempDir::new().unwrap();
+    for (arguments, expected) in [
+        (
+            &["30000", "--workers", "2"][..],
+            "3245 primes below 30000\n",
+        ),
+        (&["100"], "25 primes below 100\n"),
+    ] {
+        let output = Command::new(example("pool"))
+            .args(arguments)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{errors}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+        assert!(
+            errors.contains("from 9 to 3 there is nothing to count"),
+            "{errors}"
+        );
+    }
 }
 
 #[test]

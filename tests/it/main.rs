@@ -1,6 +1,7 @@
 //! One test crate, so that everything links once: one file a theme.
 
 mod bench;
+mod calls;
 mod cli;
 mod collectives;
 mod elastic;
@@ -8,6 +9,7 @@ mod examples;
 mod exchange;
 mod fabric;
 mod faults;
+mod functions;
 mod fuzz;
 mod graph;
 mod jobs;

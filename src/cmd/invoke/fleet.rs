@@ -3,7 +3,6 @@
 use super::functions::Functions;
 use super::progress::ProgressLine;
 use crate::aws::AwsSettings;
-use crate::cmd::local::{DEFAULT_FUNCTION, own_function};
 use crate::cmd::record::own;
 use crate::cmd::settings::{AwsArgs, find_secret, variable};
 use crate::cmd::ui::Ui;
@@ -11,18 +10,13 @@ use crate::cmd::{Interrupted, UsageError, interrupted, raise_descriptor_limit};
 use crate::job::driver::{
     self, JobError, JobEvent, JobOutcome, JobSpec, SWITCHES_MAX, SwitchAccess,
 };
+use crate::job::fleet::{self, Fleet, OwnSwitch, Place};
 use crate::job::output::earlier_output;
 use crate::job::pack::RANKS_PER_PACK_MAX;
-use crate::lambda::launch::{Launcher, Share};
-use crate::lambda::local::{LocalLambda, LocalOptions};
-use crate::net::server;
-use crate::net::token::Secret;
+use crate::lambda::launch::Share;
+use crate::lambda::local::{DEFAULT_FUNCTION, own_function};
 use crate::store::Store;
-use anyhow::Context;
 use std::time::{Duration, Instant};
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 
 /// Where a job runs; the same for every job.
 #[derive(Debug, clap::Args)]
@@ -69,27 +63,6 @@ pub(in crate::cmd) struct FleetArgs {
 
     #[command(flatten)]
     aws: AwsArgs,
-}
-
-/// What is started for one job and ended with it.
-pub(in crate::cmd) struct Fleet {
-    pub(in crate::cmd) launcher: Launcher,
-    pub(in crate::cmd) switch: SwitchAccess,
-    local: Option<LocalLambda>,
-    own_switch: OwnSwitch,
-}
-
-/// A switch in this process, if there is one.
-pub(in crate::cmd) struct OwnSwitch(Option<(oneshot::Sender<()>, JoinHandle<()>)>);
-
-impl OwnSwitch {
-    /// Ends it.
-    pub(in crate::cmd) async fn stop(self) {
-        if let Some((stop, serving)) = self.0 {
-            let _ = stop.send(());
-            let _ = serving.await;
-        }
-    }
 }
 
 impl FleetArgs {
@@ -209,13 +182,13 @@ impl FleetArgs {
         if !addresses.is_empty() {
             let what = "the switch's secret is not to be found: set LSWITCH_SECRET_FILE to the file that \"lswitch serve\" uses";
             let secret = find_secret()?.ok_or_else(|| UsageError(what.into()))?;
-            return Ok((SwitchAccess { addresses, secret }, OwnSwitch(None)));
+            return Ok((SwitchAccess { addresses, secret }, OwnSwitch::default()));
         }
         if self.function().is_some() {
             let what = "a function on AWS cannot reach a switch in this process; run \"lswitch serve\" where it can, and give --switch HOST:PORT";
             return Err(UsageError(what.into()).into());
         }
-        start_switch().await
+        Ok(fleet::start_switch().await?)
     }
 
     /// The switches that were named; an empty variable names none.
@@ -240,12 +213,11 @@ impl FleetArgs {
     pub(in crate::cmd) async fn start(&self, packs: usize) -> anyhow::Result<Fleet> {
         let (switch, own_switch) = self.switch().await?;
         let functions = self.functions()?;
-        let (launcher, local) = match self.function() {
-            Some(_) => {
-                let shares = functions.map(|functions| functions.shares());
-                let config = self.aws_settings().load().await;
-                (Launcher::on_aws(&config, shares.unwrap_or_default()), None)
-            }
+        let place = match self.function() {
+            Some(_) => Place::Aws {
+                settings: self.aws_settings(),
+                shares: functions.map_or_else(Vec::new, |functions| functions.shares()),
+            },
             None => {
                 let (shares, functions) = match functions {
                     Some(functions) => (
@@ -257,26 +229,16 @@ impl FleetArgs {
                         (Share::all(DEFAULT_FUNCTION), vec![own])
                     }
                 };
-                let listen = "127.0.0.1:0".parse().expect("this is an address");
-                let options = LocalOptions {
-                    listen,
+                Place::Local {
                     functions,
+                    shares,
                     concurrency: packs,
-                    log_sink: None,
-                };
-                let local = LocalLambda::start(options)
-                    .await
-                    .context("cannot start the local Lambda")?;
-                (Launcher::local(&local.endpoint(), shares), Some(local))
+                }
             }
         };
+        let fleet = Fleet::start((switch, own_switch), place).await?;
         own::under_way();
-        Ok(Fleet {
-            launcher,
-            switch,
-            local,
-            own_switch,
-        })
+        Ok(fleet)
     }
 
     /// Runs a job and ends whatever was started for it, however the job ends.
@@ -333,36 +295,5 @@ pub(in crate::cmd) fn failed(error: JobError) -> anyhow::Error {
         JobError::Interrupted => Interrupted.into(),
         JobError::Usage(what) => UsageError(what).into(),
         other => other.into(),
-    }
-}
-
-async fn start_switch() -> anyhow::Result<(SwitchAccess, OwnSwitch)> {
-    let listener = TcpListener::bind("127.0.0.1:0")
-        .await
-        .context("cannot listen on loopback for the switch")?;
-    let access = SwitchAccess {
-        addresses: vec![listener.local_addr()?.to_string()],
-        secret: Secret::random(),
-    };
-    let (stop, stopped) = oneshot::channel();
-    let secret = access.secret.clone();
-    let serving = tokio::spawn(server::run(
-        listener,
-        secret,
-        server::Limits::default(),
-        async {
-            let _ = stopped.await;
-        },
-    ));
-    Ok((access, OwnSwitch(Some((stop, serving)))))
-}
-
-impl Fleet {
-    /// Ends what was started.
-    pub(in crate::cmd) async fn stop(self) {
-        self.own_switch.stop().await;
-        if let Some(local) = self.local {
-            local.stop().await;
-        }
     }
 }

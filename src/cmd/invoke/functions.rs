@@ -2,10 +2,9 @@
 
 use crate::aws::AwsSettings;
 use crate::cmd::UsageError;
-use crate::cmd::local::{DEFAULT_FUNCTION, own_function};
 use crate::cmd::settings::home;
 use crate::lambda::launch::Share;
-use crate::lambda::local::LocalFunction;
+use crate::lambda::local::{DEFAULT_FUNCTION, LocalFunction, own_function};
 use anyhow::Context;
 use std::path::Path;
 

@@ -160,7 +160,7 @@ pub async fn run(
     launcher: &Launcher,
     cancel: impl Future<Output = ()>,
     tasks: mpsc::Receiver<Task>,
-    hear: &mut dyn FnMut(FarmEvent) -> Further,
+    hear: &mut impl FnMut(FarmEvent) -> Further,
 ) -> Result<FarmOutcome, JobError> {
     if spec.workers == 0 {
         return Err(JobError::Usage("a job needs at least one worker".into()));
@@ -274,7 +274,7 @@ impl Farm<'_> {
         &mut self,
         cancel: std::pin::Pin<&mut impl Future<Output = ()>>,
         mut tasks: mpsc::Receiver<Task>,
-        hear: &mut dyn FnMut(FarmEvent) -> Further,
+        hear: &mut impl FnMut(FarmEvent) -> Further,
     ) -> Result<(), JobError> {
         const FOREVER: Duration = Duration::from_secs(365 * 24 * 3600);
         let timeout = tokio::time::sleep(self.spec.timeout.unwrap_or(FOREVER));
@@ -352,7 +352,7 @@ impl Farm<'_> {
     }
 
     /// Lets workers go that have had nothing to do for long.
-    fn rest(&mut self, hear: &mut dyn FnMut(FarmEvent) -> Further) {
+    fn rest(&mut self, hear: &mut impl FnMut(FarmEvent) -> Further) {
         if self.schedule.unsettled() > 0 || self.present.is_empty() {
             self.resting_since = None;
             return;
@@ -477,7 +477,7 @@ impl Farm<'_> {
     fn noticed(
         &mut self,
         notice: Notice,
-        hear: &mut dyn FnMut(FarmEvent) -> Further,
+        hear: &mut impl FnMut(FarmEvent) -> Further,
     ) -> Result<Further, JobError> {
         match notice {
             Notice::Joined { span, mailbox, .. } => {
@@ -528,7 +528,7 @@ impl Farm<'_> {
         &mut self,
         rank: u32,
         lost: Option<String>,
-        hear: &mut dyn FnMut(FarmEvent) -> Further,
+        hear: &mut impl FnMut(FarmEvent) -> Further,
     ) -> Further {
         self.called.remove(&rank);
         self.detached.remove(&rank);
@@ -567,7 +567,7 @@ impl Farm<'_> {
     fn said(
         &mut self,
         message: Message,
-        hear: &mut dyn FnMut(FarmEvent) -> Further,
+        hear: &mut impl FnMut(FarmEvent) -> Further,
     ) -> Result<Further, JobError> {
         let rank = message.source;
         if message.tag == crate::job::report::TAG {
@@ -624,7 +624,7 @@ impl Farm<'_> {
         &mut self,
         rank: u32,
         outcome: Result<Vec<u8>, LaunchError>,
-        hear: &mut dyn FnMut(FarmEvent) -> Further,
+        hear: &mut impl FnMut(FarmEvent) -> Further,
     ) -> Result<Further, JobError> {
         // A worker that has gone already is accounted for.
         if self.called.remove(&rank).is_none() {
@@ -677,7 +677,7 @@ impl Farm<'_> {
         Ok(further)
     }
 
-    fn tick(&mut self, hear: &mut dyn FnMut(FarmEvent) -> Further) -> Result<Further, JobError> {
+    fn tick(&mut self, hear: &mut impl FnMut(FarmEvent) -> Further) -> Result<Further, JobError> {
         let now = Instant::now();
         let mut further = Further::On;
         let overdue: Vec<u32> = self

@@ -62,4 +62,16 @@ pub enum LocalError {
         /// What the system said.
         source: io::Error,
     },
+    /// The system does not tell where this program is.
+    #[error("cannot tell where this program is, which workers must run: {source}")]
+    Executable {
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A function's command is text.
+    #[error("the path of this program is not UTF-8: {}", path.display())]
+    NotUtf8 {
+        /// The path.
+        path: PathBuf,
+    },
 }

@@ -33,12 +33,14 @@ mod invoke_api;
 mod log;
 mod memory;
 mod message;
+mod own;
 mod pool;
 mod runtime_api;
 
 pub use error::LocalError;
 pub use function::LocalFunction;
 pub use log::{LogLine, LogSink};
+pub use own::{DEFAULT_FUNCTION, LOCAL_VARIABLE, function_of, own_function};
 
 use decision::PoolLimits;
 use dispatcher::{Dispatcher, STOP_LIMIT};

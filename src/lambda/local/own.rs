@@ -1,0 +1,64 @@
+//! This program as a function of the local Lambda.
+
+use super::{LocalError, LocalFunction};
+use crate::aws::AwsSettings;
+use std::collections::BTreeMap;
+use std::env;
+use std::path::Path;
+use std::time::Duration;
+
+/// The name of the function that is this program.
+pub const DEFAULT_FUNCTION: &str = "lswitch";
+
+/// Set by the local Lambda's own function, so that a worker does not outlive the process that started it.
+pub const LOCAL_VARIABLE: &str = "LSWITCH_LOCAL";
+
+/// This program as a function, as [`function_of`] has it.
+///
+/// # Errors
+/// When it cannot be told where this program is.
+pub async fn own_function(aws: &AwsSettings) -> Result<LocalFunction, LocalError> {
+    let executable = env::current_exe().map_err(|source| LocalError::Executable { source })?;
+    function_of(&executable, aws).await
+}
+
+/// An lswitch as a function. It gets the most memory that Lambda gives, since a laptop's graph should not fail for a
+/// limit that nobody chose.
+///
+/// Workers find AWS's settings as this process does: by the same home folder, profile and region.
+///
+/// # Errors
+/// When the program's path is not UTF-8.
+pub async fn function_of(program: &Path, aws: &AwsSettings) -> Result<LocalFunction, LocalError> {
+    let executable = program.to_str().ok_or_else(|| LocalError::NotUtf8 {
+        path: program.into(),
+    })?;
+    let mut environment = BTreeMap::from([(LOCAL_VARIABLE.to_string(), "1".to_string())]);
+    for name in [
+        "LSWITCH_LOG",
+        "HOME",
+        "AWS_CA_BUNDLE",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+    ] {
+        if let Some(value) = env::var(name).ok().filter(|value| !value.is_empty()) {
+            environment.insert(name.into(), value);
+        }
+    }
+    if let Some(profile) = &aws.profile {
+        environment.insert("AWS_PROFILE".into(), profile.clone());
+    }
+    if let Some(region) = aws.region_without_asking().await {
+        environment.insert("AWS_REGION".into(), region.clone());
+        environment.insert("AWS_DEFAULT_REGION".into(), region);
+    }
+    Ok(LocalFunction {
+        name: DEFAULT_FUNCTION.into(),
+        command: vec![executable.to_string()],
+        handler: "bootstrap".into(),
+        memory_mb: 10_240,
+        timeout: Duration::from_secs(900),
+        environment,
+        task_root: None,
+    })
+}

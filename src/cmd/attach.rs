@@ -109,9 +109,10 @@ pub fn not_detached(facts: &Facts) -> anyhow::Error {
 /// The error of a job that cannot say any more how it ended.
 pub fn lost(facts: &Facts) -> anyhow::Error {
     anyhow::anyhow!(
-        "job {} is lost: its driver (process {}) is gone without having said how it ended, as when it is killed or the machine restarts; start it again: {}",
+        "job {} is lost: its driver (process {}) is gone without having said how it ended, as when it is killed or the machine restarts; start it again (of a map only what is missing, with --resume {}): {}",
         short(&facts.id),
         facts.driver.pid,
+        short(&facts.id),
         facts.command()
     )
 }

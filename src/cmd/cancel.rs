@@ -19,7 +19,7 @@ const KILLED_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks at whether it is gone.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// End a job that runs: its workers stop, and what it kept in its store is deleted
+/// End a job that runs: its workers stop; what is done of a map is kept for --resume
 #[derive(Debug, clap::Args)]
 #[command(before_help = "\
 Examples:

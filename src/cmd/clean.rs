@@ -16,14 +16,10 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// What the keys begin with of what a job keeps in its store: one of these, its id, and more.
-const AREAS: [&str; 6] = [
-    "map",
-    "sort",
-    "wordcount",
-    "reduce",
-    "outputs",
-    "checkpoints",
-];
+const AREAS: [&str; 4] = [MAP, "sort", "wordcount", "reduce"];
+
+/// The area whose objects another job may go on with.
+const MAP: &str = "map";
 
 /// Programs and folders that travelled to workers: this and the SHA-256 of their bytes.
 const CODE: &str = "code/";
@@ -31,7 +27,7 @@ const CODE: &str = "code/";
 /// A folder without a record belongs to a job that begins just now, unless it is older than this.
 const BEGINNING: Duration = Duration::from_secs(3600);
 
-/// Delete what jobs have left: code, spill, checkpoints, records
+/// Delete what jobs have left: code, spill, outputs, records
 #[derive(Debug, clap::Args)]
 #[command(before_help = "\
 Examples:
@@ -40,8 +36,8 @@ Examples:
   lswitch clean --store s3://bucket/jobs --older-than 30d
 
 Shows what can go, and deletes it only with --yes: in the store programs that travelled to workers, and what jobs kept there
-that were killed or lost; on this machine the records of jobs that have ended, with what they printed in the background.
-Nothing goes that belongs to a job that runs on this machine. Of jobs that other machines run in the same store nothing is
+that were killed or lost, or that could be gone on with by --resume; on this machine the records of jobs that have ended, with
+what they printed in the background. Nothing goes that belongs to a job that runs on this machine. Of jobs that other machines run in the same store nothing is
 known here but the age: choose --older-than above their longest. Graphs and results are never touched.")]
 pub struct Clean {
     /// The jobs' own store
@@ -170,6 +166,10 @@ impl Clean {
             .objects
             .extend(doomed_keys(&mut doomed.groups, "code", code));
         for (area, entries) in areas {
+            if area == MAP && in_use {
+                // One of those that run may go on with what others have left.
+                continue;
+            }
             let left = left_by_jobs(area, entries, runs, is_old);
             doomed
                 .objects
@@ -180,12 +180,19 @@ impl Clean {
             .filter(|entry| !in_use && is_old(entry));
         let keys = doomed_keys(&mut doomed.groups, "unfinished writes", unfinished);
         doomed.unfinished = keys;
-        if !ended.is_empty() {
-            doomed.groups.push(Group {
-                what: "records of jobs",
-                count: ended.len() as u64,
-                bytes: ended.iter().map(|(_, bytes)| bytes).sum(),
-            });
+        let (unfinished, finished): (Vec<_>, Vec<_>) =
+            ended.iter().partition(|(folder, _)| folder.has_journal());
+        for (what, records) in [
+            ("records of jobs", finished),
+            ("maps that --resume could go on with", unfinished),
+        ] {
+            if !records.is_empty() {
+                doomed.groups.push(Group {
+                    what,
+                    count: records.len() as u64,
+                    bytes: records.iter().map(|(_, bytes)| bytes).sum(),
+                });
+            }
         }
         doomed.records = ended.into_iter().map(|(folder, _)| folder).collect();
         Ok(doomed)

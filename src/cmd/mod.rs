@@ -21,6 +21,8 @@ use crate::job::function::{self, AnyFunction};
 use crate::job::program::{self, Program};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use tokio::task::AbortHandle;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -276,8 +278,11 @@ fn raise_descriptor_limit() {
     let _ = setrlimit(Resource::Nofile, raised);
 }
 
-/// Listens for Ctrl-C and SIGTERM from this call on; completes at the first. A second one, or one that comes when nobody
-/// waits for it any more, ends the process at once.
+/// Who listens for Ctrl-C and SIGTERM: the process gets them, so there is one at a time.
+static LISTENER: Mutex<Option<AbortHandle>> = Mutex::new(None);
+
+/// Listens for Ctrl-C and SIGTERM from this call on, instead of those who did before; completes at the first. A second one, or one that
+/// comes when nobody waits for it any more, ends the process at once.
 ///
 /// Must be called within the runtime.
 fn interrupted() -> impl Future<Output = ()> {
@@ -290,7 +295,7 @@ fn interrupted() -> impl Future<Output = ()> {
     );
     record::own::heard_elsewhere();
     let (tell, told) = tokio::sync::oneshot::channel();
-    tokio::spawn(async move {
+    let listening = tokio::spawn(async move {
         let mut tell = Some(tell);
         loop {
             tokio::select! {
@@ -305,6 +310,10 @@ fn interrupted() -> impl Future<Output = ()> {
             }
         }
     });
+    let mut listener = LISTENER.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(before) = listener.replace(listening.abort_handle()) {
+        before.abort();
+    }
     async {
         // The sender lives as long as the runtime does.
         let _ = told.await;

@@ -159,6 +159,16 @@ impl Folder {
         self.path.join("log")
     }
 
+    /// Where a map says what is done of it.
+    pub fn journal(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+
+    /// True if the job can be gone on with.
+    pub fn has_journal(&self) -> bool {
+        self.journal().exists()
+    }
+
     /// The job that the folder's name says.
     pub fn id(&self) -> Option<JobId> {
         parse_id(self.path.file_name()?.to_str()?)

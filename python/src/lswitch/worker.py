@@ -14,7 +14,7 @@ from . import call as calls
 from . import failure
 from .call import EACH, EACH_STAR, FOLD, MAY_PICKLE, ONE, REDUCE, Call
 from .comm import Comm
-from .errors import DeadlineError, MessageError, TooLongError, UsageError
+from .errors import DeadlineError, MessageError, ProtocolError, TooLongError, UsageError
 from .event import parse
 from .farm import ANSWER, CANCEL, DONE, FAILED_FOR_GOOD, LEAVE, PAYLOAD_MAX, PIECE, PIECE_MAX, TAG, answers, order
 from .frame import DRIVER
@@ -89,10 +89,12 @@ class _Serving:
                 stay = False
                 break
             if kind == CANCEL:
-                self._pieces.pop(task, None)
                 continue
             if kind == PIECE:
-                self._pieces.setdefault(task, []).append(payload)
+                pieces = self._pieces.setdefault(task, [])
+                pieces.append(payload)
+                if len(pieces) * PIECE_MAX > PAYLOAD_MAX + PIECE_MAX:
+                    raise ProtocolError(f"task {task} has more than {PAYLOAD_MAX} bytes")
                 continue
             if self._pieces:
                 payload = b"".join([*self._pieces.pop(task, []), payload])

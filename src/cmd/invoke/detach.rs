@@ -33,7 +33,8 @@ pub fn start(ui: &Ui, json: bool) -> anyhow::Result<()> {
             return Err(error);
         }
     };
-    let (facts, ended) = watch(&folder, &mut child)?;
+    let watched = watch(&folder, &mut child);
+    let (facts, ended) = watched.with_context(|| format!("job {id} may run in the background"))?;
     let is_under_way = facts.as_ref().is_some_and(|facts| facts.under_way);
     if let Some(status) = ended.filter(|status| !status.success() && !is_under_way) {
         return Err(failure(&folder, facts.is_some(), status));

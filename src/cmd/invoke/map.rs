@@ -145,7 +145,9 @@ impl MapArgs {
             let store = self.fleet.open_store("--store", &self.fleet.store).await?;
             let output = match &self.output {
                 Some(location) if self.goes_on() => {
-                    Some(self.fleet.open_output(location, self.overwrite).await?)
+                    // What is there may be of the job that is gone on with.
+                    let overwrite = self.overwrite || self.resume.is_some();
+                    Some(self.fleet.open_output(location, overwrite).await?)
                 }
                 Some(location) => Some(self.fleet.open_store("--output", location).await?),
                 None => None,
@@ -220,7 +222,9 @@ impl MapArgs {
         let Some(words) = words else {
             return Ok(None);
         };
-        let mut arguments = shlex::split(words).unwrap_or_default();
+        let Some(mut arguments) = shlex::split(words) else {
+            return Err(UsageError(format!("{words:?} has quotes that do not end")).into());
+        };
         if arguments.is_empty() {
             return Err(UsageError(format!("{words:?} names no program")).into());
         }

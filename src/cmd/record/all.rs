@@ -171,7 +171,7 @@ pub fn short(id: &str) -> &str {
     &id[..SHOWN_MIN.min(id.len())]
 }
 
-/// Deletes the oldest records of jobs that have ended, if there are too many. That it cannot is no reason not to begin a job.
+/// Deletes the oldest records of jobs that have ended and cannot be gone on with, if there are too many. That it cannot is no reason not to begin a job.
 pub fn forget_old() {
     let is_full = folders().is_ok_and(|folders| folders.len() > RECORDS_MAX);
     if !is_full {
@@ -179,6 +179,7 @@ pub fn forget_old() {
     }
     for (folder, facts) in records().unwrap_or_default().iter().skip(RECORDS_KEPT) {
         if facts.state() != State::Running
+            && !folder.has_journal()
             && let Err(error) = folder.delete()
         {
             tracing::warn!("{error:#}");

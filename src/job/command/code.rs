@@ -4,7 +4,7 @@
 use crate::job::context::{BlockingStore, Context};
 use crate::job::program::ProgramError;
 use crate::random::to_hex;
-use crate::store::{Store, StoreError};
+use crate::store::{Entry, Store, StoreError};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -14,10 +14,14 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 use thiserror::Error;
 
 /// The largest program, unpacked, in bytes: what Lambda's temporary folder has room for at least.
 pub const CODE_MAX: u64 = 400 << 20;
+
+/// What was stored longer ago is stored again before it is used.
+const FRESH: Duration = Duration::from_secs(3600);
 
 /// Where a worker keeps what it has unpacked, below its temporary folder. Environments are reused.
 const CACHE: &str = "lswitch-code";
@@ -75,6 +79,12 @@ impl Code {
         };
         let sha256 = to_hex(&Sha256::digest(&bytes));
         let key = key(&sha256);
+        // What is used is young, so that nobody takes it for left over.
+        let there = store.list(&key).await?;
+        let is_old = |entry: &Entry| entry.modified.elapsed().is_ok_and(|age| age > FRESH);
+        if there.iter().any(is_old) {
+            store.put(&key, bytes.clone().into()).await?;
+        }
         if !store.put_if_absent(&key, bytes.into()).await? {
             return Err(CodeError::Damaged(store.object_url(&key)));
         }

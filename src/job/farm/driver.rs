@@ -311,7 +311,8 @@ impl Farm<'_> {
             {
                 self.send(assignment);
             }
-            let room = further == Further::On
+            // Whoever pauses may wait for just the next one.
+            let room = (further == Further::On || self.schedule.unsettled() == 0)
                 && self.schedule.bytes() < UNSETTLED_BYTES_MAX
                 && self.schedule.unsettled() < UNSETTLED_MAX;
             tokio::select! {
@@ -366,6 +367,8 @@ impl Farm<'_> {
             self.schedule.gone(rank, false);
             self.called.remove(&rank);
             self.detached.remove(&rank);
+            self.sending.remove(&rank);
+            self.pieces.keep(|(worker, _)| *worker != rank);
         }
         self.resting_since = None;
         hear(FarmEvent::Workers(0));

@@ -3,11 +3,18 @@
 use super::driver::{Outcome, Task};
 use super::message::PAYLOAD_MAX;
 use bytes::{Buf, BufMut, BytesMut};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
 
 /// Bytes ahead of a call's payload, without its length: its number.
 const CALL_LEN: usize = 8;
+
+/// Bytes of calls above which no more are read until the driver has taken them.
+const QUEUED_MAX: usize = 64 << 20;
+
+/// How long is waited before it is looked whether it has.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Bytes that one read asks for.
 const READ_LEN: usize = 64 << 10;
@@ -78,8 +85,16 @@ pub async fn read_calls(
     tasks: mpsc::Sender<Task>,
 ) -> Result<(), String> {
     let mut bytes = BytesMut::new();
+    let mut queued = 0;
     loop {
         while let Some(task) = next_call(&mut bytes)? {
+            queued += task.payload.len();
+            while queued > QUEUED_MAX && tasks.capacity() < tasks.max_capacity() {
+                tokio::time::sleep(LOOK).await;
+            }
+            if tasks.capacity() == tasks.max_capacity() {
+                queued = task.payload.len();
+            }
             if tasks.send(task).await.is_err() {
                 // The driver has ended, and says why.
                 return Ok(());

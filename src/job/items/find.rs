@@ -1,6 +1,6 @@
 //! Where items come from.
 
-use super::{Extent, Item, TEXT_MAX};
+use super::{BATCH_BYTES, Extent, Item, TEXT_MAX};
 use crate::aws::AwsSettings;
 use crate::store::{Store, StoreError};
 use std::fs::File;
@@ -111,12 +111,13 @@ impl Items {
         matches!(self, Items::Named(items) if items.iter().any(is_file))
     }
 
-    /// How many there are, if that is known before they are read.
-    pub fn count(&self) -> Option<u64> {
+    /// How many there are, or how many batches of so many, if that is known before they are read.
+    pub fn count(&self, batch: u64) -> Option<u64> {
         match self {
-            Items::Range(range) => Some(range.end - range.start),
-            Items::Lines(_) => None,
-            Items::Named(items) => Some(items.len() as u64),
+            Items::Range(range) => Some((range.end - range.start).div_ceil(batch.max(1))),
+            Items::Named(items) if batch <= 1 => Some(items.len() as u64),
+            // A batch ends early when its items are long.
+            Items::Lines(_) | Items::Named(_) => None,
         }
     }
 
@@ -172,9 +173,6 @@ impl Items {
 /// Items as they are read.
 pub type EachItem = Box<dyn Iterator<Item = Result<Item, ItemsError>> + Send>;
 
-/// Bytes of lines after which a batch has no more of them, however few they are.
-const BATCH_BYTES: usize = 1 << 20;
-
 /// So many items at a time.
 struct Batches {
     each: EachItem,
@@ -199,7 +197,7 @@ impl Iterator for Batches {
                         Item::Text(text) => text.len() + 8,
                         Item::File { path, .. } => path.len() + 32,
                         Item::Object { store, key, .. } => store.len() + key.len() + 40,
-                        Item::Range { .. } | Item::Batch { .. } => 0,
+                        Item::Range { .. } | Item::Listed { .. } | Item::Batch { .. } => 0,
                     };
                     items.push(item);
                 }
@@ -367,6 +365,10 @@ mod tests {
         });
         assert_eq!(each(named, 2), batches);
         // Long lines are not kept until there are enough of them.
+        let mixed = [600 << 10, TEXT_MAX].map(|length| Item::Text(vec![b'x'; length]));
+        let mixed = each(Items::Named(mixed.to_vec()), 1000);
+        assert_eq!(mixed.len(), 1);
+        assert!(mixed[0].to_bytes().is_ok());
         let long = Items::Named(vec![Item::Text(vec![b'x'; 600 << 10]); 5]);
         let long = each(long, 1000);
         assert_eq!(long.len(), 3);

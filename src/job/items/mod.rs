@@ -12,8 +12,11 @@ use std::fmt;
 /// The longest item that is given as a line, in bytes.
 pub const TEXT_MAX: usize = 4 << 20;
 
+/// Bytes of lines after which a batch has no more of them, however few they are.
+const BATCH_BYTES: usize = 1 << 20;
+
 /// The most bytes that travel of an item.
-const ITEM_MAX: usize = TEXT_MAX + 4096;
+const ITEM_MAX: usize = TEXT_MAX + BATCH_BYTES + (64 << 10);
 
 /// The most bytes of a list of items.
 const LIST_MAX: usize = 64 << 20;
@@ -50,6 +53,13 @@ pub enum Item {
         /// One past the last.
         to: u64,
     },
+    /// All that an object in a store lists, one after the other.
+    Listed {
+        /// The store.
+        store: String,
+        /// The object's key there; [`list_to_bytes`] made it.
+        key: String,
+    },
     /// Several that are given together, and are none of them a batch.
     Batch {
         /// Which of all items the first is, counted from 0.
@@ -82,6 +92,7 @@ impl fmt::Display for Item {
         let part = match self {
             Item::Text(text) => return f.write_str(&String::from_utf8_lossy(text)),
             Item::Range { from, to } => return write!(f, "{from}..{to}"),
+            Item::Listed { store, key } => return write!(f, "all that {store}/{key} lists"),
             Item::Batch { first, items } => {
                 return write!(f, "items {first}..{}", first + items.len() as u64);
             }
@@ -116,7 +127,7 @@ impl Item {
     /// Which of its bytes it is, or all of them; of what is neither a file nor an object, none.
     pub fn extent(&self) -> Option<Extent> {
         match self {
-            Item::Text(_) | Item::Range { .. } | Item::Batch { .. } => None,
+            Item::Text(_) | Item::Range { .. } | Item::Listed { .. } | Item::Batch { .. } => None,
             Item::File { length, part, .. } | Item::Object { length, part, .. } => {
                 Some(part.unwrap_or(Extent {
                     from: 0,

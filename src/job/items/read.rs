@@ -1,6 +1,6 @@
 //! How a worker reads an item.
 
-use super::{Extent, Item};
+use super::{Extent, Item, list_from_bytes};
 use crate::job::context::{BlockingStore, Context};
 use crate::job::program::ProgramError;
 use std::fs::File;
@@ -99,9 +99,11 @@ impl Sources {
         Ok(match item {
             Item::Text(text) => Input::Text(text.clone()),
             Item::Range { from, to } => Input::Range(*from..*to),
-            Item::Batch { items, .. } => {
-                let inputs = items.iter().map(|item| self.open(context, item));
-                Input::Batch(inputs.collect::<Result<_, _>>()?)
+            Item::Batch { items, .. } => self.open_all(context, items)?,
+            Item::Listed { store, key } => {
+                let list = self.store(context, store)?.get(key)?;
+                let items = list_from_bytes(&list).map_err(ProgramError::new)?;
+                self.open_all(context, &items)?
             }
             Item::File { path, part, .. } => Input::File(path.into(), *part),
             Item::Object {
@@ -116,6 +118,13 @@ impl Sources {
                 part: *part,
             },
         })
+    }
+}
+
+impl Sources {
+    fn open_all(&mut self, context: &Context, items: &[Item]) -> Result<Input, ProgramError> {
+        let inputs = items.iter().map(|item| self.open(context, item));
+        Ok(Input::Batch(inputs.collect::<Result<_, _>>()?))
     }
 }
 

@@ -202,7 +202,7 @@ pub async fn run(
         idle: None,
         more: Default::default(),
     };
-    let count = items.count().map(|count| count.div_ceil(spec.batch.max(1)));
+    let count = items.count(spec.batch);
     let each = items.each(spec.batch)?;
     let (sender, tasks) = mpsc::channel(AHEAD);
     let (repeat, mut repeated) = mpsc::channel(AHEAD);
@@ -271,7 +271,8 @@ pub async fn run(
     drop(repeated);
     // Its receivers are gone, so it ends; standard input may yet make it wait for ever.
     let mut read_error = None;
-    if reading.is_finished() {
+    let is_read = ran.is_ok() && !is_enough && order.held.further() != Further::Enough;
+    if is_read || reading.is_finished() {
         read_error = reading.await.expect("reading items does not panic").err();
     }
     if let Some(error) = read_error {

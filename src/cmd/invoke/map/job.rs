@@ -9,8 +9,8 @@ use crate::cmd::ui::{self, Ui};
 use crate::cmd::{InPart, UsageError, interrupted, raise_descriptor_limit};
 use crate::job::command::Command;
 use crate::job::farm::schedule::Policy;
-use crate::job::items::Item;
 use crate::job::items::find::Items;
+use crate::job::items::{Item, list_to_bytes};
 use crate::job::map::Arguments;
 use crate::job::map::gather::{Gathered, Gatherer};
 use crate::job::map::journal::{Begun, Journal};
@@ -30,9 +30,6 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-
-/// The file in a job's folder that says what is done.
-const JOURNAL: &str = "journal";
 
 /// One map, and what goes on with it.
 pub(super) struct MapJob<'a> {
@@ -57,7 +54,7 @@ impl MapJob<'_> {
         };
         let made = Folder::of(self.spec.id).and_then(|folder| {
             folder.make()?;
-            Ok(folder.path().join(JOURNAL))
+            Ok(folder.journal())
         });
         let Some(job) = &self.args.resume else {
             let journal = made.and_then(|path| Ok(Journal::create(&path, begun)?));
@@ -71,13 +68,30 @@ impl MapJob<'_> {
             });
         };
         let (folder, facts) = all::find(job)?;
-        let (earlier, job) = (folder.path().join(JOURNAL), facts.id);
+        let (earlier, job) = (folder.journal(), facts.id);
         if !earlier.is_file() {
-            let what = format!("--resume {job}: this job has left nothing to go on with");
+            let what = format!(
+                "--resume {job}: this job has left nothing to go on with; if another one went on with it, name that one (\"lswitch jobs\")"
+            );
             return Err(UsageError(what).into());
         }
         let (journal, mut known) = Journal::take_over(&earlier, &made?, begun)
             .with_context(|| format!("cannot go on with job {job}"))?;
+        let stored = self.stored(&journal).await;
+        let there = stored.with_context(|| {
+            format!("what is done is job {}'s now: --resume that", self.spec.id)
+        })?;
+        known.keep_stored(|key| there.contains(key));
+        self.ui
+            .say(format!("{} items were done by job {job}", known.len()));
+        Ok(Progress {
+            known: Some(known),
+            journal: Some(journal),
+        })
+    }
+
+    /// The keys of outputs in stores.
+    async fn stored(&self, journal: &Journal) -> anyhow::Result<BTreeSet<String>> {
         let mut there = BTreeSet::new();
         if let (Some(output), false) = (self.output, self.args.goes_on()) {
             there.extend(output.list("").await?.into_iter().map(|entry| entry.key));
@@ -86,13 +100,7 @@ impl MapJob<'_> {
             let entries = self.store.list(prefix).await?;
             there.extend(entries.into_iter().map(|entry| entry.key));
         }
-        known.keep_stored(|key| there.contains(key));
-        self.ui
-            .say(format!("{} items were done by job {job}", known.len()));
-        Ok(Progress {
-            known: Some(known),
-            journal: Some(journal),
-        })
+        Ok(there)
     }
 
     /// Forgets what is not needed to go on. What came of the job matters more than that something cannot be deleted.
@@ -103,7 +111,12 @@ impl MapJob<'_> {
     ) -> anyhow::Result<()> {
         let journal = progress.journal;
         let is_empty = journal.as_ref().is_none_or(Journal::is_empty);
-        if outcome.is_err() && !is_empty {
+        // Whoever reads no further has what he wants.
+        let failed = outcome
+            .as_ref()
+            .err()
+            .filter(|error| !ui::is_closed_pipe(error));
+        if failed.is_some() && !is_empty {
             self.ui.say(format!(
                 "what is done is kept; to go on with the rest, run the same with --resume {}",
                 self.spec.id
@@ -257,9 +270,13 @@ impl MapJob<'_> {
             timeout: self.args.fleet.timeout_since(self.begun),
             ..self.spec.clone()
         };
-        let items = Items::Named(vec![Item::Batch {
-            first: 0,
-            items: inputs,
+        let list = format!("{}combined/inputs", self.base);
+        self.store
+            .put(&list, list_to_bytes(&inputs).map_err(UsageError)?)
+            .await?;
+        let items = Items::Named(vec![Item::Listed {
+            store: self.store.url().into(),
+            key: list,
         }]);
         let outputs = match self.output {
             Some(_) => Outputs::Kept,
@@ -295,7 +312,7 @@ impl MapJob<'_> {
     ) -> anyhow::Result<(MapOutcome, Option<Gathered>)> {
         raise_descriptor_limit();
         let (ui, stop) = (self.ui, interrupted());
-        let count = items.count().unwrap_or(0).div_ceil(spec.batch);
+        let count = items.count(spec.batch).unwrap_or(0);
         let bar = ui.count_bar("items", count);
         // A worker that was lost may not be gone when the next one starts.
         let fleet = self.args.fleet.start(spec.workers as usize + 2).await?;
@@ -364,8 +381,12 @@ impl MapJob<'_> {
                 "seconds": { "launch": farm.launch.as_secs_f64(), "run": farm.run.as_secs_f64() },
             }))?;
         }
+        let what = match self.spec.batch {
+            1 => "items",
+            _ => "batches",
+        };
         let mut words = format!(
-            "{} items: {done} done, {failed} failed; launch {}, run {}",
+            "{} {what}: {done} done, {failed} failed; launch {}, run {}",
             done + failed,
             ui::seconds(farm.launch),
             ui::seconds(farm.run)
@@ -376,11 +397,11 @@ impl MapJob<'_> {
         self.ui.say(words);
         if *given_up {
             anyhow::bail!(
-                "the job was given up: {failed} items have failed, more than --tolerate-failures allows"
+                "the job was given up: {failed} {what} have failed, more than --tolerate-failures allows"
             );
         }
         if *failed > 0 && self.args.tolerate_failures.is_none() {
-            let mut words = format!("{failed} of {} items have failed", done + failed);
+            let mut words = format!("{failed} of {} {what} have failed", done + failed);
             if self.args.goes_on() {
                 words += ", so nothing goes on with the others; --tolerate-failures allows some";
             }

@@ -200,7 +200,7 @@ pub async fn run(
         present: BTreeSet::new(),
         losing: BTreeMap::new(),
         sending: BTreeMap::new(),
-        pieces: Pieces::new(),
+        pieces: Pieces::default(),
         next_rank: 0,
         fruitless: 0,
         lost: 0,

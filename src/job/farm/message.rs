@@ -177,14 +177,15 @@ pub struct Pieces<K> {
     held: BTreeMap<K, Vec<Bytes>>,
 }
 
-impl<K: Ord> Pieces<K> {
-    /// None.
-    pub fn new() -> Pieces<K> {
+impl<K> Default for Pieces<K> {
+    fn default() -> Pieces<K> {
         Pieces {
             held: BTreeMap::new(),
         }
     }
+}
 
+impl<K: Ord> Pieces<K> {
     /// One more. False if it is more than a payload can have.
     pub fn add(&mut self, whose: K, piece: Bytes) -> bool {
         let held = self.held.entry(whose).or_default();
@@ -275,7 +276,7 @@ mod tests {
             };
             let messages: Vec<Bytes> = answer.to_messages().collect();
             assert_eq!(messages.len(), count);
-            let mut pieces = Pieces::new();
+            let mut pieces = Pieces::default();
             for message in &messages[..count - 1] {
                 let Some(Said::Piece { task: 5, payload }) = Said::from_bytes(message) else {
                     panic!("{length}");
@@ -287,7 +288,7 @@ mod tests {
             };
             assert!(pieces.whole(&5, last.payload) == payload);
         }
-        let mut pieces = Pieces::new();
+        let mut pieces = Pieces::default();
         let piece = Bytes::from(vec![0; PIECE_MAX]);
         assert!((0..PAYLOAD_MAX / PIECE_MAX).all(|_| pieces.add((1, 2), piece.clone())));
         assert!(!pieces.add((1, 2), piece.clone()), "that is too much");

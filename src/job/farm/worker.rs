@@ -59,7 +59,7 @@ pub fn serve(
     mut run: impl FnMut(&Context, Given) -> Result<Option<Ended>, ProgramError>,
 ) -> Result<(), ProgramError> {
     let leave_before = LEAVE_BEFORE.min(context.remaining() / 4);
-    let mut pieces = Pieces::new();
+    let mut pieces = Pieces::default();
     loop {
         let message = match context.comm().receive_from_driver(TAG) {
             Ok(message) => message,

@@ -88,7 +88,7 @@ pub enum PoolError {
 ///
 /// Workers are started with the first call, let go after [`PoolBuilder::idle_timeout`], and started again with the next. A call whose
 /// worker is lost is tried on others, so it should not matter if it runs twice; one that returns an error or panics is
-/// not tried again. A call and its result have at most 8 MiB each.
+/// not tried again. A call and its result have at most 256 MiB each.
 ///
 /// A pool that is dropped ends at once, and what is not done with it; [`Pool::join`] waits for that.
 #[derive(Debug)]

@@ -143,7 +143,7 @@ impl MapJob<'_> {
             (true, _) => {
                 let prefix = format!("{}gathered/", self.base);
                 let gatherer = Gatherer::new(self.store, &prefix, self.reduce.is_some())?;
-                Outputs::Gathered(gatherer)
+                Outputs::Gathered(Box::new(gatherer))
             }
             (false, Some(_)) => Outputs::Kept,
             (false, None) => Outputs::Printed,
@@ -334,8 +334,7 @@ impl MapJob<'_> {
             spec,
             items,
             progress,
-            &fleet.switch,
-            &fleet.launcher,
+            (&fleet.switch, &fleet.launcher),
             stop,
             &held,
             &mut |event| match event {

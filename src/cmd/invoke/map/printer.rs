@@ -25,7 +25,7 @@ pub(super) enum Outputs {
     /// They stay where they were stored.
     Kept,
     /// To what goes on with them.
-    Gathered(Gatherer),
+    Gathered(Box<Gatherer>),
 }
 
 /// Shows outcomes as they come, in order.

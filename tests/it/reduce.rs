@@ -4,6 +4,7 @@ use crate::support::{Place, assert_gone, assert_says, children, data};
 use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 fn script(place: &Place, name: &str, text: &str) {
@@ -354,4 +355,64 @@ fn workers_that_others_start_are_there_with_the_first() {
         let expected: String = (0..11).map(|number| format!("{number}\n")).collect();
         assert_eq!(ended.stdout, expected);
     }
+}
+
+#[test]
+fn whoever_interrupts_a_later_phase_ends_it_in_order() {
+    let place = Place::new();
+    let flag = place.path("reducing");
+    script(
+        &place,
+        "waits",
+        &format!("touch {}; sleep 600\n", flag.display()),
+    );
+    for phase in ["--reduce", "--combine"] {
+        let running = place
+            .lswitch(&format!(
+                "invoke map --exec cat --items 0..5 {phase} ./waits"
+            ))
+            .start();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !flag.exists() {
+            assert!(Instant::now() < deadline, "it does not come so far");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let workers = children(running.id());
+        running.signal(Signal::INT);
+        let ended = running.wait();
+        assert_eq!(ended.code, Some(130), "{ended}");
+        assert_says(&ended.stderr, &["--resume"]);
+        assert!(!ended.stderr.contains("without cleaning up"), "{ended}");
+        assert_gone(&workers, 10);
+        fs::remove_file(&flag).unwrap();
+    }
+    let left = fs::read_dir(place.path(".lswitch/reduce")).unwrap().count();
+    assert_eq!(left, 0, "lists and spill go with the phase");
+}
+
+#[test]
+fn an_item_that_many_long_outputs_wait_for_is_run_when_the_job_is_gone_on_with() {
+    let place = Place::new();
+    script(
+        &place,
+        "long",
+        &format!(
+            "read n; [ $n = 0 ] && [ ! -e {} ] && exit 1; head -c 60000 /dev/zero | tr '\\0' x; echo $n\n",
+            place.path("go").display()
+        ),
+    );
+    let run = |more: &str| {
+        place.lswitch(&format!(
+            "invoke map --exec ./long --items 0..1300 --workers 2 --retries 0 --no-backups {more}"
+        ))
+    };
+    let ended = run("").stdout(Stdio::null()).within_s(120).end();
+    assert_eq!(ended.code, Some(3), "{ended}");
+    fs::write(place.path("go"), "").unwrap();
+    let ended = run(&format!("--resume {}", unfinished(&place)[0]))
+        .within_s(60)
+        .ok();
+    let lines: Vec<&str> = ended.stdout.lines().collect();
+    assert_eq!(lines.len(), 1300);
+    assert!(lines[0].ends_with("x0") && lines[1299].ends_with("x1299"));
 }

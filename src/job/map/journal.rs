@@ -1,6 +1,6 @@
 //! What is done of a map, in a file of the driver's machine: a map that did not come to its end is gone on with from there.
 //!
-//! The file begins with [`MAGIC`]. Entries follow: a u32 length and a u32 CRC-32 of what comes then, an [`Entry`] in the project's codec.
+//! The file begins with `lswjnl`, a zero and the version. Entries follow: a u32 length and a u32 CRC-32 of what comes then, an entry in the project's codec.
 //! An entry that is cut off or damaged, and all behind it, was never written. Whoever uses the file has a lock on it.
 
 use super::{ANSWER_MAX, Answer, Output};

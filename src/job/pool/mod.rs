@@ -1,7 +1,7 @@
 //! A pool: warm workers that run a program's own functions, called like functions of its own.
 //!
 //! A call goes through the switch to a worker that is there already, and not through an invocation. The driver of the pool is a farm's
-//! ([`crate::job::farm`]); it works in the thread that waits for a call ([`drive`]), and in one of its own otherwise. The local
+//! ([`crate::job::farm`]); it works in the thread that waits for a call (`drive`), and in one of its own otherwise. The local
 //! Lambda has another thread, since its processes end with the thread that started them.
 
 mod board;

@@ -57,18 +57,16 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
         .find(|c: char| !c.is_ascii_digit())
         .unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let factor: usize = match unit.trim() {
-        "" | "B" => 1,
-        "KB" => 1_000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "KiB" | "K" => 1 << 10,
-        "MiB" | "M" => 1 << 20,
-        "GiB" | "G" => 1 << 30,
-        other => {
-            return Err(format!(
-                "{other:?} is no unit of bytes; use KiB, MiB or GiB"
-            ));
+    let factor: usize = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "kib" | "k" => 1 << 10,
+        "mib" | "m" => 1 << 20,
+        "gib" | "g" => 1 << 30,
+        _ => {
+            return Err(format!("{unit:?} is no unit of bytes; use KiB, MiB or GiB"));
         }
     };
     let number: usize = number
@@ -77,4 +75,33 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
     number
         .checked_mul(factor)
         .ok_or_else(|| format!("{text} is too much"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_understood_or_refused() {
+        for (text, bytes) in [
+            ("4096", 4096),
+            ("64MiB", 64 << 20),
+            ("10 kB", 10_000),
+            ("1g", 1 << 30),
+            ("0", 0),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes));
+        }
+        for text in [
+            "",
+            "MiB",
+            "1.5GiB",
+            "12 parsecs",
+            "99999999999999999999",
+            "99999999999GiB",
+            "-1",
+        ] {
+            assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
 }

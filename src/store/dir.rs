@@ -110,35 +110,12 @@ impl Dir {
     }
 
     pub(super) async fn list(&self, prefix: &str, url: String) -> Result<Vec<Entry>, StoreError> {
-        let (root, prefix) = (self.root.clone(), prefix.to_owned());
-        blocking(move || {
-            let mut entries = Vec::new();
-            match walk(&root, "", &prefix, &mut entries) {
-                Ok(()) => Ok(entries),
-                Err(cause) => Err(StoreError::Directory {
-                    action: "list",
-                    url,
-                    cause,
-                }),
-            }
-        })
-        .await
+        list(self.root.to_path_buf(), "", prefix, url).await
     }
 
     pub(super) async fn unfinished(&self, url: String) -> Result<Vec<Entry>, StoreError> {
         let folder = self.root.join(TEMPORARY_FOLDER);
-        blocking(move || {
-            let mut entries = Vec::new();
-            match walk(&folder, &format!("{TEMPORARY_FOLDER}/"), "", &mut entries) {
-                Ok(()) => Ok(entries),
-                Err(cause) => Err(StoreError::Directory {
-                    action: "list",
-                    url,
-                    cause,
-                }),
-            }
-        })
-        .await
+        list(folder, &format!("{TEMPORARY_FOLDER}/"), "", url).await
     }
 
     pub(super) async fn delete(&self, key: &str, url: String) -> Result<(), StoreError> {
@@ -163,6 +140,28 @@ impl Dir {
         // That one stays is no error: an empty folder is no object.
         let _ = tokio::task::spawn_blocking(move || delete_folders(&path)).await;
     }
+}
+
+/// What [`walk`] finds.
+async fn list(
+    folder: PathBuf,
+    key: &str,
+    prefix: &str,
+    url: String,
+) -> Result<Vec<Entry>, StoreError> {
+    let (key, prefix) = (key.to_owned(), prefix.to_owned());
+    blocking(move || {
+        let mut entries = Vec::new();
+        match walk(&folder, &key, &prefix, &mut entries) {
+            Ok(()) => Ok(entries),
+            Err(cause) => Err(StoreError::Directory {
+                action: "list",
+                url,
+                cause,
+            }),
+        }
+    })
+    .await
 }
 
 fn delete_folders(path: &Path) {

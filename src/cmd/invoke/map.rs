@@ -5,6 +5,7 @@ mod printer;
 
 use super::data::{MemoryArgs, check_reach};
 use super::fleet::FleetArgs;
+use crate::cmd::settings::parse_size;
 use crate::cmd::ui::Ui;
 use crate::cmd::{UsageError, block_on};
 use crate::job::command::Command;
@@ -252,25 +253,12 @@ impl MapArgs {
     }
 }
 
-/// A size in bytes, such as 64MiB, 10kB, 4096.
+/// A size in bytes, such as 64MiB, and not 0.
 pub(super) fn size(text: &str) -> Result<u64, String> {
-    let digits = text.find(|letter: char| !letter.is_ascii_digit());
-    let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
-    let factor = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kb" => 1_000,
-        "mb" => 1_000_000,
-        "gb" => 1_000_000_000,
-        "k" | "kib" => 1 << 10,
-        "m" | "mib" => 1 << 20,
-        "g" | "gib" => 1 << 30,
-        _ => return Err("a size is a number with B, kB, KiB, MB, MiB, GB or GiB".into()),
-    };
-    let number: u64 = number.parse().map_err(|_| "a size begins with a number")?;
-    number
-        .checked_mul(factor)
-        .filter(|size| *size > 0)
-        .ok_or_else(|| "a size is more than 0 and less than 2^64 bytes".into())
+    match parse_size(text)? {
+        0 => Err("a size is more than 0".into()),
+        bytes => Ok(bytes as u64),
+    }
 }
 
 /// A number of items, or a share of them.
@@ -293,26 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_shares_are_understood_or_refused() {
-        for (text, bytes) in [
-            ("4096", 4096),
-            ("64MiB", 64 << 20),
-            ("10kB", 10_000),
-            ("1g", 1 << 30),
-        ] {
-            assert_eq!(size(text), Ok(bytes));
-        }
-        for text in [
-            "",
-            "MiB",
-            "0",
-            "1.5GiB",
-            "12 parsecs",
-            "99999999999999999999",
-            "-1",
-        ] {
-            assert!(size(text).is_err(), "{text}");
-        }
+    fn shares_are_understood_or_refused() {
         assert_eq!(tolerance("5"), Ok(Tolerance::Count(5)));
         assert_eq!(tolerance("12.5%"), Ok(Tolerance::Share(0.125)));
         for text in ["", "%", "101%", "-1", "NaN%", "some"] {

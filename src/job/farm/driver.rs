@@ -1,6 +1,7 @@
 //! The driver of a farm: an elastic job whose workers it starts, feeds, replaces and lets go.
 
 use super::message::{Answer, ORDER_LEN, Order, PAYLOAD_MAX, PIECE_MAX, Pieces, Said, TAG, pieces};
+use super::roster::{CallEnd, Meaning, Roster};
 use super::schedule::{Assignment, Ending, Final, Micros, Policy, Schedule, Settled};
 use crate::job::driver::{JobError, SwitchAccess, Worker};
 use crate::job::start::Starter;
@@ -15,7 +16,7 @@ use crate::net::reassembly::Message;
 use crate::net::token::JobId;
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::pin;
 use std::time::{Duration, Instant};
@@ -43,9 +44,6 @@ const BATCH: usize = 256;
 
 /// The most packs that an event names for its pack to start.
 const OTHERS_MAX: u32 = 500;
-
-/// How long no further workers are started when Lambda takes no more calls and there are some already.
-const THROTTLED_FOR: Duration = Duration::from_secs(5);
 
 /// What to run, and on how many workers.
 #[derive(Debug, Clone)]
@@ -193,20 +191,11 @@ pub async fn run(
         schedule: Schedule::new(spec.policy),
         begun: Instant::now(),
         calls: JoinSet::new(),
-        called: BTreeMap::new(),
-        promised: BTreeMap::new(),
-        levels: spec.levels,
-        detached: BTreeSet::new(),
-        present: BTreeSet::new(),
-        losing: BTreeMap::new(),
+        roster: Roster::new(spec.workers, slots, spec.levels),
         sending: BTreeMap::new(),
         pieces: Pieces::default(),
-        next_rank: 0,
         fruitless: 0,
         lost: 0,
-        first_called: None,
-        first_joined: None,
-        start_again: None,
         resting_since: None,
         traffic: Traffic::default(),
     };
@@ -235,38 +224,17 @@ struct Farm<'a> {
     schedule: Schedule,
     begun: Instant,
     calls: JoinSet<(u32, Result<Vec<u8>, LaunchError>)>,
-    /// Workers whose call has not returned, and since when.
-    called: BTreeMap<u32, Instant>,
-    /// Workers that others start and that have not joined: since when, and who leads those that start them.
-    promised: BTreeMap<u32, (Instant, u32)>,
-    /// In how many levels workers are started from now on.
-    levels: u32,
-    /// Workers that are there although their call broke off, or that others have started.
-    detached: BTreeSet<u32>,
-    /// Workers that have joined and are there.
-    present: BTreeSet<u32>,
-    /// Workers that were lost, and whose call may yet tell why.
-    losing: BTreeMap<u32, Losing>,
+    roster: Roster,
     /// Long tasks of which a part is sent, by their workers; of each, how many bytes.
     sending: BTreeMap<u32, VecDeque<(Assignment, usize)>>,
     /// What has come of long answers, by worker and task.
     pieces: Pieces<(u32, u64)>,
-    next_rank: u32,
     /// Workers that ended out of order since something was settled.
     fruitless: u32,
     lost: u32,
-    first_called: Option<Instant>,
-    first_joined: Option<Instant>,
-    /// Lambda takes no more calls for now; it is asked again then.
-    start_again: Option<Instant>,
     /// Since when there is nothing to do.
     resting_since: Option<Instant>,
     traffic: Traffic,
-}
-
-struct Losing {
-    reason: String,
-    until: Instant,
 }
 
 impl Farm<'_> {
@@ -354,7 +322,7 @@ impl Farm<'_> {
 
     /// Lets workers go that have had nothing to do for long.
     fn rest(&mut self, hear: &mut impl FnMut(FarmEvent) -> Further) {
-        if self.schedule.unsettled() > 0 || self.present.is_empty() {
+        if self.schedule.unsettled() > 0 || self.roster.count() == 0 {
             self.resting_since = None;
             return;
         }
@@ -362,13 +330,10 @@ impl Farm<'_> {
         if self.spec.idle.is_none_or(|idle| since.elapsed() < idle) {
             return;
         }
-        for rank in std::mem::take(&mut self.present) {
+        for rank in self.present() {
             self.link.send(rank, TAG, &Order::Leave.to_bytes());
             self.schedule.gone(rank, false);
-            self.called.remove(&rank);
-            self.detached.remove(&rank);
-            self.sending.remove(&rank);
-            self.pieces.keep(|(worker, _)| *worker != rank);
+            self.remove(rank);
         }
         self.resting_since = None;
         hear(FarmEvent::Workers(0));
@@ -381,25 +346,20 @@ impl Farm<'_> {
     /// As many workers as are wanted are there, or on their way.
     fn start_workers(&mut self) {
         let now = Instant::now();
-        let idle = self.spec.lazy && self.schedule.unsettled() == 0;
-        if idle || self.start_again.is_some_and(|at| now < at) {
+        if self.spec.lazy && self.schedule.unsettled() == 0 {
             return;
         }
-        let started = self.called.len() + self.detached.len() + self.promised.len();
-        let missing = (self.spec.workers as usize).saturating_sub(started) as u32;
-        let ranks = self.next_rank..(self.next_rank + missing).min(self.starter.size);
+        let ranks = self.roster.start(now);
         if ranks.is_empty() {
             return;
         }
-        self.next_rank = ranks.end;
-        self.first_called.get_or_insert(now);
-        let fan_out = fan_out(missing, self.levels);
+        let fan_out = fan_out(ranks.len() as u32, self.roster.levels());
         let function = self.launcher.only_function().unwrap_or_default();
         for event in self.starter.events(ranks, function, fan_out) {
             let leader = event.first_rank;
-            self.called.insert(leader, now);
+            self.roster.called(leader, now);
             for other in event.start.iter().flat_map(|others| &others.packs) {
-                self.promised.insert(other.first_rank, (now, leader));
+                self.roster.promised(other.first_rank, leader, now);
             }
             let (launcher, within) = (self.launcher.clone(), self.starter.join_within);
             self.calls
@@ -407,15 +367,16 @@ impl Farm<'_> {
         }
     }
 
-    /// Workers that others were to start will not come, or not in time: those that take their places are started directly.
-    fn unpromise(&mut self, is_gone: impl Fn(&(Instant, u32)) -> bool) -> usize {
-        let before = self.promised.len();
-        self.promised.retain(|_, promise| !is_gone(promise));
-        let gone = before - self.promised.len();
-        if gone > 0 {
-            self.levels = 1;
-        }
-        gone
+    /// Those that are there.
+    fn present(&self) -> Vec<u32> {
+        self.roster.present().map(|(rank, _)| rank).collect()
+    }
+
+    /// Forgets a worker, and what was half said. True if it was there.
+    fn remove(&mut self, rank: u32) -> bool {
+        self.sending.remove(&rank);
+        self.pieces.keep(|(worker, _)| *worker != rank);
+        self.roster.remove(rank)
     }
 
     fn send(&mut self, assignment: Assignment) {
@@ -489,14 +450,9 @@ impl Farm<'_> {
                     let reason = format!("its mailbox has {mailbox} bytes; orders need {least}");
                     return Err(worker_failed(span.first_rank, reason, Vec::new()));
                 }
-                self.first_joined.get_or_insert_with(Instant::now);
-                if !self.called.contains_key(&span.first_rank) {
-                    self.promised.remove(&span.first_rank);
-                    self.detached.insert(span.first_rank);
-                }
-                self.present.insert(span.first_rank);
+                self.roster.joined(span.first_rank, Instant::now());
                 self.schedule.joined(span.first_rank);
-                hear(FarmEvent::Workers(self.present.len() as u32));
+                hear(FarmEvent::Workers(self.roster.count()));
             }
             Notice::Left {
                 span,
@@ -509,9 +465,8 @@ impl Farm<'_> {
             } => return Err(worker_failed(span.first_rank, reason, Vec::new())),
             Notice::Lost { span, reason } => {
                 let rank = span.first_rank;
-                if self.called.contains_key(&rank) {
-                    let until = Instant::now() + AFTERMATH;
-                    self.losing.insert(rank, Losing { reason, until });
+                let until = Instant::now() + AFTERMATH;
+                if self.roster.disconnected(rank, &reason, until) {
                     self.schedule.blocked(rank);
                 } else {
                     return Ok(self.gone(rank, Some(reason), hear));
@@ -533,15 +488,10 @@ impl Farm<'_> {
         lost: Option<String>,
         hear: &mut impl FnMut(FarmEvent) -> Further,
     ) -> Further {
-        self.called.remove(&rank);
-        self.detached.remove(&rank);
-        self.losing.remove(&rank);
-        self.sending.remove(&rank);
-        self.pieces.keep(|(worker, _)| *worker != rank);
-        if !self.present.remove(&rank) {
+        if !self.remove(rank) {
             return Further::On;
         }
-        let mut further = hear(FarmEvent::Workers(self.present.len() as u32));
+        let mut further = hear(FarmEvent::Workers(self.roster.count()));
         let had = self.schedule.has_tasks(rank);
         let given_up = self.schedule.gone(rank, lost.is_some());
         let Some(reason) = lost else { return further };
@@ -629,51 +579,40 @@ impl Farm<'_> {
         outcome: Result<Vec<u8>, LaunchError>,
         hear: &mut impl FnMut(FarmEvent) -> Further,
     ) -> Result<Further, JobError> {
-        // A worker that has gone already is accounted for.
-        if self.called.remove(&rank).is_none() {
-            return Ok(Further::On);
-        }
-        let joined = self.present.contains(&rank);
+        let end = match &outcome {
+            Ok(_) => CallEnd::Returned,
+            Err(LaunchError::Call { .. }) => CallEnd::BrokeOff,
+            Err(LaunchError::Throttled { .. }) => CallEnd::Throttled,
+            Err(_) => CallEnd::Failed,
+        };
+        let now = Instant::now();
+        let meaning = self.roster.returned(rank, end, now, now + AFTERMATH);
         let (reason, log) = match outcome {
-            Ok(_) if joined => {
-                // What it said last, the switch may still tell.
-                let until = Instant::now() + AFTERMATH;
-                let reason = "its call returned".into();
-                self.losing.insert(rank, Losing { reason, until });
-                self.detached.insert(rank);
-                return Ok(Further::On);
-            }
             Ok(_) => (
                 "it returned without joining; is the function that was invoked an lswitch worker?"
                     .into(),
                 Vec::new(),
             ),
-            Err(error @ LaunchError::Call { .. }) if joined && !self.losing.contains_key(&rank) => {
-                warn!("worker {rank}: {error}; the worker goes on");
-                self.detached.insert(rank);
-                return Ok(Further::On);
-            }
-            Err(LaunchError::Throttled { .. }) if !self.present.is_empty() => {
-                // There are others; it never ran.
-                self.unpromise(|(_, leader)| *leader == rank);
-                self.start_again = Some(Instant::now() + THROTTLED_FOR);
-                return Ok(Further::On);
-            }
             Err(LaunchError::Function { message, log, .. }) => (message, log),
             Err(error) => (error.to_string(), Vec::new()),
         };
-        self.losing.remove(&rank);
         let words = match log.last() {
             Some(line) if !reason.contains(line.as_str()) => format!("{reason}: {line}"),
             _ => reason.clone(),
         };
-        let mut further = self.gone(rank, Some(words.clone()), hear);
-        if !joined {
-            self.unpromise(|(_, leader)| *leader == rank);
-            self.lost += 1;
-            self.fruitless += 1;
-            further = further.max(hear(FarmEvent::Lost(words)));
-        }
+        let further = match meaning {
+            Meaning::Nothing => return Ok(Further::On),
+            Meaning::GoesOn => {
+                warn!("worker {rank}: {reason}; the worker goes on");
+                return Ok(Further::On);
+            }
+            Meaning::Gone => self.gone(rank, Some(words), hear),
+            Meaning::NeverCame => {
+                self.lost += 1;
+                self.fruitless += 1;
+                hear(FarmEvent::Lost(words))
+            }
+        };
         if self.fruitless > self.spec.workers + self.spec.policy.retries + 2 {
             return Err(worker_failed(rank, reason, log));
         }
@@ -683,21 +622,14 @@ impl Farm<'_> {
     fn tick(&mut self, hear: &mut impl FnMut(FarmEvent) -> Further) -> Result<Further, JobError> {
         let now = Instant::now();
         let mut further = Further::On;
-        let overdue: Vec<u32> = self
-            .losing
-            .iter()
-            .filter(|(_, losing)| losing.until <= now)
-            .map(|(rank, _)| *rank)
-            .collect();
-        for rank in overdue {
-            let losing = self.losing.remove(&rank).expect("it was just there");
-            further = further.max(self.gone(rank, Some(losing.reason), hear));
+        for (rank, reason) in self.roster.overdue(now) {
+            further = further.max(self.gone(rank, Some(reason), hear));
         }
-        let ranks: Vec<u32> = self.present.iter().copied().collect();
-        for rank in ranks {
+        let present: Vec<(u32, bool)> = self.roster.present().collect();
+        for (rank, losing) in present {
             if self.sending.contains_key(&rank) {
                 self.send_pieces(rank);
-            } else if !self.losing.contains_key(&rank) {
+            } else if !losing {
                 self.schedule.unblocked(rank);
             }
         }
@@ -706,28 +638,25 @@ impl Farm<'_> {
         }
         // Each call repeats for as long itself, and a worker waits for the switch no longer.
         let patience = self.starter.join_within + AFTERMATH;
-        let absent = self.unpromise(|(since, _)| since.elapsed() > patience);
+        let absent = self.roster.give_up_promised(now, patience);
         if absent > 0 {
-            self.lost += absent as u32;
+            self.lost += absent;
             let words = format!(
                 "{absent} workers that others were to start have not come; may the function invoke itself?"
             );
             further = further.max(hear(FarmEvent::Lost(words)));
         }
-        let waits = |since: &Instant| since.elapsed() > patience;
-        if self.present.is_empty() && !self.called.is_empty() && self.called.values().all(waits) {
+        if let Some(called) = self.roster.nobody_comes(now, patience) {
             return Err(JobError::NotJoined {
-                missing: format!("{} workers", self.called.len()),
+                missing: format!("{called} workers"),
                 seconds: patience.as_secs(),
                 switch: self.switch.clone(),
             });
         }
-        let none = self.called.is_empty() && self.detached.is_empty() && self.promised.is_empty();
-        if none && self.next_rank >= self.starter.size && self.schedule.unsettled() > 0 {
-            let what = format!(
-                "{} workers have come and gone, which is the most of one job",
-                self.next_rank
-            );
+        if self.schedule.unsettled() > 0
+            && let Some(gone) = self.roster.used_up()
+        {
+            let what = format!("{gone} workers have come and gone, which is the most of one job");
             return Err(JobError::Report(what));
         }
         Ok(further)
@@ -736,14 +665,14 @@ impl Farm<'_> {
     /// Lets the workers go.
     async fn close(mut self, job: String) -> FarmOutcome {
         let finished = Instant::now();
-        for rank in &self.present {
-            self.link.send(*rank, TAG, &Order::Leave.to_bytes());
+        for rank in self.present() {
+            self.link.send(rank, TAG, &Order::Leave.to_bytes());
         }
         let deadline = tokio::time::Instant::now() + AFTERMATH;
-        while !self.present.is_empty() {
+        while self.roster.count() > 0 {
             match tokio::time::timeout_at(deadline, self.link.next()).await {
                 Ok(Ok(News::Notice(Notice::Left { span, .. } | Notice::Lost { span, .. }))) => {
-                    self.present.remove(&span.first_rank);
+                    self.roster.remove(span.first_rank);
                 }
                 Ok(Ok(News::Notice(Notice::Traffic(traffic)))) => self.traffic = traffic,
                 Ok(Ok(_)) => {}
@@ -758,13 +687,12 @@ impl Farm<'_> {
             while self.calls.join_next().await.is_some() {}
         })
         .await;
-        let called = self.first_called.unwrap_or(finished);
-        let joined = self.first_joined.unwrap_or(finished);
+        let (launch, run) = self.roster.times(finished);
         FarmOutcome {
             job,
             traffic: (self.traffic.messages, self.traffic.bytes),
-            launch: joined.saturating_duration_since(called),
-            run: finished.saturating_duration_since(joined),
+            launch,
+            run,
             lost: self.lost,
         }
     }

@@ -9,6 +9,27 @@ use rustix::process::Signal;
 use crate::support::{Place, assert_says, children, data};
 
 #[test]
+fn little_memory_and_pieces_without_words_lose_nothing() {
+    let place = Place::new();
+    for number in 0..6 {
+        place.write(&format!("in/{number}a.txt"), "  \n\t\n".repeat(100));
+        place.write(&format!("in/{number}b.txt"), "one two one\n");
+    }
+    for more in [
+        "--workers 1 --memory 1KiB",
+        "--workers 3 --memory 1KiB",
+        "--workers 2",
+    ] {
+        let run = format!("invoke wordcount --words letters --input in {more}");
+        assert_eq!(
+            place.lswitch(&run).ok().stdout,
+            "one\t12\ntwo\t6\n",
+            "{more}"
+        );
+    }
+}
+
+#[test]
 fn counts_are_those_of_the_reference_for_any_number_of_workers() {
     let Some(folder) = data("text") else {
         return;

@@ -74,6 +74,7 @@ fn count(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
         memory: arguments.memory as usize / 4,
         sources: Sources::default(),
         read: 0,
+        is_last: false,
         lines: Vec::new(),
         given: Vec::new(),
     };
@@ -141,17 +142,20 @@ struct Counter {
     sources: Sources,
     /// Bytes that were read.
     read: u64,
+    /// There are no pieces left.
+    is_last: bool,
     /// Counts that are given next, and those that were given last.
     lines: Vec<u8>,
     given: Vec<u8>,
 }
 
 impl Counter {
-    /// Takes pieces and counts their words until there are none left, or memory is full.
+    /// Takes pieces, at least one, and counts their words until there are none left or memory is full.
     fn fill(&mut self, context: &mut Context) -> Result<(), ProgramError> {
-        while self.counts.memory() < self.memory {
+        loop {
             let number = context.comm().counter(TAKEN).add(1)? - 1;
             let Some(piece) = self.pieces.get(number as usize) else {
+                self.is_last = true;
                 return Ok(());
             };
             let input: Input = self.sources.open(context, piece)?;
@@ -162,8 +166,10 @@ impl Counter {
             }
             // The end of a file ends a word; that of a piece is the end of a line.
             self.counts.end();
+            if self.counts.memory() >= self.memory {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Has these counts given next, and begins anew.
@@ -179,7 +185,8 @@ impl Counter {
 
 impl Source for Counter {
     fn next(&mut self, context: &mut Context) -> Result<Option<&[u8]>, ProgramError> {
-        if self.lines.is_empty() {
+        // Pieces may have no words.
+        while self.lines.is_empty() && !self.is_last {
             self.fill(context)?;
             let words = self.counts.sorted();
             self.put(&words);

@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::io::Read;
-use std::time::Duration;
 
 use lswitch::random::to_hex;
 use rustix::process::Signal;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::support::{Place, assert_says, children, data, s3_server};
+use crate::support::{Place, assert_says, data, s3_server};
 
 /// The parts of an output, one after the other.
 fn parts(place: &Place, folder: &str) -> Vec<u8> {
@@ -141,12 +140,7 @@ fn a_worker_that_is_killed_costs_time_and_nothing_else() {
             "invoke sort --input records --format records --output out --workers 3 --memory 40MiB",
         )
         .start();
-    std::thread::sleep(Duration::from_millis(250));
-    let worker = children(running.id())
-        .into_iter()
-        .next()
-        .expect("it has workers");
-    worker.signal(Signal::KILL);
+    running.workers(3)[0].process.signal(Signal::KILL);
     let ended = running.wait().ok();
     assert_says(&ended.stderr, &["the job is started again"]);
     place
@@ -185,7 +179,7 @@ fn what_is_not_sorted_or_is_something_else_is_found() {
         ),
         ("--input nothing", "there is no such file"),
         ("--input 0..5", "names no files or objects"),
-        ("--input a --memory 5parsecs", "a size is a number"),
+        ("--input a --memory 5parsecs", "is no unit of bytes"),
         (
             "--input a --format records --record-size 0",
             "--record-size is between",

@@ -17,26 +17,31 @@ use std::time::Instant;
 /// Of a function on AWS whose memory nobody has told, the ranks may take so many bytes together.
 const FAR_MEMORY: u64 = 512 << 20;
 
+/// What a worker takes besides its records.
+const PROGRAM_MEMORY: u64 = 32 << 20;
+
 /// What a job over inputs may take.
 #[derive(Debug, clap::Args)]
 pub(super) struct MemoryArgs {
-    /// Memory that each worker may take for records; of this machine's free memory an equal share of half otherwise
+    /// Memory that each worker may take, 32MiB of it for itself and the rest (at least half) for records; of this machine's free memory
+    /// an equal share of half otherwise
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<u64>,
 }
 
 impl MemoryArgs {
-    /// Bytes for each rank: without --memory an equal share of half of the memory that is free here, or of half of what Lambda
+    /// Bytes for each rank's records: without --memory an equal share of half of the memory that is free here, or of half of what Lambda
     /// gives at most.
     pub(super) fn bytes(&self, fleet: &FleetArgs, ranks: u32) -> u64 {
         let free = match fleet.is_far() {
             true => None,
             false => free_memory(),
         };
-        self.memory.unwrap_or_else(|| match free {
-            Some(free) => free / 2 / u64::from(ranks.max(1)),
-            None => FAR_MEMORY / u64::from(fleet.workers_per_function.max(1)),
-        })
+        match (self.memory, free) {
+            (Some(memory), _) => memory.saturating_sub(PROGRAM_MEMORY).max(memory / 2),
+            (None, Some(free)) => free / 2 / u64::from(ranks.max(1)),
+            (None, None) => FAR_MEMORY / u64::from(fleet.workers_per_function.max(1)),
+        }
     }
 }
 

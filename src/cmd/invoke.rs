@@ -2,7 +2,7 @@
 
 mod data;
 mod detach;
-mod fleet;
+pub(in crate::cmd) mod fleet;
 mod functions;
 mod graph;
 mod map;

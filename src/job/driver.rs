@@ -7,7 +7,7 @@
 use crate::job::report::{Report, TAG};
 use crate::job::start::{Starter, join_within};
 use crate::lambda::event::Event;
-use crate::lambda::launch::{LaunchError, Launcher};
+use crate::lambda::launch::{Called, LaunchError, Launcher, Way};
 use crate::net::driver_link::{Membership, News};
 use crate::net::job_link::JobLink;
 use crate::net::link::LinkError;
@@ -28,6 +28,16 @@ pub const LOG_LINES: usize = 20;
 
 /// How long an Invoke call gets to tell why its worker was lost, and workers get to end after an abort.
 const AFTERMATH: Duration = Duration::from_secs(3);
+
+/// How long a worker may take to join whose call does not tell of its end, before it is called again. A second one of the same
+/// worker is refused by the switch, so none runs twice.
+const COME_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often a worker is called.
+const CALLS_MAX: u32 = 4;
+
+/// How often it is looked whether workers have come.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// How long the driver tries to reach the switch.
 const SWITCH_WITHIN: Duration = Duration::from_secs(10);
@@ -147,7 +157,7 @@ pub enum JobError {
     },
     /// Not all ranks joined in time.
     #[error(
-        "{missing} did not join within {seconds} s; are the workers able to reach the switch at {switch}?"
+        "{missing} did not join within {seconds} s; are the workers able to reach the switch at {switch}?{}", more(*.way)
     )]
     NotJoined {
         /// The workers that are missing.
@@ -156,6 +166,8 @@ pub enum JobError {
         seconds: u64,
         /// The address they were given.
         switch: String,
+        /// What their calls were for.
+        way: Way,
     },
     /// `--timeout` passed.
     #[error("the job was given up after its time-out of {0} s")]
@@ -166,6 +178,16 @@ pub enum JobError {
     /// Ranks sent what the driver cannot read, or nothing.
     #[error("{0}")]
     Report(String),
+}
+
+/// Where to look for what a worker's call has not told.
+fn more(way: Way) -> &'static str {
+    match way {
+        Way::Wait => "",
+        Way::Start => {
+            " \"lswitch doctor\" tries it with one, and \"lswitch function logs\" shows what they print"
+        }
+    }
 }
 
 fn shown(log: &[String]) -> String {
@@ -215,13 +237,9 @@ pub async fn run(
         job: job.to_string(),
         packs: workers.len() as u32,
     });
-    let mut watch = Watch::new(spec, switch, workers);
-    for worker in &watch.workers {
-        let event = starter.event(worker.span);
-        let (launcher, number, within) = (launcher.clone(), worker.number, watch.join_within);
-        watch
-            .calls
-            .spawn(async move { (number, launcher.invoke(&event, within).await) });
+    let mut watch = Watch::new(spec, switch, workers, (starter, launcher));
+    for number in 0..watch.workers.len() as u32 {
+        watch.call(number);
     }
     watch
         .see_through(link, cancel, tell)
@@ -252,18 +270,24 @@ fn workers(ranks: u32, ranks_per_pack: u32) -> Vec<Worker> {
 }
 
 /// What is known of a running job.
-struct Watch {
+struct Watch<'a> {
+    starter: Starter,
+    launcher: &'a Launcher,
     workers: Vec<Worker>,
+    /// How often each was called.
+    called: Vec<u32>,
+    /// Workers that are to come though no call is open, and since when.
+    coming: BTreeMap<u32, Instant>,
     ranks: u32,
     ranks_per_pack: u32,
     switch: String,
     join_within: Duration,
     timeout: Option<Duration>,
-    calls: JoinSet<(u32, Result<Vec<u8>, LaunchError>)>,
+    calls: JoinSet<(u32, Result<Called, LaunchError>)>,
     /// First rank and ranks of the packs that joined.
     joined: BTreeMap<u32, u32>,
     left: u32,
-    /// Calls that broke off although their workers had joined.
+    /// Workers that will come or have come, and whose calls tell nothing of their end.
     unheard: u32,
     results: BTreeMap<u32, Vec<u8>>,
     traffic: (u64, u64),
@@ -287,9 +311,18 @@ impl From<JobError> for Cause {
     }
 }
 
-impl Watch {
-    fn new(spec: &JobSpec, switch: &SwitchAccess, workers: Vec<Worker>) -> Watch {
+impl<'a> Watch<'a> {
+    fn new(
+        spec: &JobSpec,
+        switch: &SwitchAccess,
+        workers: Vec<Worker>,
+        (starter, launcher): (Starter, &'a Launcher),
+    ) -> Watch<'a> {
         Watch {
+            starter,
+            launcher,
+            called: vec![0; workers.len()],
+            coming: BTreeMap::new(),
             join_within: join_within(workers.len() as u32),
             workers,
             ranks: spec.ranks,
@@ -302,6 +335,35 @@ impl Watch {
             unheard: 0,
             results: BTreeMap::new(),
             traffic: (0, 0),
+        }
+    }
+
+    fn call(&mut self, number: u32) {
+        self.called[number as usize] += 1;
+        let event = self.starter.event(self.workers[number as usize].span);
+        let (launcher, within) = (self.launcher.clone(), self.join_within);
+        self.calls
+            .spawn(async move { (number, launcher.invoke(&event, within).await) });
+    }
+
+    /// Calls workers again that should have come by now.
+    fn call_again(&mut self) {
+        let now = Instant::now();
+        let overdue = |since: &Instant| now.duration_since(*since) > COME_WITHIN;
+        let coming = self.coming.iter().filter(|(_, since)| overdue(since));
+        let overdue: Vec<u32> = coming.map(|(number, _)| *number).collect();
+        for number in overdue {
+            if self.has_joined(number) || self.called[number as usize] == CALLS_MAX {
+                self.coming.remove(&number);
+            } else {
+                warn!(
+                    "{} has not come; it is started again",
+                    self.workers[number as usize]
+                );
+                self.coming.remove(&number);
+                self.unheard -= 1;
+                self.call(number);
+            }
         }
     }
 
@@ -334,6 +396,7 @@ impl Watch {
         let timeout =
             tokio::time::sleep(self.timeout.unwrap_or(Duration::from_secs(365 * 24 * 3600)));
         tokio::pin!(cancel, join_deadline, timeout);
+        let mut looks = tokio::time::interval(LOOK);
         // When what the workers have to say is overdue, once nothing but their last words is to come.
         let mut last_words = tokio::time::Instant::now() + AFTERMATH;
         let mut overdue = false;
@@ -376,6 +439,7 @@ impl Watch {
                     }
                     overdue = true;
                 }
+                _ = looks.tick(), if !self.coming.is_empty() => self.call_again(),
                 Some(call) = self.calls.join_next() => {
                     self.returned(call.expect("an Invoke call does not panic"))?;
                     last_words = tokio::time::Instant::now() + AFTERMATH;
@@ -419,10 +483,20 @@ impl Watch {
 
     fn returned(
         &mut self,
-        (number, outcome): (u32, Result<Vec<u8>, LaunchError>),
+        (number, outcome): (u32, Result<Called, LaunchError>),
     ) -> Result<(), Cause> {
         match outcome {
-            Ok(_) => Ok(()),
+            Ok(Called::Returned(_)) => Ok(()),
+            Ok(Called::Accepted) => {
+                self.is_coming(number);
+                Ok(())
+            }
+            // It may have been taken all the same.
+            Err(error @ LaunchError::Call { .. }) if self.launcher.way() == Way::Start => {
+                warn!("{}: {error}", self.workers[number as usize]);
+                self.is_coming(number);
+                Ok(())
+            }
             // The call broke off, not the worker, which the switch would miss.
             Err(error @ LaunchError::Call { .. }) if self.has_joined(number) => {
                 warn!(
@@ -446,6 +520,11 @@ impl Watch {
                 log: Vec::new(),
             }),
         }
+    }
+
+    fn is_coming(&mut self, number: u32) {
+        self.unheard += 1;
+        self.coming.insert(number, Instant::now());
     }
 
     fn returned_without_result(&self) -> JobError {
@@ -482,6 +561,7 @@ impl Watch {
             missing,
             seconds: self.join_within.as_secs(),
             switch: self.switch.clone(),
+            way: self.launcher.way(),
         }
     }
 

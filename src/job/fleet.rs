@@ -2,7 +2,7 @@
 
 use crate::aws::AwsSettings;
 use crate::job::driver::SwitchAccess;
-use crate::lambda::launch::{Launcher, Share};
+use crate::lambda::launch::{Launcher, Share, Way};
 use crate::lambda::local::{LocalError, LocalFunction, LocalLambda, LocalOptions};
 use crate::net::server;
 use crate::net::token::Secret;
@@ -21,6 +21,8 @@ pub enum Place {
         settings: AwsSettings,
         /// Which function runs which ranks.
         shares: Vec<Share>,
+        /// What calls are for.
+        way: Way,
     },
     /// A local Lambda.
     Local {
@@ -104,9 +106,13 @@ impl Fleet {
         place: Place,
     ) -> Result<Fleet, FleetError> {
         let (launcher, local) = match place {
-            Place::Aws { settings, shares } => {
+            Place::Aws {
+                settings,
+                shares,
+                way,
+            } => {
                 let config = settings.load().await;
-                (Launcher::on_aws(&config, shares), None)
+                (Launcher::on_aws(&config, shares, way), None)
             }
             Place::Local {
                 functions,

@@ -18,6 +18,7 @@ pub mod pack;
 pub mod pagerank;
 pub mod pool;
 pub mod preprocess;
+pub mod probe;
 pub mod program;
 pub mod reduce;
 pub mod report;

@@ -6,6 +6,7 @@ use crate::job::context::Context;
 use crate::job::function;
 use crate::job::map;
 use crate::job::pagerank;
+use crate::job::probe;
 use crate::job::reduce;
 use crate::job::sort;
 use crate::job::vertex;
@@ -68,6 +69,7 @@ pub const PROGRAMS: [&[Program]; 2] = [
         sort::PROGRAM,
         wordcount::PROGRAM,
         bench::PROGRAM,
+        probe::PROGRAM,
         function::PROGRAM,
     ],
     &vertex::PROGRAMS,

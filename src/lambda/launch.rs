@@ -2,34 +2,72 @@
 
 use crate::aws::{AwsSettings, error_chain};
 use crate::lambda::event::{Event, EventError};
+use crate::lambda::pace::{Pace, Throttle};
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::config::retry::RetryConfig;
 use aws_sdk_lambda::config::{Builder, Credentials, StalledStreamProtectionConfig};
+use aws_sdk_lambda::error::SdkError;
 use aws_sdk_lambda::operation::invoke::{InvokeError, InvokeOutput};
 use aws_sdk_lambda::primitives::Blob;
-use aws_sdk_lambda::types::{InvocationType, LogType};
+use aws_sdk_lambda::types::{InvocationType, LogType, ThrottleReason};
 use base64::Engine;
 use serde::Deserialize;
+use std::error::Error;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
-/// How long one call may take: Lambda's longest invocation and a minute for starting it.
+/// How long a call may take that waits for its function: Lambda's longest invocation and a minute for starting it.
 const CALL_MAX: Duration = Duration::from_secs(16 * 60);
+
+/// How long a call may take that only starts its function.
+const START_MAX: Duration = Duration::from_secs(10);
+
+/// Calls under way that only start their functions.
+const STARTS_AT_ONCE: usize = 200;
+
+/// How often a call is repeated for which there was no connection, and the pause before, which grows by itself each time.
+const UNSENT_MAX: u32 = 4;
+const UNSENT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Where a local Lambda tells its functions that it takes calls.
 pub const ENDPOINT_VARIABLE: &str = "LSWITCH_LAMBDA_ENDPOINT";
 
-/// Calls the functions of a job.
+/// Calls the functions of a job. Clones share their pace.
 #[derive(Clone)]
 pub struct Launcher {
     client: Client,
     /// By rising rank.
     shares: Vec<Share>,
+    way: Way,
+    pace: Arc<Mutex<Pace>>,
+    starting: Arc<Semaphore>,
 }
 
-/// A function, and which ranks of a job it runs: those that follow the one before it, up to `end`.
+/// What a call is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// It stays open until the pack ends, and tells how it did.
+    Wait,
+    /// It ends when Lambda has taken it (`InvocationType: Event`). The rest is for the switch to tell.
+    Start,
+}
+
+/// A call that went well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Called {
+    /// The pack has ended, and its handler has returned this.
+    Returned(Vec<u8>),
+    /// Lambda will start the pack, or has done so.
+    Accepted,
+}
+
+/// A function, and which ranks of a job it runs: those that follow the one before it, up to `end`. Several with the end
+/// [`u32::MAX`] take packs in turns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Share {
     /// Its name; a partial or a full ARN.
@@ -47,6 +85,14 @@ pub enum LaunchError {
     /// The call failed; the function may or may not have run.
     #[error("cannot invoke function {function}: {reason}")]
     Call {
+        /// The function.
+        function: String,
+        /// What the SDK says.
+        reason: String,
+    },
+    /// Lambda refused the call; the function has not run.
+    #[error("cannot invoke function {function}: {reason}")]
+    Refused {
         /// The function.
         function: String,
         /// What the SDK says.
@@ -93,8 +139,8 @@ impl Share {
 
 impl Launcher {
     /// Calls functions on AWS, or wherever the SDK's own settings point.
-    pub fn on_aws(config: &SdkConfig, shares: Vec<Share>) -> Launcher {
-        Launcher::new(Builder::from(config), shares)
+    pub fn on_aws(config: &SdkConfig, shares: Vec<Share>, way: Way) -> Launcher {
+        Launcher::new(Builder::from(config), shares, way)
     }
 
     /// Calls functions on a local Lambda. The endpoint is set on this client alone, never in the environment; the
@@ -112,18 +158,18 @@ impl Launcher {
             ))
             .endpoint_url(endpoint)
             .http_client(aws_smithy_http_client::Builder::new().build_http());
-        Launcher::new(config, shares)
+        Launcher::new(config, shares, Way::Wait)
     }
 
     /// Calls functions from within one: on AWS, or on the local Lambda that runs it.
     pub async fn within_lambda(aws: &AwsSettings, shares: Vec<Share>) -> Launcher {
         match std::env::var(ENDPOINT_VARIABLE) {
             Ok(endpoint) => Launcher::local(&endpoint, shares),
-            Err(_) => Launcher::on_aws(&aws.load().await, shares),
+            Err(_) => Launcher::on_aws(&aws.load().await, shares, Way::Start),
         }
     }
 
-    fn new(config: Builder, shares: Vec<Share>) -> Launcher {
+    fn new(config: Builder, shares: Vec<Share>, way: Way) -> Launcher {
         // A call that timed out may have run, so none is repeated here; the job's own fences decide about repeats.
         let config = config
             .retry_config(RetryConfig::disabled())
@@ -137,7 +183,15 @@ impl Launcher {
         Launcher {
             client: Client::from_conf(config.build()),
             shares,
+            way,
+            pace: Arc::default(),
+            starting: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
         }
+    }
+
+    /// What its calls are for.
+    pub fn way(&self) -> Way {
+        self.way
     }
 
     /// The function that runs all ranks, if it is one.
@@ -158,20 +212,29 @@ impl Launcher {
             .map(drop)
     }
 
-    /// The function that runs a rank; the last runs all that are left.
-    fn function_of(&self, rank: u32) -> &str {
-        let share = self.shares.iter().find(|share| rank < share.end);
-        share
-            .or(self.shares.last())
-            .map_or("", |share| &share.function)
+    /// The function that runs a pack; the last ones run all that are left, in turns.
+    fn function_of(&self, event: &Event) -> &str {
+        let rank = event.first_rank;
+        let first = self.shares.iter().position(|share| rank < share.end);
+        let first = first.unwrap_or(self.shares.len().saturating_sub(1));
+        let turns = self.shares.get(first..).unwrap_or_default();
+        let share = match turns {
+            [] => return "",
+            [share, ..] if share.end < u32::MAX => share,
+            turns => &turns[(rank / event.ranks.max(1)) as usize % turns.len()],
+        };
+        &share.function
     }
 
-    /// Starts a pack and waits for its end; gives what its handler returned. A throttled call was not run, and is repeated
-    /// for as long as `within`.
+    /// Starts a pack, and waits for its end if that is the launcher's way. A throttled call was not run, and is repeated for as long as
+    /// `within`; whether a pack runs whose call failed in another way, nobody knows.
     ///
     /// # Errors
     /// When the call or the function fails.
-    pub async fn invoke(&self, event: &Event, within: Duration) -> Result<Vec<u8>, LaunchError> {
+    pub async fn invoke(&self, event: &Event, within: Duration) -> Result<Called, LaunchError> {
+        if self.way == Way::Start {
+            return self.start(event, within).await.map(|()| Called::Accepted);
+        }
         let reply = self
             .call(event, InvocationType::RequestResponse, within)
             .await?;
@@ -180,7 +243,7 @@ impl Launcher {
             .map(|blob| blob.as_ref().to_vec())
             .unwrap_or_default();
         let Some(handled) = reply.function_error() else {
-            return Ok(payload);
+            return Ok(Called::Returned(payload));
         };
         let error: FunctionError =
             serde_json::from_slice(&payload).unwrap_or_else(|_| FunctionError {
@@ -213,8 +276,7 @@ impl Launcher {
         within: Duration,
     ) -> Result<InvokeOutput, LaunchError> {
         let deadline = Instant::now() + within;
-        let mut pause = Duration::from_millis(100);
-        let function = self.function_of(event.first_rank);
+        let function = self.function_of(event);
         let mut call = self
             .client
             .invoke()
@@ -223,31 +285,95 @@ impl Launcher {
         if kind == InvocationType::RequestResponse {
             call = call.log_type(LogType::Tail);
         }
+        let starts = kind == InvocationType::Event;
         let call = call.invocation_type(kind);
+        let mut unsent = 0;
         loop {
-            let error = match call.clone().send().await {
-                Ok(reply) => return Ok(reply),
+            // One that waits for its function is not under way in this sense.
+            let under_way = match starts {
+                true => self.starting.acquire().await.ok(),
+                false => None,
+            };
+            self.admitted(function).await;
+            let sent = match starts {
+                false => call.clone().send().await,
+                true => {
+                    let timeouts = TimeoutConfig::builder()
+                        .connect_timeout(Duration::from_secs(5))
+                        .operation_timeout(START_MAX);
+                    let brief = Builder::new().timeout_config(timeouts.build());
+                    call.clone().customize().config_override(brief).send().await
+                }
+            };
+            drop(under_way);
+            let error = match sent {
+                Ok(reply) => {
+                    self.pace().accepted(function, Instant::now());
+                    return Ok(reply);
+                }
                 Err(error) => error,
             };
-            let throttled = error
-                .as_service_error()
-                .is_some_and(InvokeError::is_too_many_requests_exception);
-            if throttled && Instant::now() + pause > deadline {
-                return Err(LaunchError::Throttled {
-                    function: function.into(),
-                    reason: error_chain(&error),
-                });
+            if never_sent(&error) && unsent < UNSENT_MAX {
+                unsent += 1;
+                tokio::time::sleep(UNSENT_PAUSE * unsent).await;
+                continue;
             }
-            if !throttled {
-                return Err(LaunchError::Call {
-                    function: function.into(),
-                    reason: error_chain(&error),
+            let refused = never_sent(&error);
+            let (function, reason) = (function.to_string(), error_chain(&error));
+            let Some(InvokeError::TooManyRequestsException(refusal)) = error.as_service_error()
+            else {
+                let status = error.raw_response().map(|answer| answer.status().as_u16());
+                return Err(match status {
+                    None if refused => LaunchError::Refused { function, reason },
+                    Some(400..=499) => LaunchError::Refused { function, reason },
+                    _ => LaunchError::Call { function, reason },
                 });
+            };
+            if Instant::now() > deadline {
+                return Err(LaunchError::Throttled { function, reason });
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(2));
+            let what = match refusal.reason() {
+                Some(
+                    ThrottleReason::ConcurrentInvocationLimitExceeded
+                    | ThrottleReason::ReservedFunctionConcurrentInvocationLimitExceeded,
+                ) => Throttle::Environments,
+                _ => Throttle::Calls,
+            };
+            let retry_after = refusal
+                .retry_after_seconds()
+                .and_then(|text| text.parse().ok());
+            let retry_after = retry_after.map(Duration::from_secs);
+            self.pace()
+                .throttled(&function, what, retry_after, Instant::now());
         }
     }
+
+    /// Waits until the function may be called.
+    async fn admitted(&self, function: &str) {
+        loop {
+            let again = match self.pace().admit(function, Instant::now()) {
+                Ok(()) => return,
+                Err(again) => again,
+            };
+            tokio::time::sleep_until(again.into()).await;
+        }
+    }
+
+    fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// True if there was no connection over which a call could have been sent.
+fn never_sent(error: &SdkError<InvokeError>) -> bool {
+    let mut below = Some(error as &(dyn Error + 'static));
+    while let Some(error) = below {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return error.kind() == io::ErrorKind::ConnectionRefused;
+        }
+        below = error.source();
+    }
+    false
 }
 
 /// The lines with which Lambda frames what a function printed.

@@ -1,7 +1,7 @@
 //! Many connections at one switch: all join, pass a barrier, and cost little while they are idle.
 
 use crate::fabric::{Net, one, within};
-use crate::support::Place;
+use crate::support::{Place, alone};
 use lswitch::net::collective::{Operation, Part};
 use lswitch::net::element::{Element, Fold};
 use lswitch::net::frame::{Frame, Header, SWITCH, kind};
@@ -31,6 +31,7 @@ fn allowed(wanted: u32) -> u32 {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_connections_join_one_job_and_pass_a_barrier() {
+    let _alone = alone().await;
     let size = allowed(10_000);
     let place = Place::new();
     // The clients are in this process and the switch in another, since each end takes a descriptor.

@@ -13,7 +13,7 @@ use crate::job::driver::{
 use crate::job::fleet::{self, Fleet, OwnSwitch, Place};
 use crate::job::output::earlier_output;
 use crate::job::pack::RANKS_PER_PACK_MAX;
-use crate::lambda::launch::Share;
+use crate::lambda::launch::{Share, Way};
 use crate::lambda::local::{DEFAULT_FUNCTION, own_function};
 use crate::store::Store;
 use std::time::{Duration, Instant};
@@ -29,10 +29,15 @@ pub(in crate::cmd) struct FleetArgs {
     #[arg(long, value_name = "P", default_value_t = 1)]
     pub(in crate::cmd) workers_per_function: u32,
 
-    /// Function on AWS to run the workers; without it they run on this machine, in a local Lambda.
-    /// Several share a job as NAME=COUNT,NAME=COUNT
+    /// Function on AWS to run the workers; without it they run on this machine, in a local Lambda. Several, as NAME,NAME, run them in
+    /// turns and start faster than one; NAME=COUNT,NAME=COUNT says how many each
     #[arg(long, value_name = "NAME", env = "LSWITCH_FUNCTION")]
     function: Option<String>,
+
+    /// Keep a call open to each worker on AWS, so that Lambda itself tells how it ended and what it printed last; without it calls
+    /// only start workers
+    #[arg(long)]
+    keep_calls_open: bool,
 
     /// Function of the local Lambda to run the workers, instead of this binary: a file NAME.toml, or its name in
     /// $LSWITCH_HOME/functions. Several share a job as NAME=COUNT,NAME=COUNT
@@ -74,6 +79,19 @@ impl FleetArgs {
     pub(super) fn functions(&self) -> Result<Option<Functions>, UsageError> {
         let named = self.local_function.as_deref().or(self.function());
         Functions::parse(named.unwrap_or_default())
+    }
+
+    /// The functions on AWS that were named, without their counts.
+    #[cfg(feature = "deploy")]
+    pub(in crate::cmd) fn far_functions(&self) -> Result<Option<Vec<String>>, UsageError> {
+        if self.function().is_none() {
+            return Ok(None);
+        }
+        let functions = self.functions()?;
+        Ok(functions.map(|functions| {
+            let shares = functions.shares().into_iter();
+            shares.map(|share| share.function).collect()
+        }))
     }
 
     /// How many workers were asked for, in either way.
@@ -217,6 +235,10 @@ impl FleetArgs {
             Some(_) => Place::Aws {
                 settings: self.aws_settings(),
                 shares: functions.map_or_else(Vec::new, |functions| functions.shares()),
+                way: match self.keep_calls_open {
+                    true => Way::Wait,
+                    false => Way::Start,
+                },
             },
             None => {
                 let (shares, functions) = match functions {

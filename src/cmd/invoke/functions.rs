@@ -1,4 +1,5 @@
-//! Which functions run a job's workers: `NAME`, or `NAME=COUNT,NAME=COUNT` for workers of several kinds in one job.
+//! Which functions run a job's workers: `NAME`, `NAME,NAME` in turns, so that Lambda makes environments of each at its own rate, or
+//! `NAME=COUNT,NAME=COUNT` for workers of several kinds in one job.
 
 use crate::aws::AwsSettings;
 use crate::cmd::UsageError;
@@ -44,9 +45,11 @@ impl Functions {
                 named.push((name.to_string(), count));
             }
         }
-        if named.len() > 1 && named.iter().any(|(_, count)| count.is_none()) {
-            let what =
-                format!("{text}: say how many workers each function runs: NAME=COUNT,NAME=COUNT");
+        let counted = named.iter().filter(|(_, count)| count.is_some()).count();
+        if counted > 0 && counted < named.len() {
+            let what = format!(
+                "{text}: say of each function how many workers it runs, NAME=COUNT,NAME=COUNT, or of none"
+            );
             return Err(UsageError(what));
         }
         Ok(Some(Functions { named }).filter(|functions| !functions.named.is_empty()))
@@ -144,6 +147,9 @@ mod tests {
         let two = parse("lswitch=2, some/py.toml=3");
         assert_eq!(two.workers(), Some(5));
         assert_eq!(two.shares(), [share("lswitch", 2), share("py", 5)]);
+        let turns = parse("F,G");
+        assert_eq!(turns.workers(), None);
+        assert_eq!(turns.shares(), [share("F", u32::MAX), share("G", u32::MAX)]);
         for text in ["F=0", "F=x", "F,G=2", "F=-1"] {
             assert!(Functions::parse(text).is_err(), "{text}");
         }

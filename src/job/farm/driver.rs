@@ -6,7 +6,7 @@ use super::schedule::{Assignment, Ending, Final, Micros, Policy, Schedule, Settl
 use crate::job::driver::{JobError, SwitchAccess, Worker};
 use crate::job::start::Starter;
 use crate::lambda::event::Event;
-use crate::lambda::launch::{LaunchError, Launcher};
+use crate::lambda::launch::{Called, LaunchError, Launcher, Way};
 use crate::net::driver_link::{Membership, News};
 use crate::net::flow::cost;
 use crate::net::frame::RANKS_MAX;
@@ -29,6 +29,9 @@ const SWITCH_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long the Invoke call of a lost worker gets to tell why, and workers get to leave when all is done.
 const AFTERMATH: Duration = Duration::from_secs(2);
+
+/// How long a worker may take to come whose call does not tell of its end.
+const COME_WITHIN: Duration = Duration::from_secs(15);
 
 /// How often slow tasks and lost workers are looked at.
 const TICK: Duration = Duration::from_millis(20);
@@ -223,7 +226,7 @@ struct Farm<'a> {
     link: JobLink,
     schedule: Schedule,
     begun: Instant,
-    calls: JoinSet<(u32, Result<Vec<u8>, LaunchError>)>,
+    calls: JoinSet<(u32, Result<Called, LaunchError>)>,
     roster: Roster,
     /// Long tasks of which a part is sent, by their workers; of each, how many bytes.
     sending: BTreeMap<u32, VecDeque<(Assignment, usize)>>,
@@ -576,11 +579,13 @@ impl Farm<'_> {
     fn returned(
         &mut self,
         rank: u32,
-        outcome: Result<Vec<u8>, LaunchError>,
+        outcome: Result<Called, LaunchError>,
         hear: &mut impl FnMut(FarmEvent) -> Further,
     ) -> Result<Further, JobError> {
         let end = match &outcome {
-            Ok(_) => CallEnd::Returned,
+            Ok(Called::Returned(_)) => CallEnd::Returned,
+            Ok(Called::Accepted) => CallEnd::Open,
+            Err(LaunchError::Call { .. }) if self.launcher.way() == Way::Start => CallEnd::Open,
             Err(LaunchError::Call { .. }) => CallEnd::BrokeOff,
             Err(LaunchError::Throttled { .. }) => CallEnd::Throttled,
             Err(_) => CallEnd::Failed,
@@ -613,10 +618,24 @@ impl Farm<'_> {
                 hear(FarmEvent::Lost(words))
             }
         };
-        if self.fruitless > self.spec.workers + self.spec.policy.retries + 2 {
+        if self.is_fruitless() {
             return Err(worker_failed(rank, reason, log));
         }
         Ok(further)
+    }
+
+    /// True if so many workers were lost in vain that others would be too.
+    fn is_fruitless(&self) -> bool {
+        self.fruitless > self.spec.workers + self.spec.policy.retries + 2
+    }
+
+    fn not_joined(&self, missing: String, waited: Duration) -> JobError {
+        JobError::NotJoined {
+            missing,
+            seconds: waited.as_secs(),
+            switch: self.switch.clone(),
+            way: self.launcher.way(),
+        }
     }
 
     fn tick(&mut self, hear: &mut impl FnMut(FarmEvent) -> Further) -> Result<Further, JobError> {
@@ -638,20 +657,24 @@ impl Farm<'_> {
         }
         // Each call repeats for as long itself, and a worker waits for the switch no longer.
         let patience = self.starter.join_within + AFTERMATH;
-        let absent = self.roster.give_up_promised(now, patience);
+        let absent = self.roster.give_up_promised(now, patience.min(COME_WITHIN));
         if absent > 0 {
             self.lost += absent;
+            self.fruitless += absent;
             let words = format!(
-                "{absent} workers that others were to start have not come; may the function invoke itself?"
+                "{absent} workers that were started have not come{}",
+                match self.spec.levels {
+                    0 | 1 => "",
+                    _ => "; may the function invoke itself?",
+                }
             );
             further = further.max(hear(FarmEvent::Lost(words)));
+            if self.is_fruitless() {
+                return Err(self.not_joined(format!("{absent} workers"), patience.min(COME_WITHIN)));
+            }
         }
         if let Some(called) = self.roster.nobody_comes(now, patience) {
-            return Err(JobError::NotJoined {
-                missing: format!("{called} workers"),
-                seconds: patience.as_secs(),
-                switch: self.switch.clone(),
-            });
+            return Err(self.not_joined(format!("{called} workers"), patience));
         }
         if self.schedule.unsettled() > 0
             && let Some(gone) = self.roster.used_up()

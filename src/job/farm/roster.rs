@@ -30,7 +30,7 @@ pub(super) struct Roster {
 struct Worker {
     /// When it was called, while its call has not returned.
     call: Option<Instant>,
-    /// Others are to start it: since when, and whose call began with them.
+    /// It is to come by itself: since when, and whose call begins it. Others start it, or its own call has ended with that.
     promise: Option<(Instant, u32)>,
     present: bool,
     /// Why it is lost and from when, unless its call tells better until then.
@@ -42,6 +42,8 @@ struct Worker {
 pub(super) enum CallEnd {
     /// With an answer.
     Returned,
+    /// Its worker will be started, or has been, or nobody knows whether it will.
+    Open,
     /// Nobody knows whether the worker runs on.
     BrokeOff,
     /// Lambda did not take it.
@@ -144,6 +146,12 @@ impl Roster {
                 worker.losing = Some((until, "its call returned".into()));
                 Meaning::Nothing
             }
+            CallEnd::Open => {
+                if !present {
+                    worker.promise = Some((now, rank));
+                }
+                Meaning::Nothing
+            }
             CallEnd::BrokeOff if present && worker.losing.is_none() => Meaning::GoesOn,
             CallEnd::Throttled if others => {
                 // It never ran.
@@ -183,7 +191,7 @@ impl Roster {
         self.workers.iter_mut().filter_map(overdue).collect()
     }
 
-    /// Gives up those that others were to start `patience` ago, and says how many.
+    /// Gives up those that were to come by themselves `patience` ago, and says how many.
     pub(super) fn give_up_promised(&mut self, now: Instant, patience: Duration) -> u32 {
         self.unpromise(|since, _| now.duration_since(since) > patience)
     }
@@ -336,6 +344,26 @@ mod tests {
         assert_eq!(roster.give_up_promised(now + SECOND, SECOND), 0);
         assert_eq!(roster.give_up_promised(now + 2 * SECOND, SECOND), 1);
         assert_eq!(roster.count(), 2);
+    }
+
+    #[test]
+    fn a_call_that_only_starts_its_worker_leaves_a_promise() {
+        let now = Instant::now();
+        let mut roster = Roster::new(2, 9, 1);
+        for rank in roster.start(now) {
+            roster.called(rank, now);
+        }
+        roster.joined(0, now);
+        for rank in 0..2 {
+            let end = roster.returned(rank, CallEnd::Open, now, now);
+            assert_eq!(end, Meaning::Nothing);
+        }
+        assert!(roster.start(now).is_empty());
+        assert_eq!(roster.give_up_promised(now + 2 * SECOND, SECOND), 1);
+        assert_eq!(roster.start(now + 2 * SECOND), 2..3);
+        // Of who is there the switch alone tells the end.
+        assert!(!roster.disconnected(0, "closed", now));
+        assert!(roster.remove(0));
     }
 
     #[test]

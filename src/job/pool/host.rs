@@ -5,7 +5,7 @@ use super::{PoolBuilder, PoolError};
 use crate::job::driver::{SWITCHES_MAX, SwitchAccess};
 use crate::job::fleet::{Fleet, FleetError, OwnSwitch, Place, start_switch};
 use crate::job::settings::{find_secret, variable};
-use crate::lambda::launch::{Launcher, Share};
+use crate::lambda::launch::{Launcher, Share, Way};
 use crate::lambda::local::{DEFAULT_FUNCTION, function_of, own_function};
 use crate::net::token::Secret;
 use crate::store::Store;
@@ -99,6 +99,7 @@ async fn start(asked: &PoolBuilder, workers: u32) -> Result<Fleet, PoolError> {
         Some(function) => Place::Aws {
             settings: asked.aws.clone(),
             shares: Share::all(function),
+            way: Way::Start,
         },
         None => {
             let own = match &asked.program {

@@ -9,34 +9,13 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::error::LocalError;
+use crate::lambda::limits::{self, TIMEOUT_S};
 
-/// Lambda's limits for `MemorySize`, in MB.
-const MEMORY_MB: std::ops::RangeInclusive<u32> = 128..=10_240;
-/// Lambda's limits for `Timeout`, in seconds.
-const TIMEOUT_S: std::ops::RangeInclusive<u64> = 1..=900;
-/// Lambda's limit for the length of a function's name.
-const NAME_LENGTH_MAX: usize = 64;
-/// Lambda's limit for all of a function's variables together, names and values.
-const ENVIRONMENT_BYTES_MAX: usize = 4096;
 /// A function's file is a few lines; anything longer is some other file.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Lambda's default handler, memory and time-out are for tiny functions; ours are what a pack wants: one whole core.
 const DEFAULT_MEMORY_MB: u32 = 1769;
 const DEFAULT_TIMEOUT_S: u64 = 900;
-/// Variables through which Lambda talks to its runtime; AWS refuses functions that set them.
-const RESERVED_VARIABLES: [&str; 5] = [
-    "_HANDLER",
-    "_X_AMZN_TRACE_ID",
-    "AWS_EXECUTION_ENV",
-    "LAMBDA_TASK_ROOT",
-    "LAMBDA_RUNTIME_DIR",
-];
-const RESERVED_PREFIXES: [&str; 3] = [
-    "AWS_LAMBDA_FUNCTION_",
-    "AWS_LAMBDA_LOG_",
-    "AWS_LAMBDA_RUNTIME_API",
-];
-
 /// A function that the local Lambda can run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalFunction {
@@ -174,14 +153,8 @@ impl LocalFunction {
                 problem,
             })
         };
-        if !is_function_name(&self.name) {
-            let name = &self.name;
-            return wrong(
-                "name",
-                format!(
-                    "{name:?} is no function name; use 1 to {NAME_LENGTH_MAX} of a-z, A-Z, 0-9, - and _"
-                ),
-            );
+        if let Err(problem) = limits::check_name(&self.name) {
+            return wrong("name", problem);
         }
         if self.command.first().is_none_or(String::is_empty) {
             return wrong(
@@ -189,15 +162,8 @@ impl LocalFunction {
                 "it is empty; give the program and its arguments, such as [\"./worker\"]".into(),
             );
         }
-        if !MEMORY_MB.contains(&self.memory_mb) {
-            let (least, most) = (MEMORY_MB.start(), MEMORY_MB.end());
-            return wrong(
-                "memory_mb",
-                format!(
-                    "{} is outside Lambda's {least} to {most} MB",
-                    self.memory_mb
-                ),
-            );
+        if let Err(problem) = limits::check_memory(self.memory_mb) {
+            return wrong("memory_mb", problem);
         }
         if !TIMEOUT_S.contains(&self.timeout.as_secs()) || self.timeout.subsec_nanos() != 0 {
             let (least, most) = (TIMEOUT_S.start(), TIMEOUT_S.end());
@@ -209,42 +175,11 @@ impl LocalFunction {
                 ),
             );
         }
-        for name in self.environment.keys() {
-            let reserved = RESERVED_VARIABLES.contains(&name.as_str())
-                || RESERVED_PREFIXES
-                    .iter()
-                    .any(|prefix| name.starts_with(prefix));
-            if reserved {
-                return wrong(
-                    "environment",
-                    format!("{name} is set by Lambda itself; use another name"),
-                );
-            }
-            if name.is_empty() || name.contains(['=', '\0']) {
-                return wrong("environment", format!("{name:?} is no variable name"));
-            }
+        match limits::check_environment(&self.environment) {
+            Ok(()) => Ok(()),
+            Err(problem) => wrong("environment", problem),
         }
-        let bytes: usize = self
-            .environment
-            .iter()
-            .map(|(name, value)| name.len() + value.len())
-            .sum();
-        if bytes > ENVIRONMENT_BYTES_MAX {
-            return wrong(
-                "environment",
-                format!("{bytes} bytes of variables, and Lambda takes {ENVIRONMENT_BYTES_MAX}"),
-            );
-        }
-        Ok(())
     }
-}
-
-/// Whether AWS would take this as a function's name.
-pub(super) fn is_function_name(name: &str) -> bool {
-    (1..=NAME_LENGTH_MAX).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
 }
 
 #[cfg(test)]

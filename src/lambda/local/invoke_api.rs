@@ -22,11 +22,12 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::random;
 
 use super::body::{BodyError, read_body};
-use super::function::{LocalFunction, is_function_name};
+use super::function::LocalFunction;
 use super::invocation::{
     EVENT_PAYLOAD_BYTES_MAX, Outcome, Refusal, RequestId, SYNC_PAYLOAD_BYTES_MAX,
 };
 use super::message::{Answer, Invocation, Message, Work};
+use crate::lambda::limits::is_function_name;
 
 /// A caller on this machine sends 6 MB in far less.
 const BODY_PATIENCE: Duration = Duration::from_secs(60);

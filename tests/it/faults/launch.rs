@@ -250,7 +250,7 @@ fn a_function_that_ends_before_it_joins_is_named_with_what_it_said() {
     let (_switch, address) = place.switch();
     let (_local, endpoint) = place.local();
     let ended = place
-        .lswitch("invoke pagerank --graph graph --function broken --switch")
+        .lswitch("invoke pagerank --graph graph --function broken --keep-calls-open --switch")
         .arg(&address)
         .env("AWS_ENDPOINT_URL_LAMBDA", &endpoint)
         .env("AWS_REGION", "us-east-1")
@@ -267,6 +267,18 @@ fn a_function_that_ends_before_it_joins_is_named_with_what_it_said() {
             "no luck today",
         ],
     );
+    // A call that only starts a worker says nothing of its end.
+    let ended = place
+        .lswitch("invoke pagerank --graph graph --function broken --switch")
+        .arg(&address)
+        .env("AWS_ENDPOINT_URL_LAMBDA", &endpoint)
+        .env("AWS_REGION", "us-east-1")
+        .env("AWS_ACCESS_KEY_ID", "any")
+        .env("AWS_SECRET_ACCESS_KEY", "any")
+        .within_s(45)
+        .end();
+    let told = ["did not join within 30 s", "lswitch function logs"];
+    assert_says(ended.fails_with(1), &told);
 }
 
 #[test]

@@ -5,8 +5,9 @@ TARGET  := $(or $(CARGO_TARGET_DIR),target)
 LSWITCH := $(TARGET)/debug/lswitch
 DEMO    := $(TARGET)/demo
 PARTS   ?= 4
+ARCH    ?= x86_64
 
-.PHONY: help demo test test-python schedules planted stall fuzz check bench-switch bench-graph bench-programs fmt lint docs build release clean
+.PHONY: help demo test test-python schedules planted stall fuzz check bench-switch bench-graph bench-programs fmt lint docs build lambda-zip release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -20,8 +21,13 @@ endif
 	$(LSWITCH) invoke pagerank --graph $(DEMO)/graph.parts --workers $(PARTS) --tolerance 1e-10 \
 		--output $(DEMO)/ranks --overwrite --store $(DEMO)/store
 
-test: ## The whole test suite; graphs from LSWITCH_DATA or ../shared/data
-	cargo test
+test: $(TARGET)/moto/ready ## The whole test suite; graphs from LSWITCH_DATA or ../shared/data
+	LSWITCH_MOTO=$$(ls $(abspath $(TARGET))/moto/bin/moto_server 2>/dev/null) cargo test
+
+# moto stands in for AWS's control plane. Without PyPI the tests that need it say so and pass, except in CI.
+$(TARGET)/moto/ready:
+	python3 -m venv $(TARGET)/moto && $(TARGET)/moto/bin/pip install --quiet 'moto[server,awslambda,iam,logs,s3]' && touch $@ \
+		|| echo "no moto from PyPI: tests of the control plane will be skipped"
 
 test-python: build ## The Python client's tests, with awslambdaric, NumPy and cloudpickle in target/venv
 	cargo build --example programs
@@ -72,6 +78,14 @@ docs: ## Do the docs of the crate build?
 # With the tests, since their crates' features would otherwise compile the AWS SDK a second time for `make test`.
 build:
 	cargo build --tests
+
+# Built by zig's C compiler against an old C library, so that it runs on both; what it asks for is checked when it is packaged.
+lambda-zip: ## A small bootstrap for provided.al2023 and provided.al2, and its zip; ARCH=aarch64 for Graviton
+	python3 -m venv $(TARGET)/zig && $(TARGET)/zig/bin/pip install --quiet ziglang cargo-zigbuild
+	$(if $(filter aarch64,$(ARCH)),rustup target add aarch64-unknown-linux-gnu)
+	PATH="$(abspath $(TARGET))/zig/bin:$$PATH" cargo zigbuild --profile lambda --no-default-features --target $(ARCH)-unknown-linux-gnu.2.26
+	mkdir -p $(TARGET)/lambda && cp $(TARGET)/$(ARCH)-unknown-linux-gnu/lambda/lswitch $(TARGET)/lambda/bootstrap
+	cargo run --quiet -- function package --runtime provided.al2 --bootstrap $(TARGET)/lambda/bootstrap --out $(TARGET)/lambda/lswitch.zip
 
 release: ## An optimised, stripped binary in target/release
 	cargo build --release

@@ -6,7 +6,7 @@
 use crate::cmd::block_on;
 use crate::cmd::record::all;
 use crate::cmd::record::{Facts, Folder, State, parse_id};
-use crate::cmd::settings::AwsArgs;
+use crate::cmd::settings::{AwsArgs, parse_age};
 use crate::cmd::ui::{self, Ui, print_json, print_table};
 use crate::random::parse_hex;
 use crate::store::{Entry, Store};
@@ -50,7 +50,7 @@ pub struct Clean {
     store: String,
 
     /// What is younger stays: a number with s, m, h, d or w; 0s is everything
-    #[arg(long, value_name = "AGE", default_value = "24h", value_parser = age)]
+    #[arg(long, value_name = "AGE", default_value = "24h", value_parser = parse_age)]
     older_than: Duration,
 
     /// Delete it
@@ -294,57 +294,9 @@ fn may_use(facts: &Facts, url: &str) -> bool {
     own == url || real(own).is_some_and(|own| Some(own) == real(url))
 }
 
-/// A length of time, such as 24h.
-fn age(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|letter: char| !letter.is_ascii_digit());
-    let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
-    let factor = match unit {
-        "s" => 1,
-        "m" | "min" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        "w" => 7 * 86_400,
-        _ => return Err("an age is a number with s, m, h, d or w, such as 24h".into()),
-    };
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "an age begins with a number, such as 24h")?;
-    let seconds = number.checked_mul(factor).ok_or("this age is too long")?;
-    Ok(Duration::from_secs(seconds))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ages_are_understood_or_refused() {
-        for (text, seconds) in [
-            ("0s", 0),
-            ("90s", 90),
-            ("5m", 300),
-            ("5min", 300),
-            ("24h", 86_400),
-            ("7d", 604_800),
-            ("2w", 1_209_600),
-        ] {
-            assert_eq!(age(text), Ok(Duration::from_secs(seconds)), "{text}");
-        }
-        for text in [
-            "",
-            "0",
-            "24",
-            "h",
-            "-1h",
-            "1.5h",
-            "24 h",
-            "1y",
-            "99999999999999999999s",
-            "9999999999999999999d",
-        ] {
-            assert!(age(text).is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn of_a_job_all_goes_or_nothing_and_only_what_a_job_has_named() {

@@ -5,6 +5,10 @@ mod bench;
 mod cancel;
 mod check;
 mod clean;
+#[cfg(feature = "deploy")]
+mod doctor;
+#[cfg(feature = "deploy")]
+mod function;
 mod generate;
 mod invoke;
 mod jobs;
@@ -17,7 +21,7 @@ mod serve;
 mod settings;
 mod ui;
 
-use crate::job::function::{self, AnyFunction};
+use crate::job::function::{self as functions, AnyFunction};
 use crate::job::program::{self, Program};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -67,6 +71,10 @@ enum Command {
     Check(check::Check),
     Bench(bench::Bench),
     Local(local::Local),
+    #[cfg(feature = "deploy")]
+    Function(function::Function),
+    #[cfg(feature = "deploy")]
+    Doctor(doctor::Doctor),
 }
 
 /// How a command ended, for the shell. The numbers are part of the interface.
@@ -204,7 +212,7 @@ impl Lswitch {
 
     fn register(&self) -> Result<(), String> {
         program::register(self.programs)?;
-        function::register(&self.functions)
+        functions::register(&self.functions)
     }
 }
 
@@ -230,6 +238,10 @@ fn command() -> ExitCode {
         Command::Check(command) => command.run(&ui),
         Command::Bench(command) => command.run(&ui),
         Command::Local(command) => command.run(&ui),
+        #[cfg(feature = "deploy")]
+        Command::Function(command) => command.run(&ui),
+        #[cfg(feature = "deploy")]
+        Command::Doctor(command) => command.run(&ui),
     })
 }
 

@@ -9,6 +9,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// AWS's settings, as every command that may reach AWS takes them.
 #[derive(Debug, clap::Args)]
@@ -77,9 +78,57 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
         .ok_or_else(|| format!("{text} is too much"))
 }
 
+/// A length of time, such as 24h.
+pub fn parse_age(text: &str) -> Result<Duration, String> {
+    let digits = text.find(|letter: char| !letter.is_ascii_digit());
+    let (number, unit) = text.split_at(digits.unwrap_or(text.len()));
+    let factor = match unit {
+        "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        "w" => 7 * 86_400,
+        _ => return Err("an age is a number with s, m, h, d or w, such as 24h".into()),
+    };
+    let number: u64 = number
+        .parse()
+        .map_err(|_| "an age begins with a number, such as 24h")?;
+    let seconds = number.checked_mul(factor).ok_or("this age is too long")?;
+    Ok(Duration::from_secs(seconds))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ages_are_understood_or_refused() {
+        for (text, seconds) in [
+            ("0s", 0),
+            ("90s", 90),
+            ("5m", 300),
+            ("5min", 300),
+            ("24h", 86_400),
+            ("7d", 604_800),
+            ("2w", 1_209_600),
+        ] {
+            assert_eq!(parse_age(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in [
+            "",
+            "0",
+            "24",
+            "h",
+            "-1h",
+            "1.5h",
+            "24 h",
+            "1y",
+            "99999999999999999999s",
+            "9999999999999999999d",
+        ] {
+            assert!(parse_age(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn sizes_are_understood_or_refused() {

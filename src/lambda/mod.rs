@@ -3,6 +3,8 @@
 //! Nothing here knows what a job computes. The same launcher and the same runtime serve AWS and the local Lambda.
 
 pub mod event;
+#[cfg(feature = "deploy")]
+pub mod function;
 pub mod launch;
 pub mod limits;
 pub mod local;

@@ -179,6 +179,24 @@ impl Store {
         &self.url
     }
 
+    /// The bucket that the store is in, and the prefix of its keys there without a slash at the end; none for a directory.
+    pub fn bucket(&self) -> Option<(&str, &str)> {
+        let rest = self.url.strip_prefix("s3://")?;
+        Some(rest.split_once('/').unwrap_or((rest, "")))
+    }
+
+    /// Makes the store's bucket if there is none, closed to the public. True if it is new; a directory needs nothing made.
+    ///
+    /// # Errors
+    ///
+    /// When S3 refuses: above all when somebody else has a bucket of that name.
+    pub async fn make_bucket(&self) -> Result<bool, StoreError> {
+        match &self.backend {
+            Backend::Dir(_) => Ok(false),
+            Backend::S3(s3) => s3.make_bucket(&self.url).await,
+        }
+    }
+
     /// The full URL of the object `key`, as error messages show it. The key is not checked.
     pub fn object_url(&self, key: &str) -> String {
         match &self.backend {

@@ -3,8 +3,10 @@
 //! Every process that a test starts is ended with it, and a process that does not end by itself fails the test with
 //! what it had printed.
 
+mod moto;
 mod s3;
 
+pub use moto::Moto;
 pub use s3::{Fate, S3Server, s3_server, s3_server_with};
 
 use std::collections::BTreeMap;
@@ -37,11 +39,20 @@ pub fn data(path: &str) -> Option<PathBuf> {
         "{} does not exist; set LSWITCH_DATA to the test data",
         found.display()
     );
-    if std::env::var("CI").is_ok_and(|ci| ci == "true") {
-        panic!("{missing}");
-    }
+    assert!(!is_ci(), "{missing}");
     eprintln!("skipped: {missing}");
     None
+}
+
+/// True where nothing may be skipped.
+fn is_ci() -> bool {
+    std::env::var("CI").is_ok_and(|ci| ci == "true")
+}
+
+/// For tests with thousands of connections, which take the machine for themselves: one at a time.
+pub async fn alone() -> tokio::sync::MutexGuard<'static, ()> {
+    static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    ALONE.lock().await
 }
 
 /// How long a run may take if nothing else is said.
@@ -151,8 +162,14 @@ impl Place {
 
     /// A local Lambda on a free port, and its endpoint.
     pub fn local(&self) -> (Running, String) {
+        self.local_with(&[])
+    }
+
+    /// The same with these variables, which its functions get too.
+    pub fn local_with(&self, variables: &[(String, String)]) -> (Running, String) {
         fs::create_dir_all(self.path("home/.lswitch/functions")).expect("a folder can be made");
-        let local = self.lswitch("local --listen 127.0.0.1:0 --json").start();
+        let local = self.lswitch("local --listen 127.0.0.1:0 --json");
+        let local = local.envs(variables).start();
         let line = local.first_line();
         let line: Value = serde_json::from_str(&line).expect("local --json prints JSON");
         let endpoint = line["endpoint"].as_str().expect("it is a string");
@@ -340,6 +357,11 @@ impl Running {
             heard.split_once('\n').map(|(line, _)| line.to_owned())
         };
         self.until("it printed a line", Duration::from_secs(20), line)
+    }
+
+    /// What it has printed to stdout so far.
+    pub fn stdout(&self) -> String {
+        self.stdout.so_far()
     }
 
     /// The process's number.

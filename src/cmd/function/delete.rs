@@ -1,0 +1,83 @@
+//! `lswitch function delete`.
+
+use super::own;
+use crate::cmd::block_on;
+use crate::cmd::settings::AwsArgs;
+use crate::cmd::ui::{Ui, print_json, print_table};
+use crate::lambda::function::logs::{Logs, group_of};
+use crate::lambda::function::manage::Manager;
+use crate::lambda::function::role::Roles;
+use serde_json::json;
+
+/// Delete a function that lswitch has made, its role and its logs
+#[derive(Debug, clap::Args)]
+#[command(before_help = "\
+Examples:
+  lswitch function delete ranker
+  lswitch function delete ranker --yes --keep-logs
+
+Shows what goes, and deletes it only with --yes. A role that lswitch did not make stays, and so do bucket and store.")]
+pub struct Delete {
+    /// The function's name
+    name: String,
+
+    /// Delete; without it only shown
+    #[arg(long)]
+    yes: bool,
+
+    /// Keep what the function has printed
+    #[arg(long)]
+    keep_logs: bool,
+
+    #[command(flatten)]
+    aws: AwsArgs,
+
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Delete {
+    /// Shows what goes, and deletes it if that was asked for.
+    pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+        block_on(async {
+            let config = self.aws.settings().load().await;
+            let manager = Manager::new(&config);
+            let function = own(&manager, &self.name).await?;
+            let roles = Roles::new(&config);
+            // It may have been given another one since.
+            let role = roles.own(&self.name).await?;
+            let mut doomed = vec![("function", function.arn.clone())];
+            doomed.extend(role.clone().map(|role| ("role", role)));
+            if !self.keep_logs {
+                doomed.push(("log group", group_of(&self.name)));
+            }
+            if self.yes {
+                manager.delete(&function).await?;
+                if let Some(role) = &role {
+                    roles.delete(role).await?;
+                }
+                if !self.keep_logs {
+                    Logs::new(&config).delete_group(&self.name).await?;
+                }
+            }
+            if self.json {
+                let what: Vec<_> = doomed
+                    .iter()
+                    .map(|(kind, name)| json!({ "kind": kind, "name": name }))
+                    .collect();
+                return print_json(&json!({ "deleted": self.yes, "what": what }));
+            }
+            let rows: Vec<Vec<String>> = doomed
+                .into_iter()
+                .map(|(kind, name)| vec![kind.into(), name])
+                .collect();
+            print_table(&["WHAT", "NAME"], &rows)?;
+            ui.say(match self.yes {
+                true => "deleted",
+                false => "nothing was deleted; the same command with --yes does",
+            });
+            Ok(())
+        })
+    }
+}

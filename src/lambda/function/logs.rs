@@ -1,0 +1,143 @@
+//! What functions print: events of CloudWatch Logs, once and as they come.
+
+use super::manage::{ManageError, failed};
+use aws_config::SdkConfig;
+use aws_sdk_cloudwatchlogs::Client;
+use aws_sdk_cloudwatchlogs::error::ProvideErrorMetadata;
+use std::collections::BTreeSet;
+
+/// How much later than its own time an event may be found, in milliseconds.
+const LATE_MS: i64 = 15_000;
+
+/// Speaks with CloudWatch Logs.
+#[derive(Debug, Clone)]
+pub struct Logs {
+    client: Client,
+}
+
+/// A line that a function printed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEvent {
+    /// When, in milliseconds since 1970.
+    pub at_ms: i64,
+    /// The environment that printed it.
+    pub stream: String,
+    /// What it printed, without the end of the line.
+    pub message: String,
+}
+
+/// Reads a function's events in the order of their times, each once.
+#[derive(Debug)]
+pub struct Follower {
+    client: Client,
+    group: String,
+    /// From when on events are asked for.
+    from_ms: i64,
+    /// Those that were told and may be found again: their time, and their ids.
+    told: BTreeSet<(i64, String)>,
+}
+
+/// The group that a function's environments log to.
+pub fn group_of(function: &str) -> String {
+    format!("/aws/lambda/{function}")
+}
+
+impl Logs {
+    /// Speaks with the service that `config` leads to.
+    pub fn new(config: &SdkConfig) -> Logs {
+        Logs {
+            client: Client::new(config),
+        }
+    }
+
+    /// Makes a function's group, so that its role need not, and lets events go after so many days.
+    ///
+    /// # Errors
+    /// When the service refuses.
+    pub async fn make_group(&self, function: &str, days: i32) -> Result<(), ManageError> {
+        let group = group_of(function);
+        match self
+            .client
+            .create_log_group()
+            .log_group_name(&group)
+            .send()
+            .await
+        {
+            // An older one keeps what its owner has set.
+            Err(error) if error.code() == Some("ResourceAlreadyExistsException") => return Ok(()),
+            Err(error) => return Err(failed("make log group", &group)(error)),
+            Ok(_) => {}
+        }
+        let keep = self.client.put_retention_policy().log_group_name(&group);
+        let kept = keep.retention_in_days(days).send().await;
+        kept.map(drop)
+            .map_err(failed("set the retention of", &group))
+    }
+
+    /// Takes a function's group away, with all it holds.
+    ///
+    /// # Errors
+    /// When the service refuses.
+    pub async fn delete_group(&self, function: &str) -> Result<(), ManageError> {
+        let group = group_of(function);
+        match self
+            .client
+            .delete_log_group()
+            .log_group_name(&group)
+            .send()
+            .await
+        {
+            Err(error) if error.code() != Some("ResourceNotFoundException") => {
+                Err(failed("delete log group", &group)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads a function's events from then on.
+    pub fn follow(&self, function: &str, from_ms: i64) -> Follower {
+        Follower {
+            client: self.client.clone(),
+            group: group_of(function),
+            from_ms,
+            told: BTreeSet::new(),
+        }
+    }
+}
+
+impl Follower {
+    /// Gives what is new, a page at a time; `take` is called with each event.
+    ///
+    /// # Errors
+    /// When the service refuses. A group that does not exist yet has no events.
+    pub async fn read(&mut self, take: &mut impl FnMut(LogEvent)) -> Result<(), ManageError> {
+        let ask = self.client.filter_log_events();
+        let ask = ask.log_group_name(&self.group).start_time(self.from_ms);
+        let mut pages = ask.into_paginator().send();
+        let mut newest = self.from_ms;
+        while let Some(page) = pages.next().await {
+            let page = match page {
+                Ok(page) => page,
+                Err(error) if error.code() == Some("ResourceNotFoundException") => return Ok(()),
+                Err(error) => return Err(failed("read log group", &self.group)(error)),
+            };
+            for event in page.events() {
+                let at_ms = event.timestamp().unwrap_or_default();
+                let id = event.event_id().unwrap_or_default().to_string();
+                if !self.told.insert((at_ms, id)) {
+                    continue;
+                }
+                newest = newest.max(at_ms);
+                take(LogEvent {
+                    at_ms,
+                    stream: event.log_stream_name().unwrap_or_default().into(),
+                    message: event.message().unwrap_or_default().trim_end().into(),
+                });
+            }
+        }
+        // Those before it are not asked for again.
+        self.from_ms = self.from_ms.max(newest - LATE_MS);
+        self.told = self.told.split_off(&(self.from_ms, String::new()));
+        Ok(())
+    }
+}

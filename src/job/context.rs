@@ -3,14 +3,16 @@
 use crate::aws::AwsSettings;
 use crate::job::program::ProgramError;
 use crate::job::report::{Report, TAG};
+use crate::lambda::cost::WorkerUsage;
 use crate::net::comm::Comm;
-use crate::store::{Store, StoreError, Writer};
+use crate::store::{Requests, Store, StoreError, Writer};
 use aws_config::SdkConfig;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::any::Any;
 use std::fmt::Display;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -29,6 +31,12 @@ pub(crate) struct Surroundings {
     pub(crate) aws: AwsSettings,
     /// AWS's configuration, loaded once for all ranks, and only when one of them opens a store in S3.
     pub(crate) sdk: OnceCell<SdkConfig>,
+    /// Requests to S3 of all ranks.
+    pub(crate) requests: Arc<Requests>,
+    /// When the invocation began.
+    pub(crate) begun: Instant,
+    /// Ranks whose programs have not ended.
+    pub(crate) running: AtomicU32,
     pub(crate) runtime: Handle,
     /// What ranks hand each other in [`Context::together`], by their places.
     pub(crate) handed: Mutex<Vec<Option<Box<dyn Any + Send>>>>,
@@ -165,7 +173,7 @@ impl Context {
                 return Store::open(location, &around.aws).await;
             }
             let sdk = around.sdk.get_or_init(|| around.aws.load()).await;
-            Store::open_with(location, sdk).await
+            Store::open_counted(location, sdk, around.requests.clone())
         })?;
         Ok(BlockingStore { store, runtime })
     }
@@ -184,6 +192,22 @@ impl Context {
         }
         self.reported = Some(Instant::now());
         self.report(&Report::Progress { step, measure })
+    }
+
+    /// Tells the driver what the pack has taken, if this rank's program is the last to end.
+    pub(crate) fn report_usage(&mut self) -> Result<(), ProgramError> {
+        if self.around.running.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return Ok(());
+        }
+        let memory = std::env::var("AWS_LAMBDA_FUNCTION_MEMORY_SIZE");
+        let (store_writes, store_reads) = self.around.requests.so_far();
+        self.report(&Report::Usage(WorkerUsage {
+            memory_mb: memory.ok().and_then(|size| size.parse().ok()).unwrap_or(0),
+            arm: cfg!(target_arch = "aarch64"),
+            elapsed_ms: self.around.begun.elapsed().as_millis() as u64,
+            store_writes,
+            store_reads,
+        }))
     }
 
     pub(crate) fn report(&mut self, report: &Report) -> Result<(), ProgramError> {

@@ -6,6 +6,7 @@
 
 use crate::job::report::{Report, TAG};
 use crate::job::start::{Starter, join_within};
+use crate::lambda::cost::Usage;
 use crate::lambda::event::Event;
 use crate::lambda::launch::{Called, LaunchError, Launcher, Way};
 use crate::net::driver_link::{Membership, News};
@@ -117,6 +118,8 @@ pub struct JobOutcome {
     pub launch: Duration,
     /// From then until the last rank's result.
     pub run: Duration,
+    /// What it took from AWS.
+    pub usage: Usage,
 }
 
 /// A worker by its number and ranks.
@@ -237,6 +240,7 @@ pub async fn run(
         job: job.to_string(),
         packs: workers.len() as u32,
     });
+    let calls = launcher.calls();
     let mut watch = Watch::new(spec, switch, workers, (starter, launcher));
     for number in 0..watch.workers.len() as u32 {
         watch.call(number);
@@ -251,6 +255,10 @@ pub async fn run(
             bytes: watch.traffic.1,
             launch,
             run,
+            usage: Usage {
+                calls: launcher.calls() - calls,
+                ..watch.usage
+            },
         })
 }
 
@@ -291,6 +299,7 @@ struct Watch<'a> {
     unheard: u32,
     results: BTreeMap<u32, Vec<u8>>,
     traffic: (u64, u64),
+    usage: Usage,
 }
 
 /// The first cause, before the log of its worker is known.
@@ -335,6 +344,7 @@ impl<'a> Watch<'a> {
             unheard: 0,
             results: BTreeMap::new(),
             traffic: (0, 0),
+            usage: Usage::default(),
         }
     }
 
@@ -423,6 +433,7 @@ impl<'a> Watch<'a> {
                         last_words = tokio::time::Instant::now() + AFTERMATH;
                         match Report::from_bytes(&message.payload).map_err(JobError::Report)? {
                             Report::Progress { step, measure } => tell(JobEvent::Progress { step, measure }),
+                            Report::Usage(usage) => self.usage.add(usage),
                             Report::Result(result) => drop(self.results.insert(message.source, result)),
                         }
                     }

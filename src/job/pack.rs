@@ -19,6 +19,7 @@ use crate::random::parse_hex;
 use serde_json::{Value, json};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,6 +40,7 @@ pub const RANKS_PER_PACK_MAX: u32 = 256;
 /// When the event is none for this build, the pack cannot join, or a rank's program fails; the message is meant for the
 /// person who started the job.
 pub async fn run(event: Event, invocation: Invocation) -> Result<Value, Failure> {
+    let invoked = Instant::now();
     let (options, program) = prepare(&event, &invocation)?;
     let (span, deadline) = (options.span, options.deadline);
     info!(
@@ -63,6 +65,9 @@ pub async fn run(event: Event, invocation: Invocation) -> Result<Value, Failure>
         deadline,
         aws: AwsSettings::default(),
         sdk: OnceCell::new(),
+        requests: Arc::default(),
+        begun: invoked,
+        running: AtomicU32::new(span.ranks),
         runtime: Handle::current(),
         handed: Mutex::default(),
     });
@@ -222,6 +227,7 @@ async fn run_ranks(
 fn run_rank(program: Program, mut context: Context) -> Result<(), ProgramError> {
     let run = AssertUnwindSafe(|| {
         let result = (program.run)(&mut context)?;
+        context.report_usage()?;
         context.report(&Report::Result(result))
     });
     catch_unwind(run).unwrap_or_else(|panic| {

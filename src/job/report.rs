@@ -1,5 +1,6 @@
 //! What ranks tell the driver.
 
+use crate::lambda::cost::WorkerUsage;
 use crate::net::codec::{self, REPORT_MAX};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -20,6 +21,8 @@ pub enum Report {
     },
     /// What the rank's program returned.
     Result(Vec<u8>),
+    /// What the pack has taken; the last of its ranks says so, before its result.
+    Usage(WorkerUsage),
 }
 
 impl Report {

@@ -16,6 +16,7 @@ use base64::Engine;
 use serde::Deserialize;
 use std::error::Error;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use thiserror::Error;
@@ -46,6 +47,7 @@ pub struct Launcher {
     way: Way,
     pace: Arc<Mutex<Pace>>,
     starting: Arc<Semaphore>,
+    calls: Arc<AtomicU64>,
 }
 
 /// What a call is for.
@@ -186,7 +188,13 @@ impl Launcher {
             way,
             pace: Arc::default(),
             starting: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
+            calls: Arc::default(),
         }
+    }
+
+    /// Calls so far that Lambda has taken.
+    pub fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
     }
 
     /// What its calls are for.
@@ -309,6 +317,7 @@ impl Launcher {
             let error = match sent {
                 Ok(reply) => {
                     self.pace().accepted(function, Instant::now());
+                    self.calls.fetch_add(1, Ordering::Relaxed);
                     return Ok(reply);
                 }
                 Err(error) => error,

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows what a job computes. The same launcher and the same runtime serve AWS and the local Lambda.
 
+pub mod cost;
 pub mod event;
 #[cfg(feature = "deploy")]
 pub mod function;

@@ -23,6 +23,7 @@
 
 mod dir;
 mod location;
+mod requests;
 mod s3;
 
 use std::fmt;
@@ -35,6 +36,8 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use crate::aws::AwsSettings;
+
+pub use requests::Requests;
 
 use dir::Dir;
 use location::Location;
@@ -159,14 +162,36 @@ impl Store {
         Ok(Store::at(Location::parse(location)?, Some(sdk_config)))
     }
 
+    /// The same, and counts the store's requests to S3 in `requests`.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::BadLocation`], as for [`Store::open`].
+    pub fn open_counted(
+        location: &str,
+        sdk_config: &SdkConfig,
+        requests: Arc<Requests>,
+    ) -> Result<Store, StoreError> {
+        let location = Location::parse(location)?;
+        Ok(Store::counted(location, Some(sdk_config), Some(requests)))
+    }
+
     fn at(location: Location, sdk_config: Option<&SdkConfig>) -> Store {
+        Store::counted(location, sdk_config, None)
+    }
+
+    fn counted(
+        location: Location,
+        sdk_config: Option<&SdkConfig>,
+        requests: Option<Arc<Requests>>,
+    ) -> Store {
         let url = location.url().into();
         let backend = match location {
             Location::Dir(root) => Backend::Dir(Dir::new(root)),
             Location::S3 { bucket, prefix } => {
                 let sdk_config = sdk_config
                     .expect("whoever opens an S3 location loads AWS's configuration first");
-                Backend::S3(S3::new(bucket, prefix, sdk_config))
+                Backend::S3(S3::new(bucket, prefix, sdk_config, requests))
             }
         };
         Store { url, backend }

@@ -29,6 +29,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::aws::error_chain;
 
+use super::requests::{Counting, Requests};
 use super::{Entry, Placed, StoreError, pause_after};
 
 /// How long a connection may take to be made.
@@ -103,12 +104,20 @@ async fn next<T: 'static>(
 }
 
 impl S3 {
-    pub(super) fn new(bucket: String, mut prefix: String, sdk_config: &SdkConfig) -> S3 {
-        let config = aws_sdk_s3::config::Builder::from(sdk_config)
+    pub(super) fn new(
+        bucket: String,
+        mut prefix: String,
+        sdk_config: &SdkConfig,
+        requests: Option<Arc<Requests>>,
+    ) -> S3 {
+        let mut config = aws_sdk_s3::config::Builder::from(sdk_config)
             .endpoint_resolver(PathStyleForCustomEndpoints(DefaultResolver::new()))
             .retry_config(RetryConfig::standard().with_max_attempts(SEND_TRIES_MAX))
-            .timeout_config(timeouts(0))
-            .build();
+            .timeout_config(timeouts(0));
+        if let Some(requests) = requests {
+            config = config.interceptor(Counting(requests));
+        }
+        let config = config.build();
         if !prefix.is_empty() {
             prefix.push('/');
         }

@@ -13,9 +13,12 @@ use crate::job::driver::{
 use crate::job::fleet::{self, Fleet, OwnSwitch, Place};
 use crate::job::output::earlier_output;
 use crate::job::pack::RANKS_PER_PACK_MAX;
+use crate::lambda::cost::{Prices, Usage};
 use crate::lambda::launch::{Share, Way};
 use crate::lambda::local::{DEFAULT_FUNCTION, own_function};
 use crate::store::Store;
+use anyhow::Context;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Where a job runs; the same for every job.
@@ -38,6 +41,10 @@ pub(in crate::cmd) struct FleetArgs {
     /// only start workers
     #[arg(long)]
     keep_calls_open: bool,
+
+    /// Prices by which a job on AWS says what it cost, as a TOML file; see docs/AWS.md
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
 
     /// Function of the local Lambda to run the workers, instead of this binary: a file NAME.toml, or its name in
     /// $LSWITCH_HOME/functions. Several share a job as NAME=COUNT,NAME=COUNT
@@ -297,7 +304,42 @@ impl FleetArgs {
         .await;
         line.clear();
         fleet.stop().await;
-        outcome.map_err(failed)
+        let outcome = outcome.map_err(failed)?;
+        self.say_cost(ui, &outcome.usage, outcome.launch + outcome.run)?;
+        Ok(outcome)
+    }
+
+    /// Says what a job on AWS has cost.
+    pub(in crate::cmd) fn say_cost(
+        &self,
+        ui: &Ui,
+        usage: &Usage,
+        took: Duration,
+    ) -> anyhow::Result<()> {
+        if self.function().is_none() {
+            return Ok(());
+        }
+        let prices = match &self.prices {
+            None => Prices::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path);
+                let text = text.with_context(|| format!("--prices {}", path.display()))?;
+                let wrong = |error| UsageError(format!("--prices {}: {error}", path.display()));
+                toml::from_str(&text).map_err(wrong)?
+            }
+        };
+        let cost = prices.cost(usage, took, self.switches()?.len());
+        let silent = usage.calls.saturating_sub(usage.workers);
+        let but = match silent {
+            0 => String::new(),
+            _ => format!("; {silent} workers have not said what they took"),
+        };
+        ui.say(format!(
+            "cost: about {cost} for {:.1} GB s, at prices of {}{but}",
+            usage.gb_seconds(),
+            prices.of
+        ));
+        Ok(())
     }
 
     pub(in crate::cmd) fn timeout(&self) -> Option<Duration> {

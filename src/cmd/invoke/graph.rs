@@ -112,6 +112,7 @@ impl GraphArgs {
             "workers_per_function": self.fleet.workers_per_function,
             "messages": job.messages,
             "bytes": job.bytes,
+            "usage": job.usage,
             "seconds": {
                 "launch": job.launch.as_secs_f64(),
                 "load": load.as_secs_f64(),

@@ -130,6 +130,8 @@ impl PoolArgs {
                         "{} messages through the switch, {} workers lost",
                         outcome.traffic.0, outcome.lost
                     ));
+                    let took = outcome.launch + outcome.run;
+                    self.fleet.say_cost(ui, &outcome.usage, took)?;
                     Ok(())
                 }
             }

@@ -148,6 +148,7 @@ impl RunArgs {
             "workers_per_function": self.fleet.workers_per_function,
             "messages": job.messages,
             "bytes": job.bytes,
+            "usage": job.usage,
             "seconds": { "launch": job.launch.as_secs_f64(), "run": job.run.as_secs_f64() },
             "results": job.results.iter().map(|result| shown(result)).collect::<Vec<Value>>(),
         })

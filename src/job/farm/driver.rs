@@ -4,7 +4,9 @@ use super::message::{Answer, ORDER_LEN, Order, PAYLOAD_MAX, PIECE_MAX, Pieces, S
 use super::roster::{CallEnd, Meaning, Roster};
 use super::schedule::{Assignment, Ending, Final, Micros, Policy, Schedule, Settled};
 use crate::job::driver::{JobError, SwitchAccess, Worker};
+use crate::job::report::{self, Report};
 use crate::job::start::Starter;
+use crate::lambda::cost::Usage;
 use crate::lambda::event::Event;
 use crate::lambda::launch::{Called, LaunchError, Launcher, Way};
 use crate::net::driver_link::{Membership, News};
@@ -148,6 +150,8 @@ pub struct FarmOutcome {
     pub run: Duration,
     /// Workers that were lost.
     pub lost: u32,
+    /// What it took from AWS.
+    pub usage: Usage,
 }
 
 /// Runs tasks as they come, until their channel is closed and all are settled. `cancel` completing stops it.
@@ -201,9 +205,11 @@ pub async fn run(
         lost: 0,
         resting_since: None,
         traffic: Traffic::default(),
+        usage: Usage::default(),
     };
+    let calls = launcher.calls();
     match farm.work(cancel, tasks, hear).await {
-        Ok(()) => Ok(farm.close(job.to_string()).await),
+        Ok(()) => Ok(farm.close(job.to_string(), calls).await),
         Err(error) => {
             let brief = error.to_string();
             let brief = brief.lines().next().unwrap_or("the job failed").to_string();
@@ -238,6 +244,7 @@ struct Farm<'a> {
     /// Since when there is nothing to do.
     resting_since: Option<Instant>,
     traffic: Traffic,
+    usage: Usage,
 }
 
 impl Farm<'_> {
@@ -520,14 +527,21 @@ impl Farm<'_> {
         further.max(hear(FarmEvent::Lost(reason)))
     }
 
+    /// Its last words: what it took, and that its program has ended, which nobody waits for.
+    fn reported(&mut self, message: &Message) {
+        if let Ok(Report::Usage(usage)) = Report::from_bytes(&message.payload) {
+            self.usage.add(usage);
+        }
+    }
+
     fn said(
         &mut self,
         message: Message,
         hear: &mut impl FnMut(FarmEvent) -> Further,
     ) -> Result<Further, JobError> {
         let rank = message.source;
-        if message.tag == crate::job::report::TAG {
-            // Its last word, and nothing that is waited for.
+        if message.tag == report::TAG {
+            self.reported(&message);
             return Ok(Further::On);
         }
         let said = Some(&message.payload).filter(|_| message.tag == TAG);
@@ -686,7 +700,7 @@ impl Farm<'_> {
     }
 
     /// Lets the workers go.
-    async fn close(mut self, job: String) -> FarmOutcome {
+    async fn close(mut self, job: String, calls: u64) -> FarmOutcome {
         let finished = Instant::now();
         for rank in self.present() {
             self.link.send(rank, TAG, &Order::Leave.to_bytes());
@@ -698,6 +712,9 @@ impl Farm<'_> {
                     self.roster.remove(span.first_rank);
                 }
                 Ok(Ok(News::Notice(Notice::Traffic(traffic)))) => self.traffic = traffic,
+                Ok(Ok(News::Message(message))) if message.tag == report::TAG => {
+                    self.reported(&message);
+                }
                 Ok(Ok(_)) => {}
                 _ => break,
             }
@@ -717,6 +734,10 @@ impl Farm<'_> {
             launch,
             run,
             lost: self.lost,
+            usage: Usage {
+                calls: self.launcher.calls() - calls,
+                ..self.usage
+            },
         }
     }
 }

@@ -377,6 +377,7 @@ impl MapJob<'_> {
                 "workers_lost": farm.lost,
                 "messages": farm.traffic.0,
                 "bytes": farm.traffic.1,
+                "usage": farm.usage,
                 "seconds": { "launch": farm.launch.as_secs_f64(), "run": farm.run.as_secs_f64() },
             }))?;
         }
@@ -394,6 +395,8 @@ impl MapJob<'_> {
             words += &format!("; outputs are in {location}");
         }
         self.ui.say(words);
+        let fleet = &self.args.fleet;
+        fleet.say_cost(self.ui, &farm.usage, farm.launch + farm.run)?;
         if *given_up {
             anyhow::bail!(
                 "the job was given up: {failed} {what} have failed, more than --tolerate-failures allows"

@@ -458,3 +458,64 @@ fn a_doctor_tries_a_worker_with_what_stands_in_for_aws() {
         ],
     );
 }
+
+#[test]
+fn jobs_run_end_to_end_on_what_stands_in_for_aws_and_say_what_they_cost() {
+    let Some(moto) = Moto::start() else { return };
+    let place = place();
+    function(&place, &moto, "create lswitch --bootstrap bootstrap --create-role --store s3://graphs/jobs --create-bucket").ok();
+    let (_switch, switch) = place.switch();
+    let (_local, lambda) = place.local_with(&moto.env());
+    let mut env = moto.env();
+    env.push(("AWS_ENDPOINT_URL_LAMBDA".into(), lambda));
+    env.push(("LSWITCH_STORE".into(), "s3://graphs/jobs".into()));
+    place.small_graph();
+    place
+        .lswitch("preprocess graph.txt --parts 4 --out s3://graphs/graph")
+        .envs(&env)
+        .ok();
+    let here = place
+        .lswitch("invoke pagerank --graph s3://graphs/graph --json --store ./here")
+        .envs(&env)
+        .ok();
+    let there = place
+        .lswitch(&format!(
+            "invoke pagerank --graph s3://graphs/graph --function lswitch --switch {switch} --output s3://graphs/ranks --json"
+        ))
+        .envs(&env)
+        .ok();
+    assert_says(&there.stderr, &["cost: about $", "at prices of us-east-1"]);
+    let top = |ended: &Ended| json(ended)["top"].clone();
+    assert!(
+        top(&here).as_array().is_some_and(|top| !top.is_empty()),
+        "{}",
+        here.stdout
+    );
+    assert_eq!(top(&here), top(&there));
+    // A map is an elastic job, and its program travels through the store.
+    place.write(
+        "prices.toml",
+        "of = \"a friend\"\ngb_second_x86 = 1000.0\ngb_second_arm64 = 1000.0\n",
+    );
+    let mapped = place
+        .lswitch(&format!(
+            "invoke map --exec factor --items 1000..1010 --function lswitch --workers 2 --switch {switch} --prices prices.toml \
+             --output s3://graphs/factors --json -- {{}}"
+        ))
+        .envs(&env)
+        .ok();
+    assert_says(&mapped.stderr, &["at prices of a friend"]);
+    let usage = json(&mapped)["usage"].clone();
+    let number = |what: &str| {
+        usage[what]
+            .as_u64()
+            .unwrap_or_else(|| panic!("{what}: {usage}"))
+    };
+    assert_eq!((number("calls"), number("workers")), (2, 2));
+    assert!(number("x86_mb_ms") + number("arm_mb_ms") > 0, "{usage}");
+    assert!(
+        number("store_writes") >= 10,
+        "an output for each item: {usage}"
+    );
+    assert!(number("store_reads") >= 1, "the program: {usage}");
+}

@@ -1,7 +1,7 @@
 //! Where settings are found: `$LSWITCH_HOME`, the switch's secret, AWS's region and profile.
 
 use crate::aws::AwsSettings;
-pub use crate::job::settings::{find_secret, home, variable};
+pub use crate::job::settings::{asks_for_plaintext, find_secret, home, variable};
 use crate::net::token::Secret;
 use crate::random::{self, to_hex};
 use anyhow::Context;

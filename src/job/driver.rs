@@ -9,6 +9,7 @@ use crate::job::start::{Starter, join_within};
 use crate::lambda::cost::Usage;
 use crate::lambda::event::Event;
 use crate::lambda::launch::{Called, LaunchError, Launcher, Way};
+use crate::net::address::{SwitchAddress, places};
 use crate::net::driver_link::{Membership, News};
 use crate::net::job_link::JobLink;
 use crate::net::link::LinkError;
@@ -70,8 +71,8 @@ pub const SWITCHES_MAX: usize = 16;
 /// Where the switches are, for the driver and for workers, and what is shared with them.
 #[derive(Debug, Clone)]
 pub struct SwitchAccess {
-    /// `HOST:PORT` each; 1 to [`SWITCHES_MAX`].
-    pub addresses: Vec<String>,
+    /// Where they are; 1 to [`SWITCHES_MAX`].
+    pub addresses: Vec<SwitchAddress>,
     /// The switches' secret.
     pub secret: Secret,
 }
@@ -336,7 +337,7 @@ impl<'a> Watch<'a> {
             workers,
             ranks: spec.ranks,
             ranks_per_pack: spec.ranks_per_pack,
-            switch: switch.addresses.join(", "),
+            switch: places(&switch.addresses),
             timeout: spec.timeout,
             calls: JoinSet::new(),
             joined: BTreeMap::new(),

@@ -80,7 +80,7 @@ pub async fn start_switch() -> Result<(SwitchAccess, OwnSwitch), FleetError> {
         .map_err(FleetError::Switch)?;
     let address = listener.local_addr().map_err(FleetError::Switch)?;
     let access = SwitchAccess {
-        addresses: vec![address.to_string()],
+        addresses: vec![address.into()],
         secret: Secret::random(),
     };
     let (stop, stopped) = oneshot::channel();

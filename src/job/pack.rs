@@ -11,6 +11,7 @@ use crate::job::report::Report;
 use crate::lambda::event::Event;
 use crate::lambda::launch::{Launcher, Share};
 use crate::lambda::runtime::{Failure, Invocation};
+use crate::net::address::{AddressError, SwitchAddress, places};
 use crate::net::client::{JoinOptions, Pack};
 use crate::net::link::LinkError;
 use crate::net::message::Span;
@@ -47,7 +48,7 @@ pub async fn run(event: Event, invocation: Invocation) -> Result<Value, Failure>
         "job {}: {span} of {} joins at {} to run {}",
         event.job,
         event.size,
-        options.switches.join(", "),
+        places(&options.switches),
         program.name
     );
     // Others are on their way while this one joins and works. Nothing of it outlives the invocation.
@@ -146,6 +147,10 @@ fn prepare(event: &Event, invocation: &Invocation) -> Result<(JoinOptions, Progr
             event.ranks
         )));
     }
+    let switches = event.switches.iter().map(|address| address.parse());
+    let switches: Vec<SwitchAddress> = switches
+        .collect::<Result<_, AddressError>>()
+        .map_err(|error| bad(format!("the event: {error}")))?;
     let job = JobId(
         parse_hex(&event.job)
             .ok_or_else(|| bad("the event's job is not 32 hexadecimal digits".into()))?,
@@ -157,7 +162,7 @@ fn prepare(event: &Event, invocation: &Invocation) -> Result<(JoinOptions, Progr
         .saturating_duration_since(Instant::now());
     let margin = MARGIN.min(left / 2);
     let options = JoinOptions {
-        switches: event.switches.clone(),
+        switches,
         job,
         token: Token {
             expiry_s: event.token.expiry_s,
@@ -179,7 +184,11 @@ fn prepare(event: &Event, invocation: &Invocation) -> Result<(JoinOptions, Progr
 fn refused(span: Span, error: &LinkError) -> Failure {
     let kind = match error {
         LinkError::Refused(_) => "Lswitch.Refused",
-        LinkError::Unreachable { .. } | LinkError::NotASwitch(_) => "Lswitch.Unreachable",
+        LinkError::Unreachable { .. }
+        | LinkError::NotASwitch(_)
+        | LinkError::OtherCertificate { .. }
+        | LinkError::Plain(_)
+        | LinkError::Handshake { .. } => "Lswitch.Unreachable",
         _ => "Lswitch.ConnectionLost",
     };
     Failure {

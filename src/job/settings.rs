@@ -44,6 +44,11 @@ pub fn variable(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }
 
+/// True if `LSWITCH_PLAINTEXT` asks for plain TCP with a switch off loopback.
+pub fn asks_for_plaintext() -> bool {
+    variable("LSWITCH_PLAINTEXT").is_some_and(|value| value != "0" && value != "false")
+}
+
 /// `$LSWITCH_HOME`, else `~/.lswitch`.
 ///
 /// # Errors

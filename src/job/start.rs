@@ -47,7 +47,7 @@ impl Starter {
         Starter {
             job,
             key: switch.secret.job_key(job),
-            switches: switch.addresses.clone(),
+            switches: switch.addresses.iter().map(ToString::to_string).collect(),
             program: program.into(),
             arguments: arguments.clone(),
             store: store.into(),

@@ -20,7 +20,7 @@ pub struct Event {
     pub release: String,
     /// The job's id, 32 digits.
     pub job: String,
-    /// The switches, `HOST:PORT` each.
+    /// The switches, `HOST:PORT` or `HOST:PORT#SHA256` each.
     pub switches: Vec<String>,
     /// The proof for this start of these ranks.
     pub token: EventToken,

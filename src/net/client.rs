@@ -4,8 +4,10 @@
 //! ([`crate::net::keeper`]), so that ranks which compute starve neither the heartbeat nor the socket. A pack always reads
 //! its sockets: what arrives waits in mailboxes, for which there is room ([`crate::net::flow`]).
 
+use crate::net::address::{SwitchAddress, places};
 use crate::net::comm::{Comm, TaskComm};
 use crate::net::frame::kind;
+use crate::net::half::WriteHalf;
 use crate::net::keeper;
 use crate::net::link::{FrameReader, LinkError, dial, ending};
 use crate::net::message::{Control, Hello, Leave, Role, Span, Start, bare_frame, cut_reason};
@@ -14,13 +16,12 @@ use crate::net::token::{JobId, Token};
 use crate::net::wire::Wire;
 use crate::net::{HEARTBEAT_MS, LOST_AFTER_MS};
 use std::collections::BTreeMap;
-use std::io::PipeReader;
+use std::io::{self, PipeReader};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -39,8 +40,8 @@ pub const MAILBOX_MIN: u32 = 256 << 10;
 /// What a pack needs to know to join.
 #[derive(Debug, Clone)]
 pub struct JoinOptions {
-    /// The switches, `HOST:PORT` each. All members of a job name the same ones in the same order.
-    pub switches: Vec<String>,
+    /// The switches. All members of a job name the same ones in the same order.
+    pub switches: Vec<SwitchAddress>,
     /// The job.
     pub job: JobId,
     /// The proof for this start of these ranks.
@@ -100,9 +101,8 @@ impl Pack {
                 // Where the job has begun, this pack must not seem silent while it waits for the other switches.
                 _ = beats.tick() => {
                     for (_, write) in ends.values_mut() {
-                        let write: &mut OwnedWriteHalf = write;
                         // A failure shows when it is read.
-                        let _ = timeout_at(deadline, write.write_all(&beat)).await;
+                        let _ = timeout_at(deadline, give(write, &beat)).await;
                     }
                     continue;
                 }
@@ -111,7 +111,7 @@ impl Pack {
             let (reader, write, mut told) = connected?;
             if let Some(start) = &start {
                 if start.packs != told.packs {
-                    return Err(LinkError::NotASwitch(options.switches.join(", ")));
+                    return Err(LinkError::NotASwitch(places(&options.switches)));
                 }
                 // Each is cut for the switch with the least memory.
                 told.segment = told.segment.min(start.segment);
@@ -122,14 +122,15 @@ impl Pack {
         let mut wires = Vec::new();
         let mut bells = Vec::new();
         for (index, (reader, write)) in ends {
-            let address: Arc<str> = options.switches[index].as_str().into();
+            let address: Arc<str> = options.switches[index].place().into();
             let io = |source| LinkError::Io {
                 address: address.clone(),
                 source,
             };
-            let (stream, already) = reader.into_stream(write);
-            let stream = stream.into_std().map_err(io)?;
-            let (mut wire, bell) = Wire::new(stream, &already, address.clone()).map_err(io)?;
+            let (socket, session, already) = reader.into_stream(write);
+            let socket = socket.into_std().map_err(io)?;
+            let (mut wire, bell) =
+                Wire::new((socket, session), &already, address.clone()).map_err(io)?;
             wire.number = index;
             wires.push(wire);
             bells.push(bell);
@@ -270,10 +271,10 @@ impl Drop for Pack {
 
 /// Joins at one switch.
 async fn connect(
-    switch: String,
+    switch: SwitchAddress,
     options: JoinOptions,
     deadline: Instant,
-) -> Result<(FrameReader, OwnedWriteHalf, Start), LinkError> {
+) -> Result<(FrameReader, WriteHalf, Start), LinkError> {
     let role = Role::Pack {
         span: options.span,
         incarnation: options.incarnation,
@@ -282,7 +283,8 @@ async fn connect(
     };
     let hello = Hello::new(options.job, options.token, role);
     let (mut reader, mut write) = dial(&switch, &hello, deadline).await?;
-    let start = match timeout_at(deadline, wait_for_start(&switch, &mut reader, &mut write)).await {
+    let started = wait_for_start(switch.place(), &mut reader, &mut write);
+    let start = match timeout_at(deadline, started).await {
         Ok(start) => start?,
         Err(_) => {
             return Err(LinkError::NotStarted {
@@ -296,7 +298,7 @@ async fn connect(
 async fn wait_for_start(
     switch: &str,
     reader: &mut FrameReader,
-    write: &mut OwnedWriteHalf,
+    write: &mut WriteHalf,
 ) -> Result<Start, LinkError> {
     let mut beats = tokio::time::interval(Duration::from_millis(HEARTBEAT_MS));
     let mut beat = Vec::new();
@@ -310,7 +312,7 @@ async fn wait_for_start(
             },
             _ = beats.tick() => {
                 // A failure to write shows on the reading side too, where the reason is.
-                let _ = write.write_all(&beat).await;
+                let _ = give(write, &beat).await;
                 continue;
             }
         };
@@ -321,4 +323,10 @@ async fn wait_for_start(
             _ => return Err(ending(&frame)),
         }
     }
+}
+
+/// Writes, and sees it off.
+async fn give(write: &mut WriteHalf, bytes: &[u8]) -> io::Result<()> {
+    write.write_all(bytes).await?;
+    write.flush().await
 }

@@ -5,18 +5,17 @@ use crate::net::frame::{DRIVER, Frame, Header, MESSAGE_MAX, kind};
 use crate::net::link::{LinkError, ending};
 use crate::net::mailbox::Arrived;
 use crate::net::shared::Shared;
-use crate::net::wire::{Incoming, Reading};
+use crate::net::wire::{Came, Incoming, Reading};
 
 impl Shared {
     /// Reads connection `index` once, and delivers what came. True if nothing is left to read for now.
     pub(crate) fn pump(&self, index: usize, incoming: &mut Incoming, how: Reading) -> bool {
         let wire = &self.wires[index];
         // What was read before the keeper began is delivered too.
-        let room = incoming.room();
         let read = wire.read(incoming, how);
-        let drained = !matches!(&read, Ok(Some(count)) if *count == room);
+        let drained = !matches!(&read, Ok(Came::Bytes { more: true, .. }));
         let outcome = match read {
-            Ok(Some(0)) => Err(LinkError::Closed(wire.address.clone())),
+            Ok(Came::End) => Err(LinkError::Closed(wire.address.clone())),
             Ok(_) => Ok(()),
             Err(source) => Err(LinkError::Io {
                 address: wire.address.clone(),

@@ -4,6 +4,7 @@
 //! A job's driver has one for each switch; [`crate::net::job_link`] makes one of them.
 
 use crate::net::LOST_AFTER_MS;
+use crate::net::address::SwitchAddress;
 use crate::net::by_rank::ByRank;
 use crate::net::checksum::Checksum;
 use crate::net::flow::{Announced, Channel, Credits, Room, Signal, Wanted, cost};
@@ -94,7 +95,7 @@ impl DriverLink {
     /// # Errors
     /// When the switch cannot be reached within `within`, or refuses.
     pub async fn create(
-        address: &str,
+        address: &SwitchAddress,
         job: JobId,
         token: Token,
         membership: Membership,
@@ -137,7 +138,7 @@ impl DriverLink {
             }
         });
         Ok(DriverLink {
-            address: address.into(),
+            address: address.place().into(),
             reader,
             heard: Instant::now(),
             outgoing,

@@ -5,6 +5,7 @@
 //! several switches, another switch may be the cause, since a pack that loses one leaves the others: so the others are
 //! listened to for a moment before the pack is blamed.
 
+use crate::net::address::SwitchAddress;
 use crate::net::driver_link::{DriverLink, Membership, News};
 use crate::net::link::LinkError;
 use crate::net::message::{Notice, Span, Traffic};
@@ -51,7 +52,7 @@ impl JobLink {
     /// # Errors
     /// When one of them cannot be reached within `within`, or refuses.
     pub async fn create(
-        addresses: &[String],
+        addresses: &[SwitchAddress],
         job: JobId,
         token: Token,
         membership: Membership,

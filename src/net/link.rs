@@ -1,17 +1,19 @@
 //! A client's connection to a switch: the handshake, frames read off the socket, frames written to it.
 
+use crate::net::address::{Fingerprint, SwitchAddress};
 use crate::net::codec::{CONTROL_MAX, HELLO_MAX};
 use crate::net::frame::{BODY_MAX, Frame, FrameError, PREAMBLE, kind};
+use crate::net::half::{self, HandshakeError, ReadHalf, WriteHalf};
 use crate::net::message::{Control, End, Hello, MessageError, Refused, Span, Welcome};
 use crate::net::reassembly::ReassemblyError;
 use crate::net::socket;
+use crate::net::tls::{Session, TlsError};
 use bytes::{Buf, BytesMut};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -50,6 +52,35 @@ pub enum LinkError {
     /// Whoever listens there is no switch.
     #[error("what listens at {0} is no lswitch switch; check the address")]
     NotASwitch(String),
+    /// The switch has another certificate than its address names.
+    #[error(
+        "the switch at {address} has another certificate than its address names: SHA-256 {found}, and not {named}. If it was set up \
+         anew, take the address that \"lswitch serve\" prints now; if not, somebody else answers there"
+    )]
+    OtherCertificate {
+        /// Where it is.
+        address: String,
+        /// The fingerprint in its address.
+        named: Fingerprint,
+        /// The one that it has.
+        found: Fingerprint,
+    },
+    /// The address names a certificate, and the switch has none.
+    #[error(
+        "the switch at {0} speaks plain TCP, and its address names a certificate: run \"lswitch serve\" with --tls, or give the \
+         address without what follows #"
+    )]
+    Plain(String),
+    /// No handshake with who listens there.
+    #[error(
+        "no TLS with what listens at {address}: {reason}; is it the switch, and of this release?"
+    )]
+    Handshake {
+        /// Where it is.
+        address: String,
+        /// What went wrong.
+        reason: String,
+    },
     /// The switch turned the hello down.
     #[error("the switch refused the connection: {}", .0.reason)]
     Refused(Refused),
@@ -113,7 +144,7 @@ pub enum LinkError {
 
 /// The reading side: frames off a socket.
 pub struct FrameReader {
-    socket: OwnedReadHalf,
+    socket: ReadHalf,
     buffer: BytesMut,
     limit: usize,
     address: Arc<str>,
@@ -122,7 +153,7 @@ pub struct FrameReader {
 impl FrameReader {
     /// Reads from `socket`, on whose other side is the switch at `address`. Bodies are limited to a hello's size until
     /// [`FrameReader::trust`].
-    pub fn new(socket: OwnedReadHalf, address: Arc<str>) -> FrameReader {
+    pub fn new(socket: ReadHalf, address: Arc<str>) -> FrameReader {
         FrameReader {
             socket,
             buffer: BytesMut::new(),
@@ -186,21 +217,17 @@ impl FrameReader {
         }
     }
 
-    /// The socket whole again, and what has been read from it and not looked at.
+    /// The socket whole again, the session over it if it has one, and what has been read and not looked at.
     ///
     /// # Panics
     /// When the halves are not of one socket.
-    pub fn into_stream(self, write: OwnedWriteHalf) -> (TcpStream, BytesMut) {
-        let stream = self
-            .socket
-            .reunite(write)
-            .expect("both halves are of one socket");
-        (stream, self.buffer)
+    pub fn into_stream(self, write: WriteHalf) -> (TcpStream, Option<Session>, BytesMut) {
+        let (socket, session) = self.socket.reunite(write);
+        (socket, session, self.buffer)
     }
 
     async fn fill(&mut self, length: usize) -> Result<(), LinkError> {
-        self.buffer.reserve(length);
-        match self.socket.read_buf(&mut self.buffer).await {
+        match self.socket.read(&mut self.buffer, length).await {
             Ok(0) => Err(LinkError::Closed(self.address.clone())),
             Ok(_) => Ok(()),
             Err(source) => Err(LinkError::Io {
@@ -215,7 +242,7 @@ impl FrameReader {
 /// socket fails or takes no bytes for `stall`: the reading side tells why.
 pub async fn write_frames(
     mut frames: mpsc::Receiver<Frame>,
-    mut socket: OwnedWriteHalf,
+    mut socket: WriteHalf,
     stall: Duration,
 ) {
     let mut batch = Vec::new();
@@ -228,6 +255,9 @@ pub async fn write_frames(
                 _ => return,
             }
         }
+        if !matches!(timeout(stall, socket.flush()).await, Ok(Ok(()))) {
+            return;
+        }
     }
     let _ = timeout(stall, socket.shutdown()).await;
 }
@@ -238,20 +268,21 @@ pub async fn write_frames(
 /// # Errors
 /// When nobody answers in time, what answers is no switch, or the switch refuses.
 pub async fn dial(
-    address: &str,
+    address: &SwitchAddress,
     hello: &Hello,
     deadline: Instant,
-) -> Result<(FrameReader, OwnedWriteHalf), LinkError> {
+) -> Result<(FrameReader, WriteHalf), LinkError> {
+    let (place, pin) = (address.place(), address.pin());
     let begun = Instant::now();
     let mut pause = Duration::from_millis(20);
     let stream = loop {
-        let source = match timeout_at(deadline, TcpStream::connect(address)).await {
+        let source = match timeout_at(deadline, TcpStream::connect(place)).await {
             Ok(Ok(stream)) => break stream,
             Ok(Err(source)) => source,
             Err(_) => io::Error::new(io::ErrorKind::TimedOut, "no answer"),
         };
         // A name that does not resolve is a typing error more often than a slow start.
-        let unresolved = begun.elapsed() > RESOLVED_WITHIN && lookup_host(address).await.is_err();
+        let unresolved = begun.elapsed() > RESOLVED_WITHIN && lookup_host(place).await.is_err();
         let hopeless = unresolved
             || matches!(
                 source.kind(),
@@ -259,7 +290,7 @@ pub async fn dial(
             );
         if hopeless || Instant::now() + pause >= deadline {
             return Err(LinkError::Unreachable {
-                address: address.into(),
+                address: place.into(),
                 seconds: begun.elapsed().as_secs(),
                 source,
             });
@@ -268,28 +299,35 @@ pub async fn dial(
         pause = (pause * 2).min(Duration::from_millis(500));
     };
     let io = |source| LinkError::Io {
-        address: address.into(),
+        address: place.into(),
         source,
     };
     let peer = stream.peer_addr().map_err(io)?;
     socket::prepare(&stream, peer).map_err(io)?;
-    let (read, mut write) = stream.into_split();
-    let mut reader = FrameReader::new(read, address.into());
-    // What the switch may answer with, reasons included, is longer than what it reads from us.
-    reader.trust();
     let handshake = async {
+        let (read, mut write) = match pin {
+            Some(pin) => half::sealed(stream, pin)
+                .await
+                .map_err(|error| no_handshake(place, pin, error))?,
+            None => half::plain(stream),
+        };
+        let mut reader = FrameReader::new(read, place.into());
+        // What the switch may answer with, reasons included, is longer than what it reads from us.
+        reader.trust();
         let mut bytes = BytesMut::from(&PREAMBLE[..]);
         hello.to_frame(false).put(&mut bytes);
         // Who closes before it has read all of this may have answered, or be a stranger: reading tells.
         let _ = write.write_all(&bytes).await;
+        let _ = write.flush().await;
         if !matches!(reader.preamble().await, Ok(true)) {
-            return Err(LinkError::NotASwitch(address.into()));
+            return Err(LinkError::NotASwitch(place.into()));
         }
         let frame = reader.next().await?;
         match frame.header.kind {
-            kind::WELCOME => Welcome::from_body(&frame.body)
-                .map(drop)
-                .map_err(LinkError::from),
+            kind::WELCOME => {
+                Welcome::from_body(&frame.body)?;
+                Ok((reader, write))
+            }
             _ => Err(ending(&frame)),
         }
     };
@@ -299,9 +337,30 @@ pub async fn dial(
     )
     .await
     {
-        Ok(outcome) => outcome.map(|()| (reader, write)),
-        Err(_) => Err(LinkError::NotASwitch(address.into())),
+        Ok(outcome) => outcome,
+        Err(_) => Err(LinkError::NotASwitch(place.into())),
     }
+}
+
+/// Why there is no handshake with who listens there, for people.
+fn no_handshake(place: &str, named: Fingerprint, error: HandshakeError) -> LinkError {
+    let address = place.into();
+    let reason = match error {
+        HandshakeError::Tls(TlsError::OtherCertificate { found }) => {
+            return LinkError::OtherCertificate {
+                address,
+                named,
+                found,
+            };
+        }
+        HandshakeError::Tls(TlsError::NotTls { first }) if first == PREAMBLE[0] => {
+            return LinkError::Plain(address);
+        }
+        HandshakeError::Tls(TlsError::NotTls { .. }) => return LinkError::NotASwitch(address),
+        HandshakeError::Tls(error) => error.to_string(),
+        HandshakeError::Io(error) => error.to_string(),
+    };
+    LinkError::Handshake { address, reason }
 }
 
 /// The error that a frame stands for which ends a connection, or which is out of place.

@@ -2,9 +2,11 @@
 //!
 //! [`frame`], [`checksum`], [`message`], [`reassembly`], [`flow`], [`queues`], [`collective`], [`state`] and [`switch`] are pure: bytes and events
 //! in, values and frames out. [`server`] is the switch's thread around them, [`client`], [`wire`] and [`keeper`] are a pack's,
-//! [`link`] and [`driver_link`] the tokio of joining and of the driver. The bytes are specified in
+//! [`link`] and [`driver_link`] the tokio of joining and of the driver. [`tls`] is a connection's encryption, without its socket;
+//! [`stream`], [`half`] and the server's line are the sockets that may have it. The bytes are specified in
 //! `docs/PROTOCOL.md`. [`planted`] is for the tests of the tests. Nothing here knows a graph, a program or AWS.
 
+pub mod address;
 pub mod answers;
 pub mod by_rank;
 pub mod checksum;
@@ -18,6 +20,7 @@ pub mod egress;
 pub mod element;
 pub mod flow;
 pub mod frame;
+pub mod half;
 pub mod job_link;
 pub mod keeper;
 pub mod link;
@@ -33,7 +36,9 @@ pub mod server;
 pub mod shared;
 pub mod socket;
 pub mod state;
+pub mod stream;
 pub mod switch;
+pub mod tls;
 pub mod token;
 pub mod wire;
 

@@ -5,8 +5,6 @@
 use crate::net::flow::Credits;
 use crate::net::frame::{Cut, Frame};
 use bytes::Bytes;
-use rustix::fd::AsFd;
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 
@@ -25,6 +23,23 @@ const LENT_MAX: usize = 4 << 20;
 /// Pieces that one call takes.
 const PIECES_MAX: usize = 16;
 
+/// What takes bytes.
+pub trait Line {
+    /// Takes as many of these bytes as it takes now.
+    ///
+    /// # Errors
+    /// When it takes none for now, or has failed.
+    fn give(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// True if nothing that it took waits in it; what does is sent on, as far as that goes now.
+    ///
+    /// # Errors
+    /// When it has failed.
+    fn is_clear(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+}
+
 /// See the module.
 #[derive(Default)]
 pub struct Outgoing {
@@ -34,6 +49,8 @@ pub struct Outgoing {
     waiting: usize,
     /// Of those that wait, pieces that lie elsewhere.
     lent: usize,
+    /// Something that the line took waits in it.
+    held: bool,
     /// Room that is used again and again.
     spare: Vec<u8>,
     /// What this pack may send on credit.
@@ -61,9 +78,9 @@ impl Piece {
 }
 
 impl Outgoing {
-    /// How many bytes wait.
+    /// How many bytes wait; what the line holds counts as one.
     pub fn waiting(&self) -> usize {
-        self.waiting
+        self.waiting + usize::from(self.held)
     }
 
     /// True if nothing more will be sent.
@@ -74,7 +91,7 @@ impl Outgoing {
     /// Drops what waits; nothing is sent any more.
     pub fn fail(&mut self) {
         self.broken = true;
-        self.blocked = false;
+        (self.blocked, self.held) = (false, false);
         self.pieces.clear();
         (self.head, self.waiting, self.lent) = (0, 0, 0);
     }
@@ -86,7 +103,7 @@ impl Outgoing {
 
     /// Adds a frame, and sends if much waits. A long payload is kept by reference if it is a part of `owner`, which is not
     /// all too long; otherwise it is sent now, as far as the socket takes it, and the rest is copied.
-    pub fn add(&mut self, socket: impl AsFd, cut: &Cut<'_>, owner: Option<&Bytes>) {
+    pub fn add(&mut self, line: &impl Line, cut: &Cut<'_>, owner: Option<&Bytes>) {
         let is_short = cut.payload.len() <= COPY_MAX;
         match owner {
             _ if is_short => self.append(|bytes| {
@@ -102,7 +119,7 @@ impl Outgoing {
                 self.pieces.push_back(Piece::Lent(payload));
                 self.append(|bytes| bytes.extend_from_slice(cut.tail()));
             }
-            _ => return self.send_now(socket, cut),
+            _ => return self.send_now(line, cut),
         }
         let most = if self.lent > 0 {
             FLUSH_LONG_AT
@@ -110,12 +127,12 @@ impl Outgoing {
             FLUSH_AT
         };
         if self.waiting >= most {
-            self.write(socket);
+            self.write(line);
         }
     }
 
-    /// Sends what waits, as far as the socket takes it.
-    pub fn write(&mut self, socket: impl AsFd) {
+    /// Sends what waits, as far as the line takes it.
+    pub fn write(&mut self, line: &impl Line) {
         while self.waiting > 0 {
             let mut slices = [IoSlice::new(&[]); PIECES_MAX];
             let mut skipped = self.head;
@@ -124,8 +141,11 @@ impl Outgoing {
                 skipped = 0;
             }
             let count = self.pieces.len().min(PIECES_MAX);
-            match give(&socket, &slices[..count]) {
-                Ok(count) => self.sent(count),
+            match line.give(&slices[..count]) {
+                Ok(count) => {
+                    self.held = true;
+                    self.sent(count);
+                }
                 Err(error) => {
                     self.refused(&error);
                     if self.broken || self.blocked {
@@ -135,15 +155,29 @@ impl Outgoing {
             }
         }
         self.blocked = false;
+        if self.held {
+            self.clear(line);
+        }
+    }
+
+    /// Sends what the line holds.
+    fn clear(&mut self, line: &impl Line) {
+        match line.is_clear() {
+            Ok(clear) => (self.held, self.blocked) = (!clear, !clear),
+            Err(error) => self.refused(&error),
+        }
     }
 
     /// Sends a frame from where it lies, if nothing waits before it; what the socket does not take is copied.
-    fn send_now(&mut self, socket: impl AsFd, cut: &Cut<'_>) {
-        self.write(&socket);
+    fn send_now(&mut self, line: &impl Line, cut: &Cut<'_>) {
+        self.write(line);
         let mut sent = 0;
         if self.waiting == 0 && !self.broken {
-            match give(&socket, &cut.pieces().map(IoSlice::new)) {
-                Ok(count) => sent = count,
+            match line.give(&cut.pieces().map(IoSlice::new)) {
+                Ok(count) => {
+                    sent = count;
+                    self.clear(line);
+                }
                 Err(error) => self.refused(&error),
             }
         }
@@ -210,22 +244,19 @@ impl Outgoing {
     }
 }
 
-fn give(socket: impl AsFd, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    Ok(sendmsg(
-        socket,
-        pieces,
-        &mut SendAncillaryBuffer::default(),
-        flags,
-    )?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::net::frame::{Cutter, Header};
+    use crate::net::stream;
     use std::io::Read;
     use std::os::unix::net::UnixStream;
+
+    impl Line for UnixStream {
+        fn give(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+            stream::give(self, pieces)
+        }
+    }
 
     #[test]
     fn what_waits_comes_in_order_however_it_was_given_and_taken() {

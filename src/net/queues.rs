@@ -28,6 +28,7 @@ pub struct Queues {
     queues: FxHashMap<ConnectionId, Queue>,
     budget: usize,
     queue_max: usize,
+    /// Bytes that wait, here and elsewhere.
     total: usize,
     /// Senders that wait for the total to fall.
     held_by_total: BTreeSet<ConnectionId>,
@@ -148,6 +149,17 @@ impl Queues {
                 release(&mut self.held, &mut self.released, from);
             }
         }
+        self.look_at_total();
+    }
+
+    /// So many bytes wait elsewhere, and take memory as those that wait here.
+    pub fn lies_elsewhere(&mut self, count: usize) {
+        self.total += count;
+    }
+
+    /// They do no more.
+    pub fn sent_elsewhere(&mut self, count: usize) {
+        self.total -= count;
         self.look_at_total();
     }
 

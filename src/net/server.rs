@@ -6,6 +6,7 @@
 //! run the same code.
 
 mod gather;
+mod line;
 mod partials;
 mod sockets;
 mod spin;
@@ -14,9 +15,12 @@ use crate::net::egress::{ConnectionId, Egress};
 use crate::net::frame::{FRAME_MAX, HEADER_LEN, PREAMBLE};
 use crate::net::queues::Queues;
 use crate::net::socket;
+use crate::net::stream::Came;
 use crate::net::switch::{Now, Switch};
+use crate::net::tls::{Identity, Room};
 use crate::net::token::Secret;
 use gather::Gather;
+use line::{Line, LineError};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -25,7 +29,7 @@ use sockets::{DRAIN, Sockets, Turn};
 use spin::Spin;
 use std::collections::VecDeque;
 use std::future::Future;
-use std::io::{self, ErrorKind, IoSliceMut, Read};
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
@@ -64,6 +68,9 @@ const STOPPED: Duration = Duration::from_secs(3);
 
 const GOING_DOWN: &str = "the switch is going down";
 
+const NEEDS_TLS: &str = "this switch speaks TLS, and the client does not: give its whole address, as \"lswitch serve\" prints it, with # \
+    and the SHA-256 of its certificate";
+
 const LISTENER: Token = Token(usize::MAX);
 const WAKER: Token = Token(usize::MAX - 1);
 
@@ -88,9 +95,21 @@ pub async fn run(
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) {
-    let started = listener
-        .into_std()
-        .and_then(|listener| Server::new(TcpListener::from_std(listener), secret, limits));
+    run_as(None, listener, secret, limits, shutdown).await;
+}
+
+/// The same for a switch that has a certificate, and speaks TLS with all who connect.
+pub async fn run_as(
+    identity: Option<Identity>,
+    listener: tokio::net::TcpListener,
+    secret: Secret,
+    limits: Limits,
+    shutdown: impl Future<Output = ()>,
+) {
+    let started = listener.into_std().and_then(|listener| {
+        let listener = TcpListener::from_std(listener);
+        Server::new(identity, listener, secret, limits)
+    });
     let (mut server, waker) = match started {
         Ok(started) => started,
         Err(error) => return error!("the switch cannot poll its sockets: {error}"),
@@ -128,6 +147,7 @@ impl Drop for Stop {
 struct Server {
     poll: Poll,
     listener: TcpListener,
+    identity: Option<Identity>,
     switch: Switch,
     started: Instant,
     out: Sockets,
@@ -137,6 +157,8 @@ struct Server {
     gather: Gather,
     spin: Spin,
     buffer: Vec<u8>,
+    /// Room for what is not opened yet; empty where there is no TLS.
+    sealed: Vec<u8>,
     /// Accepting failed, for want of descriptors most likely, and is tried again then.
     accept_again: Option<Instant>,
     stopping: Option<Instant>,
@@ -147,6 +169,7 @@ struct Server {
 
 impl Server {
     fn new(
+        identity: Option<Identity>,
         mut listener: TcpListener,
         secret: Secret,
         limits: Limits,
@@ -167,6 +190,8 @@ impl Server {
             gather: Gather::new(Instant::now()),
             spin: Spin::new(Instant::now()),
             buffer: vec![0; READ_LEN],
+            sealed: vec![0; if identity.is_some() { READ_LEN } else { 0 }],
+            identity,
             accept_again: None,
             stopping: None,
             ticked: Instant::now(),
@@ -295,8 +320,11 @@ impl Server {
 
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr) -> io::Result<ConnectionId> {
         socket::prepare(&stream, peer)?;
+        let identity = self.identity.as_ref();
+        let session = identity.map(Identity::session).transpose();
+        let line = Line::new(stream, session.map_err(io::Error::other)?);
         let (poll, interest) = (&self.poll, Interest::READABLE | Interest::WRITABLE);
-        let id = self.out.insert(stream, |stream, slot| {
+        let id = self.out.insert(line, |stream, slot| {
             poll.registry().register(stream, Token(slot), interest)
         })?;
         self.switch.connected(id, self.now());
@@ -345,31 +373,41 @@ impl Server {
         } else {
             &mut self.buffer[..]
         };
-        let most = room.len();
         let needed = socket.partial.len() - socket.filled;
+        let handshaking = socket.line.is_handshaking();
         let outcome = if is_whole {
             // It was held while whole frames were left.
-            Ok(0)
+            Ok(Came::Bytes {
+                count: 0,
+                more: true,
+            })
+        } else if closing && !handshaking {
+            socket.line.drain(&mut self.buffer).map_err(LineError::Io)
         } else {
-            let partial = IoSliceMut::new(&mut socket.partial[socket.filled..]);
-            let outcome = socket
-                .stream
-                .read_vectored(&mut [partial, IoSliceMut::new(room)]);
-            if let Ok(0) = outcome {
-                return self.ended(id, "the connection was closed");
+            let mut room = Room::new(&mut socket.partial[socket.filled..], room);
+            let is_proved = || self.switch.has_proved_itself(id);
+            socket.line.read(&mut room, &mut self.sealed, is_proved)
+        };
+        let (count, more) = match outcome {
+            Ok(Came::Bytes { count, more }) => (count, more),
+            Ok(Came::Nothing) => return,
+            Ok(Came::End) => return self.ended(id, "the connection was closed"),
+            Err(LineError::Io(error)) => return self.ended(id, &error.to_string()),
+            Err(LineError::Plain) => {
+                socket.line.unseal();
+                return self.switch.malformed(id, NEEDS_TLS, &mut self.out);
             }
-            outcome
         };
-        let count = match outcome {
-            Ok(count) => count,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-            Err(error) if error.kind() == ErrorKind::Interrupted => 0,
-            Err(error) => return self.ended(id, &error.to_string()),
-        };
-        if count == needed + most || count == 0 || socket.read_closed {
+        if more || socket.read_closed {
             socket.is_ready = true;
             self.ready.push_back(id);
         }
+        if handshaking {
+            self.out.shook(id);
+        }
+        let Some(socket) = self.out.socket(id) else {
+            return;
+        };
         if closing {
             return;
         }

@@ -27,6 +27,9 @@ pub const HELLO_WITHIN_MS: u64 = 2_000;
 /// The most jobs at once. Each is small until its ranks join; the bound keeps a runaway driver from filling memory.
 pub const JOBS_MAX: usize = 4_096;
 
+/// The first byte of a client that speaks TLS.
+const HANDSHAKE: u8 = 0x16;
+
 /// The time, as the shell sees it.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Now {
@@ -162,11 +165,12 @@ impl Switch {
             if !connection.greeted {
                 let length = bytes.len().min(PREAMBLE.len());
                 if bytes[..length] != PREAMBLE[..length] {
-                    self.malformed(
-                        id,
-                        "these are not the first bytes of an lswitch client",
-                        out,
-                    );
+                    let what = match bytes[0] {
+                        // Who so begins does not understand it, but whoever looks on may.
+                        HANDSHAKE => "this switch speaks plain TCP, and the client TLS",
+                        _ => "these are not the first bytes of an lswitch client",
+                    };
+                    self.malformed(id, what, out);
                 } else if length < PREAMBLE.len() {
                     return Taken {
                         bytes: 0,

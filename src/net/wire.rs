@@ -9,10 +9,12 @@ use crate::net::frame::{BODY_MAX, Cut, Cutter, FRAME_MAX, Frame, FrameError, Hea
 use crate::net::mailbox::Arrived;
 use crate::net::outgoing::{COPY_MAX, Outgoing};
 use crate::net::reassembly::Reassembly;
+pub use crate::net::stream::{Came, Reading};
+use crate::net::stream::{Sealed, Stream};
+use crate::net::tls::Session;
 use bytes::Bytes;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{RecvFlags, recv};
-use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -33,7 +35,7 @@ pub struct Wire {
     pub number: usize,
     /// Where its switch is.
     pub address: Arc<str>,
-    stream: TcpStream,
+    stream: Stream,
     outgoing: Mutex<Outgoing>,
     incoming: Mutex<Incoming>,
     begun: Instant,
@@ -63,6 +65,7 @@ impl Drop for Leading<'_> {
 
 /// What has been read.
 pub struct Incoming {
+    sealed: Sealed,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -122,27 +125,18 @@ pub struct Woken {
     pub rung: bool,
 }
 
-/// How to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reading {
-    /// What is there.
-    AtOnce,
-    /// Waits for a short time until something is there.
-    Waiting,
-}
-
 impl Wire {
-    /// A wire over a socket that is connected to the switch at `address`, and from which `begun` has been read already; and the end of the bell for its keeper.
+    /// A wire over a socket, and the session over that, connected to the switch at `address`, and from which `already` has been
+    /// read; and the end of the bell for its keeper.
     ///
     /// # Errors
     /// When the system refuses a pipe, or the socket.
     pub fn new(
-        stream: TcpStream,
+        (socket, session): (TcpStream, Option<Session>),
         already: &[u8],
         address: Arc<str>,
     ) -> io::Result<(Wire, PipeReader)> {
-        stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let stream = Stream::new(socket, session, PATIENCE)?;
         let (bell_end, bell) = io::pipe()?;
         let mut buffer = vec![0; READ_LEN + already.len()];
         buffer[..already.len()].copy_from_slice(already);
@@ -152,6 +146,7 @@ impl Wire {
             stream,
             outgoing: Mutex::default(),
             incoming: Mutex::new(Incoming {
+                sealed: Sealed::default(),
                 buffer,
                 start: 0,
                 end: already.len(),
@@ -245,9 +240,7 @@ impl Wire {
     /// # Errors
     /// When there are no more descriptors.
     pub fn watched(&self) -> io::Result<TcpStream> {
-        let stream = self.stream.try_clone()?;
-        stream.set_nonblocking(true)?;
-        Ok(stream)
+        self.stream.watched()
     }
 
     /// Adds a frame that may not wait: those are short, and bounded by what they answer.
@@ -295,12 +288,12 @@ impl Wire {
     /// Shuts the socket: whoever reads or writes it ends.
     pub fn shut(&self) {
         self.break_off();
-        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        self.stream.shut();
     }
 
     /// Shuts the sending side, after what was sent.
     pub fn shut_sending(&self) {
-        let _ = self.stream.shutdown(std::net::Shutdown::Write);
+        self.stream.shut_sending();
     }
 
     /// A rank begins to read the socket itself. What the keeper delivers meanwhile shows in [`Wire::delivered`], to be
@@ -357,36 +350,20 @@ impl Wire {
         self.incoming.try_lock().ok()
     }
 
-    /// Reads once. `Ok(None)` when nothing came, `Ok(Some(0))` when the peer has closed.
+    /// Reads once.
     ///
     /// # Errors
     /// When the socket failed.
-    pub fn read(&self, incoming: &mut Incoming, how: Reading) -> io::Result<Option<usize>> {
+    pub fn read(&self, incoming: &mut Incoming, how: Reading) -> io::Result<Came> {
         incoming.make_room();
         let room = &mut incoming.buffer[incoming.end..];
-        let outcome = match how {
-            Reading::AtOnce => recv(&self.stream, room, RecvFlags::DONTWAIT)
-                .map(|(count, _)| count)
-                .map_err(io::Error::from),
-            Reading::Waiting => (&self.stream).read(room),
-        };
-        match outcome {
-            Ok(count) => {
-                incoming.end += count;
-                let now = self.begun.elapsed().as_millis() as u64;
-                self.heard_ms.store(now, Ordering::Relaxed);
-                Ok(Some(count))
-            }
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted
-                ) =>
-            {
-                Ok(None)
-            }
-            Err(error) => Err(error),
+        let came = self.stream.read(room, &mut incoming.sealed, how)?;
+        if let Came::Bytes { count, .. } = came {
+            incoming.end += count;
+            let now = self.begun.elapsed().as_millis() as u64;
+            self.heard_ms.store(now, Ordering::Relaxed);
         }
+        Ok(came)
     }
 
     /// Waits until the socket can be read, or written too if that is wanted; true if it can be read.
@@ -490,12 +467,6 @@ impl Incoming {
     /// Hands a body and the messages under way to who looks at them.
     pub fn body(&mut self, range: std::ops::Range<usize>) -> (&[u8], &mut Reassembly) {
         (&self.buffer[range], &mut self.reassembly)
-    }
-
-    /// Bytes that the next read may give at most.
-    pub fn room(&mut self) -> usize {
-        self.make_room();
-        self.buffer.len() - self.end
     }
 
     fn make_room(&mut self) {

@@ -1,18 +1,20 @@
 //! Switches, packs and drivers in this process, over real sockets on loopback.
 
 use bytes::Bytes;
+use lswitch::net::address::SwitchAddress;
 use lswitch::net::client::{JoinOptions, Pack};
 use lswitch::net::comm::Comm;
 use lswitch::net::driver_link::{Membership, News};
+use lswitch::net::half::WriteHalf;
 use lswitch::net::job_link::JobLink;
 use lswitch::net::link::{FrameReader, dial};
 use lswitch::net::message::{Hello, Notice, Role, Span};
 use lswitch::net::server;
+use lswitch::net::tls::Identity;
 use lswitch::net::token::{Bearer, JobId, Secret};
 use std::future::Future;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpListener;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -26,7 +28,7 @@ pub async fn within<T>(seconds: u64, what: &str, future: impl Future<Output = T>
 
 /// Switches on loopback ports, and what is needed to speak with them.
 pub struct Net {
-    pub addresses: Vec<String>,
+    pub addresses: Vec<SwitchAddress>,
     secret: Secret,
     stop: Vec<oneshot::Sender<()>>,
     servers: Vec<JoinHandle<()>>,
@@ -40,20 +42,31 @@ impl Net {
 
     /// So many switches with one secret.
     pub async fn of(switches: usize) -> Net {
+        Net::all((0..switches).map(|_| None)).await
+    }
+
+    /// The same, each with a certificate of its own.
+    pub async fn sealed(switches: usize) -> Net {
+        Net::all((0..switches).map(|_| Some(identity()))).await
+    }
+
+    async fn all(identities: impl Iterator<Item = Option<Identity>>) -> Net {
         let mut net = Net {
             addresses: Vec::new(),
             secret: Secret::random(),
             stop: Vec::new(),
             servers: Vec::new(),
         };
-        for _ in 0..switches {
+        for identity in identities {
             let listener = TcpListener::bind("127.0.0.1:0")
                 .await
                 .expect("a loopback port is free");
             let address = listener.local_addr().expect("a listener has an address");
             let (stop, stopped) = oneshot::channel();
             let secret = net.secret.clone();
-            net.servers.push(tokio::spawn(server::run(
+            let pin = identity.as_ref().map(Identity::fingerprint);
+            net.servers.push(tokio::spawn(server::run_as(
+                identity,
                 listener,
                 secret,
                 server::Limits::default(),
@@ -61,14 +74,14 @@ impl Net {
                     let _ = stopped.await;
                 },
             )));
-            net.addresses.push(address.to_string());
+            net.addresses.push(SwitchAddress::new(address, pin));
             net.stop.push(stop);
         }
         net
     }
 
     /// Switches that run elsewhere, with this secret.
-    pub fn at(addresses: Vec<String>, secret: Secret) -> Net {
+    pub fn at(addresses: Vec<SwitchAddress>, secret: Secret) -> Net {
         Net {
             addresses,
             secret,
@@ -151,12 +164,7 @@ impl Net {
     }
 
     /// A pack of one rank that the test plays itself, frame by frame, with a mailbox of so many bytes.
-    pub async fn by_hand(
-        &self,
-        job: JobId,
-        rank: u32,
-        mailbox: u32,
-    ) -> (FrameReader, OwnedWriteHalf) {
+    pub async fn by_hand(&self, job: JobId, rank: u32, mailbox: u32) -> (FrameReader, WriteHalf) {
         let role = Role::Pack {
             span: one(rank),
             incarnation: 1,
@@ -167,6 +175,12 @@ impl Net {
         let dialled = dial(&self.addresses[0], &self.hello(job, role), deadline).await;
         dialled.expect("the switch welcomes the pack")
     }
+}
+
+/// A new certificate.
+pub fn identity() -> Identity {
+    let (certificate, key) = Identity::make_pem().expect("it can be made");
+    Identity::from_pem(certificate.as_bytes(), key.as_bytes()).expect("they go together")
 }
 
 /// A job that has begun.

@@ -142,7 +142,7 @@ async fn a_thousand_packs_join_once_each_through_a_lambda_that_refuses_breaks_an
     let listener = TcpListener::bind("127.0.0.1:0").await;
     let listener = listener.expect("a loopback port is free");
     let switch = SwitchAccess {
-        addresses: vec![listener.local_addr().expect("it has one").to_string()],
+        addresses: vec![listener.local_addr().expect("it has one").into()],
         secret: Secret::random(),
     };
     tokio::spawn(server::run(

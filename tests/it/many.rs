@@ -2,6 +2,7 @@
 
 use crate::fabric::{Net, one, within};
 use crate::support::{Place, alone};
+use lswitch::net::address::SwitchAddress;
 use lswitch::net::collective::{Operation, Part};
 use lswitch::net::element::{Element, Fold};
 use lswitch::net::frame::{Frame, Header, SWITCH, kind};
@@ -36,6 +37,7 @@ async fn ten_thousand_connections_join_one_job_and_pass_a_barrier() {
     let place = Place::new();
     // The clients are in this process and the switch in another, since each end takes a descriptor.
     let (switch, address) = place.switch();
+    let address: SwitchAddress = address.parse().expect("an address");
     let net = Net::at(vec![address.clone()], place.secret());
     let job = JobId::random();
     let mut driver = net.driver(job, size).await;

@@ -5,6 +5,7 @@ use crate::support::{Place, Running};
 use lswitch::net::client::Pack;
 use lswitch::net::comm::{Comm, CommError};
 use lswitch::net::frame::{CHUNK_MAX, FRAME_MAX, Header, SWITCH, chunks, kind};
+use lswitch::net::half::WriteHalf;
 use lswitch::net::link::FrameReader;
 use lswitch::net::state::{Element, Reply, Request, VALUES_MAX, VectorVerb};
 use lswitch::net::token::JobId;
@@ -12,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
 
 const MIB: u64 = 1 << 20;
 
@@ -20,7 +20,7 @@ const MIB: u64 = 1 << 20;
 fn switch(memory: &str) -> (Place, Running, Net) {
     let place = Place::new();
     let (switch, address) = place.switch_with(&format!("--memory {memory}"));
-    let net = Net::at(vec![address], place.secret());
+    let net = Net::at(vec![address.parse().expect("an address")], place.secret());
     (place, switch, net)
 }
 
@@ -105,7 +105,7 @@ async fn frames_that_are_begun_by_many_at_once_wait_for_their_turn() {
     let (_place, switch, net) = switch("16MiB");
     let job = JobId::random();
     let _driver = net.driver(job, PACKS).await;
-    let mut ends: Vec<(FrameReader, OwnedWriteHalf)> = Vec::new();
+    let mut ends: Vec<(FrameReader, WriteHalf)> = Vec::new();
     for rank in 0..PACKS {
         ends.push(net.by_hand(job, rank, 1 << 20).await);
     }

@@ -7,6 +7,7 @@ use lswitch::net::comm::{Comm, CommError};
 use lswitch::net::driver_link::News;
 use lswitch::net::flow::{MESSAGE_COST, cost, share};
 use lswitch::net::frame::{CHUNK_MAX, Frame, Header, kind};
+use lswitch::net::half::WriteHalf;
 use lswitch::net::link::FrameReader;
 use lswitch::net::message::bare_frame;
 use lswitch::net::reassembly::Reassembly;
@@ -15,7 +16,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
 
 /// The next frame of this kind; the others before it are dropped.
 pub async fn next_of(reader: &mut FrameReader, kind: u8) -> Frame {
@@ -183,7 +183,7 @@ async fn ranks_that_all_send_before_they_receive_do_not_deadlock() {
 async fn receive_by_hand(
     rank: u32,
     reader: &mut FrameReader,
-    write: &mut OwnedWriteHalf,
+    write: &mut WriteHalf,
     mut done: impl FnMut(lswitch::net::reassembly::Message) -> bool,
 ) {
     let mut reassembly = Reassembly::default();

@@ -3,13 +3,13 @@
 use crate::fabric::{Net, next_notice, pattern, within};
 use crate::random::Random;
 use lswitch::net::frame::{Header, chunks, kind};
+use lswitch::net::half::WriteHalf;
 use lswitch::net::link::FrameReader;
 use lswitch::net::message::{Notice, bare_frame};
 use lswitch::net::reassembly::Reassembly;
 use lswitch::net::token::JobId;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::task::JoinHandle;
 
 /// Lengths of messages: some are written at once, some are gathered, some are several frames.
@@ -36,7 +36,7 @@ fn stream(from: u32, to: &[u32], count: u32) -> Vec<u8> {
 }
 
 /// Writes bytes in pieces of any length, now and then one by one; then gives signs of life.
-fn dribble(mut write: OwnedWriteHalf, bytes: Vec<u8>, seed: u64) -> JoinHandle<()> {
+fn dribble(mut write: WriteHalf, bytes: Vec<u8>, seed: u64) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut random = Random(seed);
         let mut rest = &bytes[..];

@@ -4,7 +4,7 @@ use super::functions::Functions;
 use super::progress::ProgressLine;
 use crate::aws::AwsSettings;
 use crate::cmd::record::own;
-use crate::cmd::settings::{AwsArgs, find_secret, variable};
+use crate::cmd::settings::{AwsArgs, asks_for_plaintext, find_secret, variable};
 use crate::cmd::ui::Ui;
 use crate::cmd::{Interrupted, UsageError, interrupted, raise_descriptor_limit};
 use crate::job::driver::{
@@ -16,6 +16,7 @@ use crate::job::pack::RANKS_PER_PACK_MAX;
 use crate::lambda::cost::{Prices, Usage};
 use crate::lambda::launch::{Share, Way};
 use crate::lambda::local::{DEFAULT_FUNCTION, own_function};
+use crate::net::address::{AddressError, SwitchAddress};
 use crate::store::Store;
 use anyhow::Context;
 use std::path::PathBuf;
@@ -51,14 +52,19 @@ pub(in crate::cmd) struct FleetArgs {
     #[arg(long, value_name = "NAME|FILE")]
     local_function: Option<String>,
 
-    /// The switch, as workers reach it, or several by commas; without it one runs in this process
+    /// The switch, as workers reach it and "lswitch serve" prints it, or several by commas; without it one runs in this process.
+    /// With the SHA-256 of its certificate the connection is TLS, and to just that switch
     #[arg(
         long,
-        value_name = "HOST:PORT",
+        value_name = "HOST:PORT[#SHA256]",
         env = "LSWITCH_SWITCH",
         value_delimiter = ','
     )]
     switch: Vec<String>,
+
+    /// Speak plain TCP with a switch off loopback, for which its address names no certificate [env: LSWITCH_PLAINTEXT]
+    #[arg(long)]
+    plaintext: bool,
 
     /// The job's own store, for what is neither input nor output
     #[arg(
@@ -210,16 +216,20 @@ impl FleetArgs {
             return Ok((SwitchAccess { addresses, secret }, OwnSwitch::default()));
         }
         if self.function().is_some() {
-            let what = "a function on AWS cannot reach a switch in this process; run \"lswitch serve\" where it can, and give --switch HOST:PORT";
+            let what = "a function on AWS cannot reach a switch in this process; run \"lswitch serve\" where it can, and give --switch HOST:PORT#SHA256, the address that it prints";
             return Err(UsageError(what.into()).into());
         }
         Ok(fleet::start_switch().await?)
     }
 
     /// The switches that were named; an empty variable names none.
-    fn switches(&self) -> Result<Vec<String>, UsageError> {
-        let named = self.switch.iter().map(|address| address.trim().to_string());
-        let addresses: Vec<String> = named.filter(|address| !address.is_empty()).collect();
+    fn switches(&self) -> Result<Vec<SwitchAddress>, UsageError> {
+        let named = self.switch.iter().map(|address| address.trim());
+        let addresses: Vec<SwitchAddress> = named
+            .filter(|address| !address.is_empty())
+            .map(str::parse)
+            .collect::<Result<_, AddressError>>()
+            .map_err(|error| UsageError(error.to_string()))?;
         if addresses.len() > SWITCHES_MAX {
             let what = format!(
                 "--switch names {} switches; a job has at most {SWITCHES_MAX}",
@@ -228,8 +238,19 @@ impl FleetArgs {
             return Err(UsageError(what));
         }
         for (index, address) in addresses.iter().enumerate() {
-            if addresses[..index].contains(address) {
-                return Err(UsageError(format!("--switch names {address} twice")));
+            let place = address.place();
+            if addresses[..index]
+                .iter()
+                .any(|other| other.place() == place)
+            {
+                return Err(UsageError(format!("--switch names {place} twice")));
+            }
+            if address.is_exposed() && !self.plaintext && !asks_for_plaintext() {
+                let what = format!(
+                    "--switch {place} names no certificate, so that all bytes would go off this machine in the clear: give the address with # and \
+                     the SHA-256 that \"lswitch serve\" prints, or --plaintext if the network is your own"
+                );
+                return Err(UsageError(what));
             }
         }
         Ok(addresses)

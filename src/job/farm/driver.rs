@@ -9,6 +9,7 @@ use crate::job::start::Starter;
 use crate::lambda::cost::Usage;
 use crate::lambda::event::Event;
 use crate::lambda::launch::{Called, LaunchError, Launcher, Way};
+use crate::net::address::places;
 use crate::net::driver_link::{Membership, News};
 use crate::net::flow::cost;
 use crate::net::frame::RANKS_MAX;
@@ -191,7 +192,7 @@ pub async fn run(
     });
     let mut farm = Farm {
         spec,
-        switch: switch.addresses.join(", "),
+        switch: places(&switch.addresses),
         starter,
         launcher,
         link,

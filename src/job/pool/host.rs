@@ -4,9 +4,10 @@
 use super::{PoolBuilder, PoolError};
 use crate::job::driver::{SWITCHES_MAX, SwitchAccess};
 use crate::job::fleet::{Fleet, FleetError, OwnSwitch, Place, start_switch};
-use crate::job::settings::{find_secret, variable};
+use crate::job::settings::{asks_for_plaintext, find_secret, variable};
 use crate::lambda::launch::{Launcher, Share, Way};
 use crate::lambda::local::{DEFAULT_FUNCTION, function_of, own_function};
+use crate::net::address::{AddressError, SwitchAddress};
 use crate::net::token::Secret;
 use crate::store::Store;
 use std::thread::{self, JoinHandle};
@@ -119,7 +120,19 @@ async fn start(asked: &PoolBuilder, workers: u32) -> Result<Fleet, PoolError> {
 /// The switch that was named, or one in this process.
 async fn switch(asked: &PoolBuilder) -> Result<(SwitchAccess, OwnSwitch), PoolError> {
     let usage = |what: &str| Err(PoolError::Usage(what.into()));
-    let addresses = asked.switches.clone();
+    let addresses = asked.switches.iter().map(|address| address.parse());
+    let addresses: Vec<SwitchAddress> = addresses
+        .collect::<Result<_, AddressError>>()
+        .map_err(|error| PoolError::Usage(error.to_string()))?;
+    if let Some(exposed) = addresses.iter().find(|address| address.is_exposed())
+        && !asked.plaintext
+        && !asks_for_plaintext()
+    {
+        let what = format!(
+            "the switch's address {exposed} names no certificate: give the one that \"lswitch serve\" prints, or ask for plain TCP with plaintext()"
+        );
+        return usage(&what);
+    }
     if addresses.len() > SWITCHES_MAX {
         let what = format!("a pool has at most {SWITCHES_MAX} switches");
         return usage(&what);

@@ -119,6 +119,7 @@ pub struct PoolBuilder {
     function: Option<String>,
     program: Option<PathBuf>,
     switches: Vec<String>,
+    plaintext: bool,
     secret: Option<String>,
     store: String,
     idle: Duration,
@@ -150,13 +151,21 @@ impl PoolBuilder {
         self
     }
 
-    /// The switch as workers reach it, `HOST:PORT`, or several by commas. Without it one runs in this process.
+    /// The switch as workers reach it, `HOST:PORT#SHA256` as `lswitch serve` prints it, or several by commas. Without it one runs
+    /// in this process.
     pub fn switch(mut self, addresses: &str) -> PoolBuilder {
         let named = addresses.split(',').map(str::trim);
         self.switches = named
             .filter(|address| !address.is_empty())
             .map(str::to_string)
             .collect();
+        self
+    }
+
+    /// That switch may be off loopback and speak plain TCP, so that its address names no certificate. `LSWITCH_PLAINTEXT=1` says
+    /// the same.
+    pub fn plaintext(mut self) -> PoolBuilder {
+        self.plaintext = true;
         self
     }
 
@@ -334,6 +343,7 @@ impl Pool {
             function: None,
             program: None,
             switches: Vec::new(),
+            plaintext: false,
             secret: None,
             store: "./.lswitch".into(),
             idle: Duration::from_secs(60),

@@ -1,12 +1,13 @@
 //! The switch's sockets: a table of them, what waits to be written to each, and writing it.
 
+use super::line::Line;
 use crate::net::LOST_AFTER_MS;
 use crate::net::egress::{ConnectionId, Egress};
 use crate::net::queues::Queues;
+use crate::net::tls::SEALED_MAX;
 use mio::net::TcpStream;
 use rustix::time::{ClockId, clock_gettime};
-use std::io::{self, ErrorKind, Write};
-use std::net::Shutdown;
+use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 /// Time that connections get to send what is queued when they, or the switch, go down.
@@ -59,7 +60,9 @@ pub struct Seen {
 /// One of them.
 pub struct Socket {
     pub id: ConnectionId,
-    pub stream: TcpStream,
+    pub line: Line,
+    /// Sealed bytes that its socket does not take are counted as such that wait.
+    counted: bool,
     /// The part of a frame that has arrived, and room for the rest.
     pub partial: Vec<u8>,
     pub filled: usize,
@@ -101,6 +104,8 @@ impl Socket {
         let passed = |since: Option<Instant>, limit| since.is_some_and(|at| at.elapsed() > limit);
         if self.shut && passed(self.closing, DRAIN) {
             Some("it did not close in time")
+        } else if self.line.is_handshaking() && passed(self.closing, DRAIN) {
+            Some("it did not end its handshake in time")
         } else if passed(self.blocked, LOST_AFTER) {
             Some("it took no bytes for too long")
         } else if scarce && !self.partial.is_empty() && self.partial_since.elapsed() > LOST_AFTER {
@@ -142,11 +147,11 @@ impl Sockets {
     /// When that fails.
     pub fn insert(
         &mut self,
-        mut stream: TcpStream,
+        mut line: Line,
         register: impl FnOnce(&mut TcpStream, usize) -> io::Result<()>,
     ) -> io::Result<ConnectionId> {
         let slot = self.free.pop().unwrap_or(self.sockets.len() as u32);
-        if let Err(error) = register(&mut stream, slot as usize) {
+        if let Err(error) = register(line.socket(), slot as usize) {
             self.free.push(slot);
             return Err(error);
         }
@@ -154,7 +159,8 @@ impl Sockets {
         let id = u64::from(self.generation) << 32 | u64::from(slot);
         let socket = Socket {
             id,
-            stream,
+            line,
+            counted: false,
             partial: Vec::new(),
             filled: 0,
             partial_since: Instant::now(),
@@ -181,6 +187,9 @@ impl Sockets {
     pub fn remove(&mut self, id: ConnectionId) {
         if let Some(socket) = find(&mut self.sockets, id) {
             self.due -= usize::from(socket.is_dirty && socket.is_due());
+            if socket.counted {
+                self.queues.sent_elsewhere(SEALED_MAX);
+            }
             let slot = id as u32;
             self.sockets[slot as usize] = None;
             self.free.push(slot);
@@ -313,9 +322,19 @@ impl Sockets {
     /// # Errors
     /// When the socket failed. One that is closing may be gone; that it was told is all that could be done.
     pub fn write(&mut self, id: ConnectionId) -> io::Result<()> {
+        let outcome = self.write_out(id);
+        self.count_sealed(id);
+        outcome
+    }
+
+    fn write_out(&mut self, id: ConnectionId) -> io::Result<()> {
         let Some(socket) = find(&mut self.sockets, id) else {
             return Ok(());
         };
+        socket.flush()?;
+        if socket.line.is_handshaking() {
+            return Ok(());
+        }
         while socket.blocked.is_none() {
             let waiting = self.queues.waiting(id);
             if waiting.is_empty() {
@@ -325,14 +344,30 @@ impl Sockets {
             self.queues.written(id, count);
         }
         if socket.blocked.is_none() && socket.closing.is_some() && !socket.shut {
+            if !socket.line.shut()? {
+                socket.blocked = Some(Instant::now());
+                return Ok(());
+            }
             // A socket that is closed with unread bytes is reset, and its peer may never see the reason that was sent last.
             // So it is read on, until the peer closes or time is up.
             socket.shut = true;
             // From its last byte on it has time to close; until then it is only held to taking bytes.
             socket.closing = Some(Instant::now());
-            let _ = socket.stream.shutdown(Shutdown::Write);
         }
         Ok(())
+    }
+
+    /// What lies sealed takes memory as what is queued does.
+    fn count_sealed(&mut self, id: ConnectionId) {
+        if let Some(socket) = find(&mut self.sockets, id)
+            && socket.line.is_waiting() != socket.counted
+        {
+            socket.counted = !socket.counted;
+            match socket.counted {
+                true => self.queues.lies_elsewhere(SEALED_MAX),
+                false => self.queues.sent_elsewhere(SEALED_MAX),
+            }
+        }
     }
 
     /// Writes bytes at once if `directly` and their way is free; what is left, or all of it, is queued.
@@ -342,7 +377,7 @@ impl Sockets {
         };
         self.seen.passed |= self.from.is_some_and(|from| from != to);
         let mut rest = bytes;
-        if directly && socket.blocked.is_none() {
+        if directly && socket.blocked.is_none() && !socket.line.is_handshaking() {
             if !self.queues.waiting(to).is_empty() {
                 // An error shows again when the queue is written next.
                 let _ = self.write(to);
@@ -360,6 +395,7 @@ impl Sockets {
             if !socket.is_dirty {
                 socket.was_written();
             }
+            self.count_sealed(to);
         }
         if directly && let Some(from) = self.from.and_then(|id| find(&mut self.sockets, id)) {
             from.waits_behind = (!rest.is_empty()).then_some(to);
@@ -368,6 +404,11 @@ impl Sockets {
             self.queues.push(to, rest, self.from);
             self.soil(to);
         }
+    }
+
+    /// A handshake has gone on, or is over: what was to be written may be.
+    pub fn shook(&mut self, id: ConnectionId) {
+        self.soil(id);
     }
 
     fn soil(&mut self, id: ConnectionId) {
@@ -391,10 +432,23 @@ impl Socket {
         self.unanswered = self.unanswered.saturating_add(1);
     }
 
-    /// Writes once; gives how many bytes the socket took.
+    /// Writes what was sealed before.
+    fn flush(&mut self) -> io::Result<()> {
+        if self.blocked.is_none() && !self.line.flush()? {
+            self.blocked = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Writes once; gives how many bytes were taken.
     fn give(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.stream.write(bytes) {
-            Ok(count) => Ok(count),
+        match self.line.write(bytes) {
+            Ok(count) => {
+                if self.line.is_waiting() {
+                    self.blocked = Some(Instant::now());
+                }
+                Ok(count)
+            }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 self.blocked = Some(Instant::now());
                 Ok(0)

@@ -31,7 +31,11 @@ async fn lambda_with_a_cause_and_a_consequence(failed: std::sync::mpsc::Sender<(
                 ranks: event.ranks,
             };
             let options = JoinOptions {
-                switches: event.switches.clone(),
+                switches: event
+                    .switches
+                    .iter()
+                    .map(|address| address.parse().expect("an address"))
+                    .collect(),
                 job: JobId(parse_hex(&event.job).expect("an id")),
                 token: Token {
                     expiry_s: event.token.expiry_s,
@@ -72,7 +76,7 @@ async fn the_first_cause_is_reported_and_not_what_follows_from_it() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
     let listener = listener.expect("a loopback port is free");
     let switch = SwitchAccess {
-        addresses: vec![listener.local_addr().expect("it has one").to_string()],
+        addresses: vec![listener.local_addr().expect("it has one").into()],
         secret: Secret::random(),
     };
     tokio::spawn(server::run(

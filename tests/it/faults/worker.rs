@@ -173,7 +173,7 @@ async fn a_worker_of_another_release_is_refused_with_what_to_do() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .expect("a loopback port is free");
-    let address = listener.local_addr().expect("it has one").to_string();
+    let address = listener.local_addr().expect("it has one").into();
     let secret = Secret::new(SECRET).expect("it is long enough");
     let switch = tokio::spawn(server::run(
         listener,

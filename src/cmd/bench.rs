@@ -21,7 +21,7 @@ Examples:
   lswitch bench pair                          round trips of 64 bytes between two ranks in this process
   lswitch bench all-to-all --workers 16 --size 64,1KiB,64KiB,1MiB
   lswitch bench barrier --workers 64 --workers-per-function 4 --processes
-  lswitch bench all-reduce --workers 8 --size 1MiB --switch 10.0.0.5:7000 --function worker")]
+  lswitch bench all-reduce --workers 8 --size 1MiB --switch 10.0.0.5:7000#SHA256 --function worker")]
 pub struct Bench {
     /// What to measure
     pattern: Pattern,

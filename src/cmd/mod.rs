@@ -3,6 +3,7 @@
 mod attach;
 mod bench;
 mod cancel;
+mod certificate;
 mod check;
 mod clean;
 #[cfg(feature = "deploy")]

@@ -37,6 +37,7 @@ mod support;
 mod switch;
 mod switches;
 mod texts;
+mod tls;
 mod vertex;
 mod wire;
 mod wordcount;

@@ -149,7 +149,7 @@ impl Place {
         let serve = self.lswitch(&serve).start();
         let line = serve.first_line();
         let line: Value = serde_json::from_str(&line).expect("serve --json prints JSON");
-        let address = line["listening"].as_str().expect("it is a string");
+        let address = line["switch"].as_str().expect("it is a string");
         let address = address.to_owned();
         (serve, address)
     }

@@ -19,7 +19,7 @@ Examples:
   lswitch invoke pagerank --graph wiki-Vote.parts --workers 4
   lswitch invoke pagerank --graph wiki-Vote.parts --tolerance 1e-10 --output ranks --json
   lswitch invoke pagerank --graph s3://bucket/epinions --workers 64 --workers-per-function 4 \\
-      --function lswitch --switch 10.0.0.5:7000 --store s3://bucket/jobs")]
+      --function lswitch --switch 10.0.0.5:7000#SHA256 --store s3://bucket/jobs")]
 pub struct PagerankArgs {
     /// Probability of following an edge
     #[arg(long, default_value_t = 0.85)]

@@ -114,8 +114,8 @@ fn a_switch_that_is_not_there_is_an_error_in_time() {
         "127.0.0.1",
         "127.0.0.1:x",
     ] {
-        let run = with_switch(place.lswitch("invoke pagerank --graph graph"), address);
-        let ended = run.within_s(16).end();
+        let run = place.lswitch("invoke pagerank --graph graph --plaintext");
+        let ended = with_switch(run, address).within_s(16).end();
         assert_ne!(ended.code, Some(0), "{ended}");
         let message = ended.message();
         assert_says(
@@ -288,24 +288,16 @@ fn a_port_in_use_is_named_with_another_to_try() {
 }
 
 #[test]
-fn a_switch_off_loopback_must_be_wanted_and_have_a_secret() {
+fn a_switch_off_loopback_must_have_a_secret() {
     let place = Place::new();
-    let plain = place.lswitch("serve --listen 0.0.0.0:0").within_s(10).end();
-    assert_says(
-        plain.fails_with(1),
-        &["off loopback", "--insecure-plaintext"],
-    );
-    let without = place
-        .lswitch("serve --listen 0.0.0.0:0 --insecure-plaintext")
-        .within_s(10)
-        .end();
+    let without = place.lswitch("serve --listen 0.0.0.0:0").within_s(10).end();
     assert_says(
         without.fails_with(1),
         &["needs a secret", "LSWITCH_SECRET_FILE", "chmod 600"],
     );
     assert!(!place.path("home/.lswitch/secret").exists());
     let with = place
-        .lswitch("serve --listen 0.0.0.0:0 --insecure-plaintext --json")
+        .lswitch("serve --listen 0.0.0.0:0 --plaintext --json")
         .env("LSWITCH_SECRET", SECRET)
         .start();
     assert_says(&with.first_line(), &["0.0.0.0:"]);

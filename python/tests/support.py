@@ -21,7 +21,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from lswitch import codec, event as events  # noqa: E402
+from lswitch import address as addresses, codec, event as events, tls  # noqa: E402
 from lswitch.comm import Comm  # noqa: E402
 from lswitch.frame import ABORT, ANNOUNCE, DATA, DRIVER, END, GRANT, HEADER, HEARTBEAT, HELLO, LEAVE  # noqa: E402
 from lswitch.frame import LEFT, NOTICE, PREAMBLE, REFUSED, WELCOME, chunk_parts, control  # noqa: E402
@@ -41,12 +41,12 @@ DRIVER_MAILBOX = 64 << 20
 class Switch:
     """`lswitch serve` at a free port, with a home of its own."""
 
-    def __init__(self, home: Optional[str] = None) -> None:
+    def __init__(self, home: Optional[str] = None, *more: str) -> None:
         self._owns_home = home is None
         self.home = home or tempfile.mkdtemp(prefix="lswitch-python-")
         environment = {**os.environ, "LSWITCH_HOME": self.home}
         self.process = subprocess.Popen(
-            [BINARY, "serve", "--listen", "127.0.0.1:0", "--json", "--quiet"],
+            [BINARY, "serve", "--listen", "127.0.0.1:0", "--json", "--quiet", *more],
             stdout=subprocess.PIPE,
             env=environment,
             text=True,
@@ -54,7 +54,7 @@ class Switch:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         told = json.loads(line)
-        self.address: str = told.get("address") or told.get("listen") or next(iter(told.values()))
+        self.address: str = told["switch"]
         self.secret = Path(self.home, "secret").read_bytes().strip()
 
     def kill(self) -> None:
@@ -103,9 +103,9 @@ class Driver:
         role = codec.driver_role(size, DRIVER_MAILBOX)
         hello = codec.hello(features, RELEASE, self.job, self.expiry, driver_code(self.key, self.expiry), role)
         for number, switch in enumerate(switches):
-            host, port = switch.address.rsplit(":", 1)
-            connected = socket.create_connection((host, int(port)), timeout=5)
-            wire = Wire(connected, switch.address, number)
+            place, pin = known = addresses.parse(switch.address)
+            connected = socket.create_connection(known.host_and_port(), timeout=5)
+            wire = Wire(connected if pin is None else tls.seal(connected, place, pin), place, number)
             wire.push(PREAMBLE + control(HELLO, hello))
             wire.flush()
             self.wires.append(wire)
@@ -259,12 +259,14 @@ class OnASwitch(unittest.TestCase):
     """Tests that share a switch or several."""
 
     COUNT = 1
+    #: Further arguments of `serve`.
+    MORE: Tuple[str, ...] = ()
     switches: List[Switch]
 
     @classmethod
     def setUpClass(cls) -> None:
-        first = Switch()
-        cls.switches = [first, *(Switch(first.home) for _ in range(cls.COUNT - 1))]
+        first = Switch(None, *cls.MORE)
+        cls.switches = [first, *(Switch(first.home, *cls.MORE) for _ in range(cls.COUNT - 1))]
 
     @classmethod
     def tearDownClass(cls) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Mapping, NamedTuple, Tuple
 
+from . import address
 from .errors import EventError
 from .frame import SWITCHES_MAX
 from .release import RELEASE
@@ -58,7 +59,9 @@ def parse(raw: Any) -> Event:
         )
     switches = _field(raw, "switches", list)
     if not 1 <= len(switches) <= SWITCHES_MAX or not all(isinstance(switch, str) for switch in switches):
-        raise EventError(f"the event names {len(switches)} switches; a job has 1 to {SWITCHES_MAX}, each HOST:PORT")
+        raise EventError(f"the event names {len(switches)} switches; a job has 1 to {SWITCHES_MAX}, each HOST:PORT or HOST:PORT#SHA256")
+    for switch in switches:
+        address.parse(switch)
     rank, size = _number(raw, "first_rank"), _number(raw, "size")
     if rank >= size:
         raise EventError(f"the event is for rank {rank} of a job of {size} ranks")

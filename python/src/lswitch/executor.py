@@ -47,7 +47,7 @@ class Executor(futures.Executor):
     - `retries`: how often a call is tried again that has lost its worker. A call that raises is not tried again.
     - `idle_timeout`: workers are let go when there was nothing to do for so many seconds, and come back with the next call.
     - `env`: variables of workers on this machine.
-    - `lswitch_args`: further arguments of `lswitch invoke pool`, such as ["--switch", "10.0.0.5:7000", "--store", "s3://bucket/prefix"].
+    - `lswitch_args`: further arguments of `lswitch invoke pool`, such as ["--switch", "10.0.0.5:7000#SHA256", "--store", "s3://bucket/prefix"].
 
     Raises MissingBinaryError if there is no `lswitch`.
     """

@@ -5,16 +5,20 @@ from __future__ import annotations
 import select
 import socket
 import time
-from typing import List, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, List, NamedTuple, Optional, Tuple
 
+from . import address as addresses
 from . import codec
 from .codec import Start, Welcome
-from .errors import ConnectionLostError, EventError, LswitchError, ProtocolError, RefusedError, UnreachableError
+from .errors import ConnectionLostError, LswitchError, ProtocolError, RefusedError, UnreachableError
 from .event import Event
 from .frame import CRC32, END, HEARTBEAT, HELLO, MAILBOX_BYTES, PREAMBLE, REFUSED, START, WELCOME, control
 from .frame import Header
 from .release import RELEASE
 from .wire import Wire
+
+if TYPE_CHECKING:
+    from .tls import SealedSocket
 
 #: How long one attempt to connect may take, in seconds: shorter than the silence that a switch bears from others.
 _ATTEMPT_S = 4.0
@@ -68,22 +72,23 @@ class _Joining:
 
     def connect(self, number: int, address: str, hello: bytes) -> None:
         begun = time.monotonic()
-        host, port = _host_and_port(address)
+        place, pin = known = addresses.parse(address)
         while True:
             left = self._deadline - time.monotonic()
             try:
-                connected = socket.create_connection((host, port), timeout=max(0.01, min(left, _ATTEMPT_S)))
+                connected = socket.create_connection(known.host_and_port(), timeout=max(0.01, min(left, _ATTEMPT_S)))
                 break
             except OSError as error:
                 if time.monotonic() + _PAUSE_S >= self._deadline:
                     raise UnreachableError(
-                        f"rank {self._event.rank}: cannot reach the switch at {address} after "
+                        f"rank {self._event.rank}: cannot reach the switch at {place} after "
                         f"{time.monotonic() - begun:.0f} s: {error}; is \"lswitch serve\" running there?"
                     ) from error
             self._beat()
             time.sleep(_PAUSE_S)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        wire = Wire(connected, address, number)
+        # Only who has an address with a fingerprint needs what TLS takes to load.
+        wire = Wire(connected if pin is None else _seal(connected, place, pin), place, number)
         self._wires.append(wire)
         wire.push(hello)
         wire.flush()
@@ -186,8 +191,7 @@ def _ending(wire: Wire, header: Header, body: memoryview) -> LswitchError:
     return ProtocolError(f"the switch at {wire.address} sent a frame of kind {header.kind:#04x} at the wrong time")
 
 
-def _host_and_port(address: str) -> Tuple[str, int]:
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise EventError(f"the event names the switch {address!r}, which is not HOST:PORT")
-    return host.strip("[]"), int(port)
+def _seal(connected: socket.socket, place: str, pin: bytes) -> "SealedSocket":
+    from .tls import seal
+
+    return seal(connected, place, pin)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import List, Optional, Tuple
+from typing import TYPE_CHECKING, List, Optional, Tuple, Union
 
 from .errors import ConnectionLostError, LswitchError, ProtocolError
 from .frame import BODY_MAX, CONTROL_MAX, HEADER, HEADER_LEN, Header, body_max
+
+if TYPE_CHECKING:
+    from .tls import SealedSocket
 
 #: What is gathered before it is written without being asked, in bytes: longer writes save nothing.
 GATHERED_MAX = 64 * 1024
@@ -26,7 +29,7 @@ assert _BUFFER_LEN > 32 + CONTROL_MAX
 class Wire:
     """See the module."""
 
-    def __init__(self, connected: socket.socket, address: str, number: int) -> None:
+    def __init__(self, connected: Union[socket.socket, "SealedSocket"], address: str, number: int) -> None:
         connected.setblocking(False)
         self.socket = connected
         self.address = address

@@ -15,6 +15,9 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 /// Bytes that a handshake's reads ask for.
 const HANDSHAKE_LEN: usize = 8 * 1024;
 
+/// Bytes that reads of what is sealed ask for.
+const SEALED_LEN: usize = 64 * 1024;
+
 type Shared = Option<Arc<Mutex<Session>>>;
 
 /// Why there is no handshake.
@@ -107,7 +110,7 @@ fn halves(socket: TcpStream, session: Shared) -> (ReadHalf, WriteHalf) {
 }
 
 impl ReadHalf {
-    /// Reads once behind what is in `buffer`, about `length` bytes at most. 0 at the end. Cancel-safe.
+    /// Reads once behind what is in `buffer`: at most `length` bytes, unless they are sealed. 0 at the end. Cancel-safe.
     ///
     /// # Errors
     /// When the socket failed, or what came is not what the peer sealed.
@@ -117,15 +120,14 @@ impl ReadHalf {
             return self.socket.read_buf(buffer).await;
         };
         if self.sealed.is_empty() {
+            self.sealed = vec![0; SEALED_LEN];
             // What may have come with the end of the handshake, of which the socket tells nothing more.
-            self.sealed.resize(length, 0);
             let early = open(&mut locked(session), &[], buffer)?;
             if early > 0 {
                 return Ok(early);
             }
         }
         loop {
-            self.sealed.resize(length, 0);
             let count = self.socket.read(&mut self.sealed).await?;
             // From here on nothing is waited for, so that nothing is lost.
             let mut session = locked(session);

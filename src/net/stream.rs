@@ -88,7 +88,10 @@ impl Stream {
             return came(self.receive(room, how), |count| Ok((count, count == asked)));
         };
         let sealed = &mut sealed.0;
-        sealed.resize(SEALED_LEN, 0);
+        if sealed.is_empty() {
+            // So it takes the pages alone that are read into.
+            *sealed = vec![0; SEALED_LEN];
+        }
         // A record that has come in part may open with it: all that is opened has room, so that nothing is left which no
         // socket tells of.
         let asked = sealed.len().min(room.len() - RECORD_MAX);

@@ -85,8 +85,16 @@ async fn collect(rank: u32, reader: &mut FrameReader, from: &[u32], count: u32) 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_of_any_length_arrive_however_they_are_cut_and_taken() {
+    pass_cut(Net::start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sealed_frames_of_any_length_arrive_however_they_are_cut_and_taken() {
+    pass_cut(Net::sealed(1).await).await;
+}
+
+async fn pass_cut(net: Net) {
     const COUNT: u32 = 90;
-    let net = Net::start().await;
     let job = JobId::random();
     let mut driver = net.driver(job, 4).await;
     let mut readers = Vec::new();

@@ -22,7 +22,7 @@ const CONCURRENCY: u32 = 1000;
 #[command(before_help = "\
 Examples:
   lswitch doctor                                            this machine alone
-  lswitch doctor --function ranker --store s3://bucket/jobs --switch 10.0.0.7:7000
+  lswitch doctor --function ranker --store s3://bucket/jobs --switch 10.0.0.7:7000#SHA256
 
 Starts one worker, which joins the switch and uses the store. Each finding says what to do; exit code 1 if one is a problem.")]
 pub struct Doctor {

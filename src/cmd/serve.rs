@@ -1,5 +1,8 @@
 //! `lswitch serve`: the switch on its own.
 
+#[cfg(feature = "deploy")]
+mod user_data;
+
 use crate::cmd::settings::parse_size;
 use crate::cmd::settings::{find_secret, make_secret};
 use crate::cmd::ui::{Ui, print_json};
@@ -19,6 +22,7 @@ use tokio::net::TcpListener;
 Examples:
   lswitch serve                               a switch for this machine, at 127.0.0.1:7000
   LSWITCH_SECRET_FILE=key lswitch serve --listen 10.0.0.5:7000
+  lswitch serve --print-user-data --store s3://bucket/jobs > switch.sh      for a new machine on AWS, see docs/AWS.md
 
 Off loopback the switch speaks TLS, with a certificate that it makes once and keeps in $LSWITCH_HOME/switch.pem; the address that it
 prints, for --switch, names the certificate, and nobody takes another.
@@ -55,6 +59,16 @@ pub struct Serve {
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = memory)]
     memory: usize,
 
+    /// Serve nothing here, but print what a new machine on AWS does to become a switch: a script for cloud-init
+    #[cfg(feature = "deploy")]
+    #[arg(long, requires = "store", conflicts_with_all = ["tls_cert", "json"])]
+    print_user_data: bool,
+
+    /// The jobs' store in S3, from which that machine takes its executable
+    #[cfg(feature = "deploy")]
+    #[arg(long, value_name = "s3://BUCKET/PREFIX", env = "LSWITCH_STORE")]
+    store: Option<String>,
+
     /// Print the address as JSON on stdout once it is bound: where it listens, and what --switch takes
     #[arg(long)]
     json: bool,
@@ -63,6 +77,10 @@ pub struct Serve {
 impl Serve {
     /// Runs until Ctrl-C or SIGTERM.
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+        #[cfg(feature = "deploy")]
+        if let (true, Some(store)) = (self.print_user_data, &self.store) {
+            return user_data::print(self, store, ui);
+        }
         raise_descriptor_limit();
         block_on(async {
             let listener = match TcpListener::bind(&self.listen).await {

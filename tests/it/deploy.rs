@@ -529,3 +529,47 @@ fn jobs_run_end_to_end_on_what_stands_in_for_aws_and_say_what_they_cost() {
         "an output for each item: {usage}"
     );
 }
+
+#[test]
+fn a_machine_becomes_a_switch_by_a_script_that_holds_no_secret() {
+    let place = Place::new();
+    let said = place
+        .lswitch("serve --print-user-data --store s3://graphs/jobs --memory 1GiB")
+        .ok();
+    let secret = std::fs::read_to_string(place.path("home/.lswitch/secret"));
+    let secret = secret.expect("it was made");
+    assert!(!said.stdout.contains(secret.trim()) && !said.stderr.contains(secret.trim()));
+    assert!(!said.stdout.contains("PRIVATE KEY"));
+    assert_says(
+        &said.stdout,
+        &[
+            "aws s3 cp s3://graphs/jobs/switch/lswitch",
+            "LimitNOFILE=65536",
+            "--tls",
+        ],
+    );
+    assert_says(
+        &said.stderr,
+        &[
+            "--name /lswitch/secret",
+            "--name /lswitch/certificate",
+            "--switch ADDRESS:7000#",
+        ],
+    );
+    // The same certificate each time, since addresses name it.
+    let again = place
+        .lswitch("serve --print-user-data --store s3://graphs/jobs")
+        .ok();
+    let pin = |said: &str| said.rsplit_once('#').map(|(_, pin)| pin.trim().to_string());
+    assert_eq!(pin(&said.stderr), pin(&again.stderr));
+    for (arguments, reason) in [
+        ("--store ./here", "a store in S3"),
+        ("", "--store"),
+        ("--store s3://graphs --listen 127.0.0.1:0", "needs a port"),
+    ] {
+        let refused = place
+            .lswitch(&format!("serve --print-user-data {arguments}"))
+            .end();
+        assert_says(refused.fails_with(2), &[reason]);
+    }
+}

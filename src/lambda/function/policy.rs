@@ -61,6 +61,12 @@ pub fn policy(part: Part, scope: &Scope) -> Value {
 /// The parameter that holds the switch's secret, for the machine of the switch.
 pub const SECRET_PARAMETER: &str = "/lswitch/secret";
 
+/// The parameter that holds its certificate and the key of that.
+pub const CERTIFICATE_PARAMETER: &str = "/lswitch/certificate";
+
+/// Key of its executable in the store.
+pub const SWITCH_KEY: &str = "switch/lswitch";
+
 /// Name of the role that `--create-role` makes for a function.
 pub fn role_name(function: &str) -> String {
     // A role's name has at most 64 letters, as a function's.
@@ -152,10 +158,11 @@ impl Scope {
 
     /// It takes its own executable from the store, and the secret from where it is kept.
     fn switch(&self) -> Vec<Value> {
-        let parameter = self.arn("ssm", &format!("parameter{SECRET_PARAMETER}"));
-        let mut statements = vec![allow("Secret", &["ssm:GetParameter"], json!(parameter))];
+        let parameters = [SECRET_PARAMETER, CERTIFICATE_PARAMETER];
+        let parameters = parameters.map(|name| self.arn("ssm", &format!("parameter{name}")));
+        let mut statements = vec![allow("Secrets", &["ssm:GetParameter"], json!(parameters))];
         if let Some((bucket, prefix)) = &self.store {
-            let key = join(prefix, "switch/lswitch");
+            let key = join(prefix, SWITCH_KEY);
             let arn = format!("arn:{}:s3:::{bucket}/{key}", self.partition);
             statements.push(allow("Executable", &["s3:GetObject"], json!(arn)));
         }

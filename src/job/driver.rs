@@ -414,7 +414,9 @@ impl<'a> Watch<'a> {
         loop {
             let complete = self.results.len() as u32 == self.ranks;
             let all_left = self.left as usize == self.workers.len();
-            if complete && (self.calls.is_empty() || overdue) {
+            // Who is not heard of otherwise gets to leave in order.
+            let over = self.calls.is_empty() && (self.unheard == 0 || all_left);
+            if complete && (over || overdue) {
                 let launch = started.map_or(begun.elapsed(), |at: Instant| at - begun);
                 return Ok((launch, begun.elapsed() - launch));
             }
@@ -445,7 +447,7 @@ impl<'a> Watch<'a> {
                 },
                 // Results may still be under way when all calls have returned. And a call whose worker left in order
                 // may never return: its connection may have been dropped on the way.
-                () = tokio::time::sleep_until(last_words), if complete && all_left || self.calls.is_empty() && self.unheard == 0 => {
+                () = tokio::time::sleep_until(last_words), if complete && all_left || self.calls.is_empty() && (complete || self.unheard == 0) => {
                     if !complete {
                         return Err(self.returned_without_result().into());
                     }

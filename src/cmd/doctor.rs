@@ -180,7 +180,7 @@ impl Doctor {
         })
     }
 
-    /// Runs a job of one worker.
+    /// Runs a job of one worker, whose call tells how it ends.
     async fn worker(&self, ui: &Ui, function: Option<&String>) -> Vec<Finding> {
         let quiet = Ui::new(true);
         let ui = if self.json { &quiet } else { ui };
@@ -196,7 +196,7 @@ impl Doctor {
                 timeout: self.fleet.timeout(),
                 more: Default::default(),
             };
-            let outcome = self.fleet.drive(ui, &job, "").await?;
+            let outcome = self.fleet.with_open_calls().drive(ui, &job, "").await?;
             let found: Found = serde_json::from_slice(&outcome.results[0])?;
             anyhow::Ok((outcome.launch, found))
         };
@@ -216,28 +216,11 @@ impl Doctor {
                 )];
             }
         };
-        let mut findings = vec![match found.release == crate::RELEASE {
-            true => Finding::good(
-                "worker",
-                format!(
-                    "joined the switch in {:.1} s and had {} s left",
-                    launch.as_secs_f64(),
-                    found.remaining_s
-                ),
-            ),
-            false => Finding::warning(
-                "worker",
-                format!(
-                    "is lswitch {}, and this one is {}",
-                    found.release,
-                    crate::RELEASE
-                ),
-                format!(
-                    "lswitch function update {}",
-                    function.map_or("NAME", String::as_str)
-                ),
-            ),
-        }];
+        let (seconds, left) = (launch.as_secs_f64(), found.remaining_s);
+        let mut findings = vec![Finding::good(
+            "worker",
+            format!("joined the switch in {seconds:.1} s and had {left} s left"),
+        )];
         findings.push(match found.store_problem {
             None => Finding::good("its store", "can be written and read by the worker"),
             Some(problem) => Finding::problem(

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// AWS's settings, as every command that may reach AWS takes them.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct AwsArgs {
     /// AWS region; AWS's own rules otherwise
     #[arg(long, value_name = "REGION", help_heading = "AWS")]

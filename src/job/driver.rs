@@ -161,7 +161,7 @@ pub enum JobError {
     },
     /// Not all ranks joined in time.
     #[error(
-        "{missing} did not join within {seconds} s; are the workers able to reach the switch at {switch}?{}", more(*.way)
+        "{missing} did not join within {seconds} s; are the workers able to reach the switch at {switch}?{more}"
     )]
     NotJoined {
         /// The workers that are missing.
@@ -170,8 +170,8 @@ pub enum JobError {
         seconds: u64,
         /// The address they were given.
         switch: String,
-        /// What their calls were for.
-        way: Way,
+        /// Where to look for what their calls have not told.
+        more: String,
     },
     /// `--timeout` passed.
     #[error("the job was given up after its time-out of {0} s")]
@@ -184,13 +184,17 @@ pub enum JobError {
     Report(String),
 }
 
-/// Where to look for what a worker's call has not told.
-fn more(way: Way) -> &'static str {
-    match way {
+/// Where to look for what a worker's call has not told, and what the last one said that broke off.
+pub(crate) fn more(way: Way, said: Option<&str>) -> String {
+    let look = match way {
         Way::Wait => "",
         Way::Start => {
             " \"lswitch doctor\" tries it with one, and \"lswitch function logs\" shows what they print"
         }
+    };
+    match said {
+        None => look.into(),
+        Some(said) => format!("{look}; the last call that failed: {said}"),
     }
 }
 
@@ -298,6 +302,8 @@ struct Watch<'a> {
     left: u32,
     /// Workers that will come or have come, and whose calls tell nothing of their end.
     unheard: u32,
+    /// What the last call said that broke off before its worker had joined.
+    said: Option<String>,
     results: BTreeMap<u32, Vec<u8>>,
     traffic: (u64, u64),
     usage: Usage,
@@ -343,6 +349,7 @@ impl<'a> Watch<'a> {
             joined: BTreeMap::new(),
             left: 0,
             unheard: 0,
+            said: None,
             results: BTreeMap::new(),
             traffic: (0, 0),
             usage: Usage::default(),
@@ -351,7 +358,8 @@ impl<'a> Watch<'a> {
 
     fn call(&mut self, number: u32) {
         self.called[number as usize] += 1;
-        let event = self.starter.event(self.workers[number as usize].span);
+        let span = self.workers[number as usize].span;
+        let event = self.starter.start(span, self.called[number as usize]);
         let (launcher, within) = (self.launcher.clone(), self.join_within);
         self.calls
             .spawn(async move { (number, launcher.invoke(&event, within).await) });
@@ -431,7 +439,12 @@ impl<'a> Watch<'a> {
                         started = Some(Instant::now());
                         tell(JobEvent::Begun);
                     }
-                    News::Notice(notice) => self.noticed(notice, tell)?,
+                    News::Notice(notice) => {
+                        if matches!(notice, Notice::Left { .. }) {
+                            last_words = tokio::time::Instant::now() + AFTERMATH;
+                        }
+                        self.noticed(notice, tell)?;
+                    }
                     News::Message(message) if message.tag == TAG => {
                         last_words = tokio::time::Instant::now() + AFTERMATH;
                         match Report::from_bytes(&message.payload).map_err(JobError::Report)? {
@@ -447,7 +460,7 @@ impl<'a> Watch<'a> {
                 },
                 // Results may still be under way when all calls have returned. And a call whose worker left in order
                 // may never return: its connection may have been dropped on the way.
-                () = tokio::time::sleep_until(last_words), if complete && all_left || self.calls.is_empty() && (complete || self.unheard == 0) => {
+                () = tokio::time::sleep_until(last_words), if all_left || self.calls.is_empty() && (complete || self.unheard == 0) => {
                     if !complete {
                         return Err(self.returned_without_result().into());
                     }
@@ -476,6 +489,8 @@ impl<'a> Watch<'a> {
                 span,
                 failure: Some(reason),
             } => return Err(self.worker_failed(span, reason, false)),
+            // It had nothing left to say.
+            Notice::Lost { .. } if self.results.len() as u32 == self.ranks => self.left += 1,
             Notice::Lost { span, reason } => return Err(self.worker_failed(span, reason, true)),
             Notice::Traffic(traffic) => {
                 self.traffic = (traffic.messages, traffic.bytes);
@@ -508,6 +523,7 @@ impl<'a> Watch<'a> {
             // It may have been taken all the same.
             Err(error @ LaunchError::Call { .. }) if self.launcher.way() == Way::Start => {
                 warn!("{}: {error}", self.workers[number as usize]);
+                self.said = Some(error.to_string());
                 self.is_coming(number);
                 Ok(())
             }
@@ -517,6 +533,14 @@ impl<'a> Watch<'a> {
                     "{}: {error}; the worker goes on",
                     self.workers[number as usize]
                 );
+                self.unheard += 1;
+                Ok(())
+            }
+            Err(error @ (LaunchError::Refused { .. } | LaunchError::Throttled { .. }))
+                if self.has_joined(number) =>
+            {
+                // An earlier call has started it.
+                warn!("{}: {error}", self.workers[number as usize]);
                 self.unheard += 1;
                 Ok(())
             }
@@ -575,12 +599,16 @@ impl<'a> Watch<'a> {
             missing,
             seconds: self.join_within.as_secs(),
             switch: self.switch.clone(),
-            way: self.launcher.way(),
+            more: more(self.launcher.way(), self.said.as_deref()),
         }
     }
 
     /// Learns from the failed worker's own call what it has to say, ends the job, and gives the others time to go.
     async fn fail(&mut self, link: JobLink, cause: Cause) -> JobError {
+        if self.launcher.way() == Way::Start {
+            // They have nothing to tell, and nobody more is to be started.
+            self.calls.abort_all();
+        }
         let deadline = tokio::time::Instant::now() + AFTERMATH;
         let mut cause = cause;
         if let Cause::Worker {

@@ -18,8 +18,6 @@ pub struct Asked {
 /// What the worker has found.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Found {
-    /// Its release of lswitch.
-    pub release: String,
     /// Seconds that its invocation still had.
     pub remaining_s: u64,
     /// What is wrong with the store, if it was tried.
@@ -33,7 +31,6 @@ fn run(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
         false => None,
     };
     let found = Found {
-        release: crate::RELEASE.into(),
         remaining_s: context.remaining().as_secs(),
         store_problem,
     };

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 /// How long a token is good: Lambda's longest invocation and a minute.
 const TOKEN_LIFE_S: u64 = 16 * 60;
 
-/// Every start has a rank of its own or is the only one of its ranks.
+/// That of the first start of a pack; where every start has a rank of its own there is no other.
 const INCARNATION: u32 = 1;
 
 /// How long all ranks get to join: 30 s and 10 s for each thousand workers, since Lambda starts a thousand in ten seconds.
@@ -71,7 +71,7 @@ impl Starter {
         let packs: Vec<OtherPack> = ranks
             .map(|rank| OtherPack {
                 first_rank: rank,
-                token: self.token(Span::one(rank)),
+                token: self.token(Span::one(rank), INCARNATION),
             })
             .collect();
         let root = Event {
@@ -80,16 +80,16 @@ impl Starter {
                 fan_out,
                 packs,
             }),
-            ..self.event(Span::one(0))
+            ..self.start(Span::one(0), INCARNATION)
         };
         root.others()
     }
 
-    fn token(&self, span: Span) -> EventToken {
+    fn token(&self, span: Span, incarnation: u32) -> EventToken {
         let bearer = Bearer::Pack {
             first_rank: span.first_rank,
             ranks: span.ranks,
-            incarnation: INCARNATION,
+            incarnation,
         };
         let token = self.key.token(bearer, expiry_s());
         EventToken {
@@ -98,19 +98,19 @@ impl Starter {
         }
     }
 
-    /// The event that starts a pack of these ranks.
-    pub(crate) fn event(&self, span: Span) -> Event {
+    /// The event of the so many-th start of a pack of these ranks, counted from 1.
+    pub(crate) fn start(&self, span: Span, incarnation: u32) -> Event {
         Event {
             version: VERSION,
             release: crate::RELEASE.into(),
             job: self.job.to_string(),
             switches: self.switches.clone(),
-            token: self.token(span),
+            token: self.token(span, incarnation),
             first_rank: span.first_rank,
             ranks: span.ranks,
             size: self.size,
             epoch: 0,
-            incarnation: INCARNATION,
+            incarnation,
             join_within_s: self.join_within.as_secs(),
             program: self.program.clone(),
             arguments: self.arguments.clone(),

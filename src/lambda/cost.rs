@@ -113,7 +113,8 @@ impl Prices {
         Cost {
             functions: gb_seconds(usage.x86_mb_ms) * self.gb_second_x86
                 + gb_seconds(usage.arm_mb_ms) * self.gb_second_arm64,
-            invocations: usage.calls as f64 / 1e6 * self.million_invocations,
+            // Workers may have called others.
+            invocations: usage.calls.max(usage.workers) as f64 / 1e6 * self.million_invocations,
             store: usage.store_writes as f64 / 1e3 * self.thousand_writes
                 + usage.store_reads as f64 / 1e3 * self.thousand_reads,
             switches: took.as_secs_f64() / 3600.0 * self.switch_hour * switches as f64,

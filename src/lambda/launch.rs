@@ -5,6 +5,7 @@ use crate::lambda::event::{Event, EventError};
 use crate::lambda::pace::{Pace, Throttle};
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::config::retry::RetryConfig;
 use aws_sdk_lambda::config::{Builder, Credentials, StalledStreamProtectionConfig};
@@ -297,12 +298,13 @@ impl Launcher {
         let call = call.invocation_type(kind);
         let mut unsent = 0;
         loop {
-            // One that waits for its function is not under way in this sense.
+            // Who waits for the pace of one function does not hold up another's.
+            self.admitted(function).await;
+            // One that waits for its function's end is not under way in this sense.
             let under_way = match starts {
                 true => self.starting.acquire().await.ok(),
                 false => None,
             };
-            self.admitted(function).await;
             let sent = match starts {
                 false => call.clone().send().await,
                 true => {
@@ -327,7 +329,7 @@ impl Launcher {
                 tokio::time::sleep(UNSENT_PAUSE * unsent).await;
                 continue;
             }
-            let refused = never_sent(&error);
+            let refused = never_sent(&error) || has_no_credentials(&error);
             let (function, reason) = (function.to_string(), error_chain(&error));
             let Some(InvokeError::TooManyRequestsException(refusal)) = error.as_service_error()
             else {
@@ -371,6 +373,18 @@ impl Launcher {
     fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// True if the call could not be signed, and so was not sent.
+fn has_no_credentials(error: &SdkError<InvokeError>) -> bool {
+    let mut below = Some(error as &(dyn Error + 'static));
+    while let Some(error) = below {
+        if error.is::<CredentialsError>() {
+            return true;
+        }
+        below = error.source();
+    }
+    matches!(error, SdkError::ConstructionFailure(_))
 }
 
 /// True if there was no connection over which a call could have been sent.

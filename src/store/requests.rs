@@ -21,7 +21,8 @@ impl Requests {
     }
 
     fn note(&self, method: &str, uri: &str) {
-        let lists = uri.contains("list-type=") || uri.contains("uploads");
+        let query = uri.split_once('?').map_or("", |(_, query)| query);
+        let lists = query.contains("list-type=") || query.starts_with("uploads");
         let count = match method {
             "DELETE" => return,
             "GET" | "HEAD" if !lists => &self.reads,
@@ -61,7 +62,7 @@ mod tests {
         let requests = Requests::default();
         for (method, uri) in [
             ("GET", "/bucket/key"),
-            ("HEAD", "/bucket/key"),
+            ("HEAD", "/bucket/uploads/key"),
             ("GET", "/bucket?list-type=2&prefix=a"),
             ("PUT", "/bucket/key"),
             ("POST", "/bucket/key?uploads"),

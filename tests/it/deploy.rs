@@ -564,7 +564,6 @@ fn a_machine_becomes_a_switch_by_a_script_that_holds_no_secret() {
     assert_eq!(pin(&said.stderr), pin(&again.stderr));
     for (arguments, reason) in [
         ("--store ./here", "a store in S3"),
-        ("", "--store"),
         ("--store s3://graphs --listen 127.0.0.1:0", "needs a port"),
     ] {
         let refused = place

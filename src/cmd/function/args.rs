@@ -51,6 +51,11 @@ impl PackageArgs {
             || self.architecture.is_some()
     }
 
+    /// True if the machine was named.
+    pub fn names_architecture(&self) -> bool {
+        self.architecture.is_some()
+    }
+
     /// Makes the package, of this program unless another one is named.
     pub fn package(&self) -> anyhow::Result<Package> {
         let bootstrap = match &self.bootstrap {
@@ -69,6 +74,7 @@ impl PackageArgs {
         let contents = Contents {
             runtime,
             bootstrap,
+            is_own: self.bootstrap.is_none(),
             handler: self.handler.clone(),
             requirements: self.requirements.clone(),
             include: self.include.clone(),
@@ -177,6 +183,11 @@ impl SettingArgs {
         };
         let store = Store::open_with(location, config).await?;
         if store.bucket().is_none() {
+            let named = std::env::var("LSWITCH_STORE").is_ok_and(|variable| variable == location);
+            if named && !self.create_role {
+                // That of jobs on this machine; a function has no use for it.
+                return Ok(None);
+            }
             let what = format!(
                 "--store {location}: functions on AWS reach a store in S3 alone, s3://BUCKET/PREFIX"
             );

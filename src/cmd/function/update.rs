@@ -19,8 +19,8 @@ Examples:
   lswitch function update ranker --memory 3538 --env LSWITCH_LOG=lswitch=debug
   lswitch function update ranker --unset-env LSWITCH_LOG --no-vpc
 
-Settings that are not named stay. The code of a function with files of its own, or in Python, is left alone unless options
-say what it is made of.")]
+Settings that are not named stay. The code of a function that was made with --bootstrap or --include, or in Python, is left alone
+unless options say what it is made of.")]
 pub struct Update {
     /// The function's name
     name: String,
@@ -76,11 +76,21 @@ impl Update {
             let package = match (self.package.are_given(), is_own) {
                 _ if self.keep_code => None,
                 (false, false) => {
-                    ui.say("the code has files of its own and stays; say what it is made of to change it");
+                    ui.say("the code is not this program alone and stays; say what it is made of to change it");
                     None
                 }
                 _ => Some(self.package.package()?),
             };
+            if let Some(package) = &package
+                && package.architecture.to_string() != deployed.architecture
+                && !self.package.names_architecture()
+            {
+                let what = format!(
+                    "function {} is for {}, and this code for {}; --architecture {} changes that, --keep-code leaves the code alone",
+                    self.name, deployed.architecture, package.architecture, package.architecture
+                );
+                return Err(UsageError(what).into());
+            }
             let place = match &package {
                 Some(package) if package.sha256 != deployed.code_sha256 => {
                     Some(place(ui, package, store.as_ref()).await?)

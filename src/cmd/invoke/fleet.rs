@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Where a job runs; the same for every job.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(in crate::cmd) struct FleetArgs {
     /// How many workers (ranks); as many as a graph has parts if not given
     #[arg(long, value_name = "N", visible_alias = "max-parallel")]
@@ -92,6 +92,15 @@ impl FleetArgs {
     pub(super) fn functions(&self) -> Result<Option<Functions>, UsageError> {
         let named = self.local_function.as_deref().or(self.function());
         Functions::parse(named.unwrap_or_default())
+    }
+
+    /// The same, with a call kept open to each worker.
+    #[cfg(feature = "deploy")]
+    pub(in crate::cmd) fn with_open_calls(&self) -> FleetArgs {
+        FleetArgs {
+            keep_calls_open: true,
+            ..self.clone()
+        }
     }
 
     /// The functions on AWS that were named, without their counts.
@@ -353,7 +362,10 @@ impl FleetArgs {
         let silent = usage.calls.saturating_sub(usage.workers);
         let but = match silent {
             0 => String::new(),
-            _ => format!("; {silent} workers have not said what they took"),
+            _ => format!(
+                "; {silent} of {} calls brought no word of what was taken",
+                usage.calls
+            ),
         };
         ui.say(format!(
             "cost: about {cost} for {:.1} GB s, at prices of {}{but}",

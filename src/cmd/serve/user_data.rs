@@ -99,7 +99,11 @@ parameter() {{
 
 id lswitch > /dev/null 2>&1 || useradd --system --home-dir "$HOME_FOLDER" --shell /sbin/nologin lswitch
 mkdir -p "$HOME_FOLDER"
-aws s3 cp {executable} /usr/local/bin/lswitch
+# A role that was just given is known only after some seconds.
+for attempt in $(seq 30); do
+    aws s3 cp {executable} /usr/local/bin/lswitch && break
+    sleep 5
+done
 chmod 755 /usr/local/bin/lswitch
 parameter {SECRET_PARAMETER} > "$HOME_FOLDER/secret"
 {certificate}chown -R lswitch: "$HOME_FOLDER"

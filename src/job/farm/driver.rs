@@ -3,7 +3,7 @@
 use super::message::{Answer, ORDER_LEN, Order, PAYLOAD_MAX, PIECE_MAX, Pieces, Said, TAG, pieces};
 use super::roster::{CallEnd, Meaning, Roster};
 use super::schedule::{Assignment, Ending, Final, Micros, Policy, Schedule, Settled};
-use crate::job::driver::{JobError, SwitchAccess, Worker};
+use crate::job::driver::{JobError, SwitchAccess, Worker, more};
 use crate::job::report::{self, Report};
 use crate::job::start::Starter;
 use crate::lambda::cost::Usage;
@@ -33,8 +33,12 @@ const SWITCH_WITHIN: Duration = Duration::from_secs(10);
 /// How long the Invoke call of a lost worker gets to tell why, and workers get to leave when all is done.
 const AFTERMATH: Duration = Duration::from_secs(2);
 
-/// How long a worker may take to come whose call does not tell of its end.
+/// How long a worker may take to come whose call does not tell of its end, while nobody is there: long for a start, and short for who
+/// waits.
 const COME_WITHIN: Duration = Duration::from_secs(15);
+
+/// The same while others are there: as long as Lambda keeps an event that it cannot start yet, and a start.
+const QUEUED_WITHIN: Duration = Duration::from_secs(75);
 
 /// How often slow tasks and lost workers are looked at.
 const TICK: Duration = Duration::from_millis(20);
@@ -214,6 +218,9 @@ pub async fn run(
         Err(error) => {
             let brief = error.to_string();
             let brief = brief.lines().next().unwrap_or("the job failed").to_string();
+            if launcher.way() == Way::Start {
+                farm.calls.abort_all();
+            }
             farm.link.abort(&brief).await;
             let _ = tokio::time::timeout(AFTERMATH, async {
                 while farm.calls.join_next().await.is_some() {}
@@ -649,7 +656,7 @@ impl Farm<'_> {
             missing,
             seconds: waited.as_secs(),
             switch: self.switch.clone(),
-            way: self.launcher.way(),
+            more: more(self.launcher.way(), None),
         }
     }
 
@@ -672,10 +679,17 @@ impl Farm<'_> {
         }
         // Each call repeats for as long itself, and a worker waits for the switch no longer.
         let patience = self.starter.join_within + AFTERMATH;
-        let absent = self.roster.give_up_promised(now, patience.min(COME_WITHIN));
+        let alone = self.roster.count() == 0;
+        let come_within = match (self.launcher.way(), alone) {
+            (Way::Wait, _) => patience,
+            (Way::Start, true) => patience.min(COME_WITHIN),
+            (Way::Start, false) => patience.max(QUEUED_WITHIN),
+        };
+        let absent = self.roster.give_up_promised(now, come_within);
         if absent > 0 {
             self.lost += absent;
-            self.fruitless += absent;
+            // Where some are there the others lack room, and not luck.
+            self.fruitless += if alone { absent } else { 0 };
             let words = format!(
                 "{absent} workers that were started have not come{}",
                 match self.spec.levels {
@@ -685,7 +699,7 @@ impl Farm<'_> {
             );
             further = further.max(hear(FarmEvent::Lost(words)));
             if self.is_fruitless() {
-                return Err(self.not_joined(format!("{absent} workers"), patience.min(COME_WITHIN)));
+                return Err(self.not_joined(format!("{absent} workers"), come_within));
             }
         }
         if let Some(called) = self.roster.nobody_comes(now, patience) {

@@ -22,6 +22,9 @@ pub const MEMORY_MB: u32 = 1769;
 /// Time-out of a function for which nobody says it: Lambda's longest.
 pub const TIMEOUT_S: u32 = 900;
 
+/// What functions say of themselves in lists.
+const DESCRIPTION: &str = "Made by lswitch";
+
 /// How long Lambda keeps an asynchronous invocation that it cannot start: lswitch asks again itself.
 const EVENT_AGE_S: i32 = 60;
 
@@ -174,7 +177,11 @@ impl Manager {
             let page = page.map_err(failed("list", "functions"))?;
             for functions in page.functions().chunks(TAGS_AT_ONCE) {
                 let mut asked = tokio::task::JoinSet::new();
-                for function in functions {
+                // A list tells no tags, and those of others' functions may not be read.
+                let made = functions
+                    .iter()
+                    .filter(|function| function.description() == Some(DESCRIPTION));
+                for function in made {
                     let mut function = deployed(function);
                     let client = self.client.clone();
                     asked.spawn(async move {
@@ -182,7 +189,9 @@ impl Manager {
                         let tags = match tags {
                             Ok(tags) => tags,
                             // It went away since it was listed.
-                            Err(error) if is_missing(&error) => return Ok(None),
+                            Err(error) if is_missing(&error) || is_denied(&error) => {
+                                return Ok(None);
+                            }
                             Err(error) => {
                                 return Err(failed("read the tags of", &function.name)(error));
                             }
@@ -223,7 +232,7 @@ impl Manager {
             .client
             .create_function()
             .function_name(name)
-            .description("Made by lswitch")
+            .description(DESCRIPTION)
             .runtime(AwsRuntime::from(runtime.as_str()))
             .handler(settings.handler.as_deref().unwrap_or("bootstrap"))
             .role(role)
@@ -250,17 +259,17 @@ impl Manager {
                 Some("ResourceConflictException") => {
                     return Err(ManageError::Exists(name.into()));
                 }
-                // A new role is known everywhere only after some seconds.
                 Some("InvalidParameterValueException")
-                    if what.contains("assume") && begun.elapsed() < ROLE_WITHIN =>
+                    if is_of_new_role(what) && begun.elapsed() < ROLE_WITHIN =>
                 {
                     tokio::time::sleep(POLL).await;
                 }
                 _ => return Err(failed("create function", name)(error)),
             }
         }
-        self.set_events(name).await?;
+        // While it is being set up, Lambda may refuse to change it.
         self.wait_ready(name).await?;
+        self.set_events(name).await?;
         if let Some(count) = settings.reserved_concurrency {
             self.reserve(name, count).await?;
         }
@@ -321,10 +330,20 @@ impl Manager {
                         .map(network),
                 )
                 .set_role(settings.role.clone().filter(|_| has("role")));
-            update
-                .send()
-                .await
-                .map_err(failed("configure function", name))?;
+            let begun = Instant::now();
+            loop {
+                match update.clone().send().await {
+                    Ok(_) => break,
+                    Err(error)
+                        if is_of_new_role(error.message().unwrap_or_default())
+                            && error.code() == Some("InvalidParameterValueException")
+                            && begun.elapsed() < ROLE_WITHIN =>
+                    {
+                        tokio::time::sleep(POLL).await;
+                    }
+                    Err(error) => return Err(failed("configure function", name)(error)),
+                }
+            }
             self.wait_ready(name).await?;
         }
         if let Some(count) = settings
@@ -464,6 +483,17 @@ impl Manager {
 
 fn is_missing<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
     error.code() == Some("ResourceNotFoundException")
+}
+
+fn is_denied<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> bool {
+    error.code() == Some("AccessDeniedException")
+}
+
+/// True if Lambda complains of a role, or of what it may do, that is known everywhere only after some seconds.
+fn is_of_new_role(what: &str) -> bool {
+    ["assume", "execution role", "KMS"]
+        .iter()
+        .any(|words| what.contains(words))
 }
 
 fn own_tags(package: &Package) -> [(String, String); 2] {

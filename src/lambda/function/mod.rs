@@ -26,10 +26,10 @@ pub const TAG: &str = "lswitch";
 /// Says what a function's code is: [`OWN`], or anything else if more than that executable is in its package.
 pub const PACKAGE_TAG: &str = "lswitch-package";
 
-/// The package is an lswitch alone.
+/// The package is the lswitch that made it, alone.
 pub const OWN: &str = "own";
 
-/// The package has other files, or is of another runtime.
+/// The package is of another program, has other files, or is of another runtime.
 pub const CUSTOM: &str = "custom";
 
 /// What runs a function's code.

@@ -24,6 +24,8 @@ pub struct Contents {
     pub runtime: Runtime,
     /// The program that becomes `bootstrap`, for a runtime that has none of its own.
     pub bootstrap: PathBuf,
+    /// That program is the one that packages.
+    pub is_own: bool,
     /// What AWS's runtime calls, for one that does so.
     pub handler: Option<String>,
     /// What pip installs.
@@ -139,7 +141,8 @@ pub fn package(contents: &Contents) -> Result<Package, PackageError> {
             files.insert("bootstrap".into(), File { bytes, executable });
         }
     }
-    let kind = match contents.include.is_empty() && contents.runtime.glibc().is_some() {
+    let alone = contents.include.is_empty() && contents.runtime.glibc().is_some();
+    let kind = match alone && contents.is_own {
         true => OWN,
         false => CUSTOM,
     };
@@ -296,6 +299,7 @@ mod tests {
         Contents {
             runtime: Runtime::ProvidedAl2023,
             bootstrap,
+            is_own: true,
             handler: None,
             requirements: None,
             include: Vec::new(),
@@ -307,6 +311,7 @@ mod tests {
         Contents {
             runtime: Runtime::Python("3.12".into()),
             bootstrap: PathBuf::new(),
+            is_own: false,
             handler: Some(handler.into()),
             requirements: None,
             include,

@@ -1,6 +1,8 @@
 //! Which permissions each part of lswitch needs, and no others: policies for IAM, as JSON. Pure.
 
+use crate::random::to_hex;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 /// Whose permissions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,9 +71,13 @@ pub const SWITCH_KEY: &str = "switch/lswitch";
 
 /// Name of the role that `--create-role` makes for a function.
 pub fn role_name(function: &str) -> String {
-    // A role's name has at most 64 letters, as a function's.
+    // A role's name has at most 64 letters, as a function's; what is cut off still tells them apart.
     let name = format!("lswitch-{function}");
-    name.chars().take(64).collect()
+    if name.len() <= 64 {
+        return name;
+    }
+    let sum = Sha256::digest(function.as_bytes());
+    format!("{}-{}", &name[..55], to_hex(&sum[..4]))
 }
 
 impl Scope {
@@ -108,7 +114,8 @@ impl Scope {
         let bucket = format!("arn:{partition}:s3:::{bucket}");
         let mut list = allow("ListOfStore", &["s3:ListBucket"], json!(bucket));
         if !below.is_empty() {
-            list["Condition"] = json!({ "StringLike": { "s3:prefix": [format!("{below}*")] } });
+            list["Condition"] =
+                json!({ "StringLikeIfExists": { "s3:prefix": [format!("{below}*")] } });
         }
         let actions = [
             "s3:GetObject",
@@ -150,8 +157,16 @@ impl Scope {
 
     fn launcher(&self) -> Vec<Value> {
         let arns = json!(self.function_arns());
-        let invoke = ["lambda:InvokeFunction", "lambda:GetFunction"];
-        let mut statements = vec![allow("Invoke", &invoke, arns)];
+        let invoke = [
+            "lambda:InvokeFunction",
+            "lambda:GetFunction",
+            "lambda:GetFunctionEventInvokeConfig",
+            "lambda:ListTags",
+        ];
+        let mut statements = vec![
+            allow("Invoke", &invoke, arns),
+            allow("Limits", &["lambda:GetAccountSettings"], json!("*")),
+        ];
         statements.extend(self.objects());
         statements
     }
@@ -214,6 +229,15 @@ impl Scope {
             pass,
             allow("Logs", &logs, json!(self.log_groups())),
         ];
+        if self.vpc {
+            // Lambda looks with the caller's eyes whether they are there.
+            let look = [
+                "ec2:DescribeSecurityGroups",
+                "ec2:DescribeSubnets",
+                "ec2:DescribeVpcs",
+            ];
+            statements.push(allow("Network", &look, json!("*")));
+        }
         if let Some((bucket, prefix)) = &self.store {
             let bucket = format!("arn:{}:s3:::{bucket}", self.partition);
             let make = [
@@ -325,6 +349,8 @@ mod tests {
     #[test]
     fn a_role_has_a_name_that_iam_takes() {
         assert_eq!(role_name("ranker"), "lswitch-ranker");
-        assert_eq!(role_name(&"x".repeat(64)).len(), 64);
+        let long = |end: &str| role_name(&format!("{}{end}", "x".repeat(60)));
+        assert_eq!(long("1234").len(), 64);
+        assert_ne!(long("1234"), long("1235"));
     }
 }

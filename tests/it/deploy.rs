@@ -540,6 +540,12 @@ fn a_machine_becomes_a_switch_by_a_script_that_holds_no_secret() {
     let secret = secret.expect("it was made");
     assert!(!said.stdout.contains(secret.trim()) && !said.stderr.contains(secret.trim()));
     assert!(!said.stdout.contains("PRIVATE KEY"));
+    let script = place.write("switch.sh", &said.stdout);
+    let read = std::process::Command::new("bash")
+        .arg("-n")
+        .arg(script)
+        .status();
+    assert!(read.expect("there is a shell").success());
     assert_says(
         &said.stdout,
         &[

@@ -147,8 +147,6 @@ systemctl enable --now lswitch
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
-    use std::process::{Command, Stdio};
 
     fn script(plaintext: bool) -> String {
         user_data(&Switch {
@@ -157,23 +155,6 @@ mod tests {
             memory: 1 << 30,
             plaintext,
         })
-    }
-
-    #[test]
-    fn it_is_a_script_that_a_shell_reads() {
-        for plaintext in [false, true] {
-            let mut shell = Command::new("bash")
-                .arg("-n")
-                .stdin(Stdio::piped())
-                .spawn()
-                .expect("there is a shell");
-            let mut stdin = shell.stdin.take().expect("it is piped");
-            stdin
-                .write_all(script(plaintext).as_bytes())
-                .expect("it reads");
-            drop(stdin);
-            assert!(shell.wait().expect("it ends").success());
-        }
     }
 
     #[test]

@@ -17,6 +17,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use thiserror::Error;
 
+/// How often a journal's lock is tried, and how long in between.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
 /// What the file begins with: its kind and its version.
 const MAGIC: &[u8; 8] = b"lswjnl\x00\x01";
 
@@ -284,9 +288,16 @@ fn file_error(path: &Path, source: io::Error) -> JournalError {
     }
 }
 
+/// Takes the file for this process alone. A process that another thread is about to start has all open files for a moment, and so
+/// holds their locks: it is tried a few times.
 fn lock(file: &File, path: &Path) -> Result<(), JournalError> {
-    flock(file, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| JournalError::Busy(path.display().to_string()))
+    for _ in 0..LOCK_TRIES {
+        if flock(file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    Err(JournalError::Busy(path.display().to_string()))
 }
 
 fn hash(item: &[u8]) -> [u8; 8] {

@@ -332,7 +332,7 @@ mod tests {
             "arn:aws:s3:::graphs/pokec/*"
         );
         assert_eq!(
-            policy["Statement"][2]["Condition"]["StringLike"]["s3:prefix"][0],
+            policy["Statement"][2]["Condition"]["StringLikeIfExists"]["s3:prefix"][0],
             "pokec/*"
         );
         // Nothing of the store without one.

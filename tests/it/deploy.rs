@@ -161,7 +161,10 @@ fn an_update_changes_what_differs_and_nothing_else() {
     assert_eq!(changed(&function(&place, &moto, with).ok()), ["code"]);
     let kept = function(&place, &moto, "update ranker --json").ok();
     assert!(changed(&kept).is_empty());
-    assert_says(&kept.stderr, &["the code has files of its own and stays"]);
+    assert_says(
+        &kept.stderr,
+        &["the code is not this program alone and stays"],
+    );
 }
 
 #[test]

@@ -1,10 +1,15 @@
 //! How AWS's settings are found, by AWS's own rules with the region and the profile a user may name, and how its SDK's
 //! errors are told.
 
+use aws_config::SdkConfig;
 use aws_config::meta::region::ProvideRegion;
 use aws_config::profile::region::ProfileFileRegionProvider;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+#[cfg(feature = "cli")]
+use aws_config::{BehaviorVersion, Region};
 use std::error::Error;
+
+#[cfg(not(feature = "cli"))]
+mod within;
 
 /// What a user may say about AWS on the command line; everything else comes from AWS's own files and variables.
 #[derive(Debug, Clone, Default)]
@@ -31,8 +36,17 @@ impl AwsSettings {
         region.map(|region| region.to_string())
     }
 
-    /// Loads the SDK's configuration. Reads files and variables; asks no server until credentials are needed.
+    /// Loads the SDK's configuration. Reads files and variables; asks no server until credentials are needed. A build without the
+    /// feature `cli` reads variables alone, which Lambda sets for each of its functions.
     pub async fn load(&self) -> SdkConfig {
+        #[cfg(feature = "cli")]
+        return self.load_all().await;
+        #[cfg(not(feature = "cli"))]
+        return within::load(self.region.as_deref());
+    }
+
+    #[cfg(feature = "cli")]
+    async fn load_all(&self) -> SdkConfig {
         let mut loader = aws_config::defaults(BehaviorVersion::latest());
         if let Some(region) = &self.region {
             loader = loader.region(Region::new(region.clone()));

@@ -61,16 +61,23 @@
 //! | [`graph`] | parsing, partitioning, the part format, kernels: pure | network, tokio |
 //! | [`lambda`] | where packs run: event, worker runtime, launching, the local Lambda | what a job computes |
 //! | [`store`] | objects in a directory or S3 | what the objects mean |
+//! | `entry` | where a process begins: as a worker or as the command line | what either does |
 //! | [`aws`] | how AWS's settings are found and its SDK's errors are told | everything else |
 //! | [`random`] | random bytes, and bytes as hexadecimal | everything else |
 //!
-//! Imports go down only: `main -> cmd -> job -> { net, graph, lambda, store }`.
+//! Imports go down only: `main -> entry -> cmd -> job -> { net, graph, lambda, store }`.
+//!
+//! # A bootstrap of your own
+//!
+//! Built with `default-features = false` a program has no commands, and is a worker alone: what a function needs, in 10 MB.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 pub mod aws;
+#[cfg(feature = "cli")]
 pub mod cmd;
+mod entry;
 pub mod graph;
 pub mod job;
 pub mod lambda;
@@ -78,7 +85,7 @@ pub mod net;
 pub mod random;
 pub mod store;
 
-pub use cmd::{Lswitch, init, main};
+pub use entry::{Lswitch, init, main};
 pub use job::context::Context;
 pub use job::function::{AnyFunction, Function};
 pub use job::pool::{CallError, Outputs, Pending, Pool, PoolBuilder, PoolError};

@@ -6,9 +6,7 @@ mod cancel;
 mod certificate;
 mod check;
 mod clean;
-#[cfg(feature = "deploy")]
 mod doctor;
-#[cfg(feature = "deploy")]
 mod function;
 mod generate;
 mod invoke;
@@ -22,8 +20,6 @@ mod serve;
 mod settings;
 mod ui;
 
-use crate::job::function::{self as functions, AnyFunction};
-use crate::job::program::{self, Program};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
@@ -72,9 +68,7 @@ enum Command {
     Check(check::Check),
     Bench(bench::Bench),
     Local(local::Local),
-    #[cfg(feature = "deploy")]
     Function(function::Function),
-    #[cfg(feature = "deploy")]
     Doctor(doctor::Doctor),
 }
 
@@ -125,104 +119,8 @@ struct EndedSo {
     said: Option<String>,
 }
 
-/// The whole program, with more programs for `lswitch invoke run`.
-pub fn main(programs: &'static [Program]) -> ExitCode {
-    Lswitch::new().programs(programs).main()
-}
-
-/// Makes this program one whose workers run `functions` for a [`crate::Pool`]: the first call in `main`. Returns at once, except
-/// in a process that was started as a worker: there it serves, and the process ends with it. For a program with other
-/// [`Program`]s too, see [`Lswitch`].
-///
-/// # Panics
-/// When a name is empty or given twice, or it is called twice.
-pub fn init(functions: &[&'static dyn AnyFunction]) {
-    Lswitch::new().functions(functions).init();
-}
-
-/// What a crate adds to an lswitch of its own: programs for `lswitch invoke run`, and functions for a [`crate::Pool`].
-///
-/// ```no_run
-/// use lswitch::{Context, Function, Lswitch, Program, ProgramError};
-///
-/// fn hello(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
-///     Ok(format!("hello from {}", context.rank()).into_bytes())
-/// }
-///
-/// fn square(number: u64) -> Result<u64, String> {
-///     Ok(number * number)
-/// }
-///
-/// const SQUARE: Function<u64, u64> = Function::new("square", square);
-///
-/// fn main() -> std::process::ExitCode {
-///     let programs = &[Program { name: "hello", run: hello }];
-///     Lswitch::new().programs(programs).functions(&[&SQUARE]).main()
-/// }
-/// ```
-#[derive(Default)]
-#[must_use = "it does nothing before main or init"]
-pub struct Lswitch {
-    programs: &'static [Program],
-    functions: Vec<&'static dyn AnyFunction>,
-}
-
-impl Lswitch {
-    /// An lswitch as it is.
-    pub fn new() -> Lswitch {
-        Lswitch::default()
-    }
-
-    /// With these programs.
-    pub fn programs(mut self, programs: &'static [Program]) -> Lswitch {
-        self.programs = programs;
-        self
-    }
-
-    /// With these functions, and those before.
-    pub fn functions(mut self, functions: &[&'static dyn AnyFunction]) -> Lswitch {
-        self.functions.extend_from_slice(functions);
-        self
-    }
-
-    /// The whole program: command, switch and worker.
-    pub fn main(self) -> ExitCode {
-        ui::start_logging();
-        if let Err(problem) = self.register() {
-            return finish(Err(UsageError(problem).into()));
-        }
-        if is_worker() {
-            return finish(lambda::Lambda {}.run());
-        }
-        command()
-    }
-
-    /// The worker alone, for a program with a `main` of its own, which goes on behind this call: see [`init`].
-    ///
-    /// # Panics
-    /// When a name is empty or given twice, or programs and functions were registered before.
-    pub fn init(self) {
-        if let Err(problem) = self.register() {
-            panic!("{problem}");
-        }
-        if is_worker() {
-            ui::start_logging();
-            std::process::exit(told(lambda::Lambda {}.run()).into());
-        }
-    }
-
-    fn register(&self) -> Result<(), String> {
-        program::register(self.programs)?;
-        functions::register(&self.functions)
-    }
-}
-
-/// True if Lambda, on AWS or locally, started this process to work.
-fn is_worker() -> bool {
-    crate::lambda::runtime::is_lambda() && std::env::args_os().len() <= 1
-}
-
-fn command() -> ExitCode {
+/// The whole command line.
+pub(crate) fn command() -> ExitCode {
     let cli = Cli::parse();
     let ui = ui::Ui::new(cli.quiet);
     finish(match cli.command {
@@ -239,9 +137,7 @@ fn command() -> ExitCode {
         Command::Check(command) => command.run(&ui),
         Command::Bench(command) => command.run(&ui),
         Command::Local(command) => command.run(&ui),
-        #[cfg(feature = "deploy")]
         Command::Function(command) => command.run(&ui),
-        #[cfg(feature = "deploy")]
         Command::Doctor(command) => command.run(&ui),
     })
 }

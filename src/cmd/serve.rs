@@ -1,6 +1,5 @@
 //! `lswitch serve`: the switch on its own.
 
-#[cfg(feature = "deploy")]
 mod user_data;
 
 use crate::cmd::settings::parse_size;
@@ -60,12 +59,10 @@ pub struct Serve {
     memory: usize,
 
     /// Serve nothing here, but print what a new machine on AWS does to become a switch: a script for cloud-init
-    #[cfg(feature = "deploy")]
     #[arg(long, requires = "store", conflicts_with_all = ["tls_cert", "json"])]
     print_user_data: bool,
 
     /// The jobs' store in S3, from which that machine takes its executable
-    #[cfg(feature = "deploy")]
     #[arg(long, value_name = "s3://BUCKET/PREFIX", env = "LSWITCH_STORE")]
     store: Option<String>,
 
@@ -77,7 +74,6 @@ pub struct Serve {
 impl Serve {
     /// Runs until Ctrl-C or SIGTERM.
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
-        #[cfg(feature = "deploy")]
         if let (true, Some(store)) = (self.print_user_data, &self.store) {
             return user_data::print(self, store, ui);
         }

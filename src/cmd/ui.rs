@@ -177,34 +177,3 @@ pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
         .downcast_ref::<io::Error>()
         .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
-
-/// Sends what the library logs to stderr: warnings, or what `LSWITCH_LOG` asks for.
-pub fn start_logging() {
-    use tracing_subscriber::EnvFilter;
-    let worker = crate::lambda::runtime::is_lambda();
-    let default = if worker {
-        "lswitch=info"
-    } else {
-        "lswitch=warn"
-    };
-    let asked = std::env::var("LSWITCH_LOG").unwrap_or_default();
-    let filter = match EnvFilter::try_new(&asked) {
-        Ok(filter) => Some(filter).filter(|_| !asked.is_empty()),
-        Err(error) => {
-            echo(
-                false,
-                format!(
-                    "lswitch: LSWITCH_LOG is {asked:?}, which is no filter: {error}; such as lswitch=debug"
-                ),
-            );
-            None
-        }
-    };
-    let colour = !worker && io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter.unwrap_or_else(|| EnvFilter::new(default)))
-        .with_writer(io::stderr)
-        .with_ansi(colour)
-        .with_target(false)
-        .init();
-}

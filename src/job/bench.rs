@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
 
 /// What is done over and over. The command line has these too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Pattern {
     /// Round trips between the first rank and the last

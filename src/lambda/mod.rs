@@ -4,7 +4,7 @@
 
 pub mod cost;
 pub mod event;
-#[cfg(feature = "deploy")]
+#[cfg(feature = "cli")]
 pub mod function;
 pub mod launch;
 pub mod limits;

@@ -95,7 +95,6 @@ impl FleetArgs {
     }
 
     /// The same, with a call kept open to each worker.
-    #[cfg(feature = "deploy")]
     pub(in crate::cmd) fn with_open_calls(&self) -> FleetArgs {
         FleetArgs {
             keep_calls_open: true,
@@ -104,7 +103,6 @@ impl FleetArgs {
     }
 
     /// The functions on AWS that were named, without their counts.
-    #[cfg(feature = "deploy")]
     pub(in crate::cmd) fn far_functions(&self) -> Result<Option<Vec<String>>, UsageError> {
         if self.function().is_none() {
             return Ok(None);

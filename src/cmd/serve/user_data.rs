@@ -54,7 +54,7 @@ pub(super) fn print(serve: &Serve, store: &str, ui: &Ui) -> anyhow::Result<()> {
         )
     };
     let mut next = format!(
-        "next, so that the machine finds what it needs:\n  aws s3 cp target/lambda/bootstrap {executable}"
+        "next, so that the machine finds what it needs:\n  aws s3 cp target/linux/lswitch {executable}    # \"make linux\" builds it"
     );
     // Whoever has it in a variable knows where.
     next += &put(SECRET_PARAMETER, "secret");

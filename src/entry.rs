@@ -1,0 +1,238 @@
+//! Where a process begins: as a worker if Lambda started it, else as the command line.
+//!
+//! Without the feature `cli` a process is a worker or nothing: that is what a function's `bootstrap` needs, and all that it has.
+
+use crate::job::function::{self as functions, AnyFunction};
+use crate::job::pack;
+use crate::job::program::{self, Program};
+use crate::lambda::local::LOCAL_VARIABLE;
+use crate::lambda::runtime;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::runtime::Runtime;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// What lambda_runtime takes from the environment and panics without.
+const RUNTIME_VARIABLES: [&str; 3] = [
+    "AWS_LAMBDA_FUNCTION_NAME",
+    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+    "AWS_LAMBDA_FUNCTION_VERSION",
+];
+
+/// Exit code of what failed.
+const FAILED: u8 = 1;
+
+/// Exit code of wrong usage.
+const USAGE: u8 = 2;
+
+/// How long blocking work that was abandoned may hold the process.
+const ABANDONED_MAX: Duration = Duration::from_millis(500);
+
+/// Why a process does not work for Lambda.
+#[derive(Debug, Error)]
+pub(crate) enum WorkError {
+    /// Nobody is there to work for.
+    #[error(
+        "AWS_LAMBDA_RUNTIME_API is not set, so there is no Lambda to work for; workers are started by \"lswitch invoke\""
+    )]
+    NoLambda,
+    /// Something has set some of what Lambda sets.
+    #[error(
+        "AWS_LAMBDA_RUNTIME_API is set but {0} is not, so this is no whole Lambda runtime; it must set {all}",
+        all = RUNTIME_VARIABLES.join(", ")
+    )]
+    NoRuntime(&'static str),
+    /// The names that this program registers are no good.
+    #[error("{0}")]
+    Names(String),
+    /// It has no command line.
+    #[cfg(not(feature = "cli"))]
+    #[error(
+        "this is a worker alone, built for a function's bootstrap; the commands are in an lswitch that is built with the feature cli"
+    )]
+    NoCommands,
+    /// It works no more.
+    #[error("the Lambda runtime failed: {0}")]
+    Runtime(String),
+    /// The system has no more.
+    #[error("cannot start threads for the worker: {0}")]
+    Threads(#[from] io::Error),
+}
+
+impl WorkError {
+    /// For the shell.
+    pub(crate) fn is_usage(&self) -> bool {
+        !matches!(self, WorkError::Runtime(_) | WorkError::Threads(_))
+    }
+
+    fn told(&self) -> u8 {
+        let _ = writeln!(io::stderr(), "lswitch: {self}");
+        if self.is_usage() { USAGE } else { FAILED }
+    }
+}
+
+/// The whole program, with more programs for `lswitch invoke run`.
+pub fn main(programs: &'static [Program]) -> ExitCode {
+    Lswitch::new().programs(programs).main()
+}
+
+/// Makes this program one whose workers run `functions` for a [`crate::Pool`]: the first call in `main`. Returns at once, except
+/// in a process that was started as a worker: there it serves, and the process ends with it. For a program with other
+/// [`Program`]s too, see [`Lswitch`].
+///
+/// # Panics
+/// When a name is empty or given twice, or it is called twice.
+pub fn init(functions: &[&'static dyn AnyFunction]) {
+    Lswitch::new().functions(functions).init();
+}
+
+/// What a crate adds to an lswitch of its own: programs for `lswitch invoke run`, and functions for a [`crate::Pool`].
+///
+/// ```no_run
+/// use lswitch::{Context, Function, Lswitch, Program, ProgramError};
+///
+/// fn hello(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
+///     Ok(format!("hello from {}", context.rank()).into_bytes())
+/// }
+///
+/// fn square(number: u64) -> Result<u64, String> {
+///     Ok(number * number)
+/// }
+///
+/// const SQUARE: Function<u64, u64> = Function::new("square", square);
+///
+/// fn main() -> std::process::ExitCode {
+///     let programs = &[Program { name: "hello", run: hello }];
+///     Lswitch::new().programs(programs).functions(&[&SQUARE]).main()
+/// }
+/// ```
+#[derive(Default)]
+#[must_use = "it does nothing before main or init"]
+pub struct Lswitch {
+    programs: &'static [Program],
+    functions: Vec<&'static dyn AnyFunction>,
+}
+
+impl Lswitch {
+    /// An lswitch as it is.
+    pub fn new() -> Lswitch {
+        Lswitch::default()
+    }
+
+    /// With these programs.
+    pub fn programs(mut self, programs: &'static [Program]) -> Lswitch {
+        self.programs = programs;
+        self
+    }
+
+    /// With these functions, and those before.
+    pub fn functions(mut self, functions: &[&'static dyn AnyFunction]) -> Lswitch {
+        self.functions.extend_from_slice(functions);
+        self
+    }
+
+    /// The whole program: command, switch and worker.
+    pub fn main(self) -> ExitCode {
+        start_logging();
+        let worked = self.register().map_err(WorkError::Names).and_then(|()| {
+            if is_worker() {
+                return work().map(|()| ExitCode::SUCCESS);
+            }
+            command()
+        });
+        worked.unwrap_or_else(|error| error.told().into())
+    }
+
+    /// The worker alone, for a program with a `main` of its own, which goes on behind this call: see [`init`].
+    ///
+    /// # Panics
+    /// When a name is empty or given twice, or programs and functions were registered before.
+    pub fn init(self) {
+        if let Err(problem) = self.register() {
+            panic!("{problem}");
+        }
+        if is_worker() {
+            start_logging();
+            let exit = work().map_or_else(|error| error.told(), |()| 0);
+            std::process::exit(exit.into());
+        }
+    }
+
+    fn register(&self) -> Result<(), String> {
+        program::register(self.programs)?;
+        functions::register(&self.functions)
+    }
+}
+
+/// True if Lambda, on AWS or locally, started this process to work.
+fn is_worker() -> bool {
+    runtime::is_lambda() && std::env::args_os().len() <= 1
+}
+
+#[cfg(feature = "cli")]
+fn command() -> Result<ExitCode, WorkError> {
+    Ok(crate::cmd::command())
+}
+
+#[cfg(not(feature = "cli"))]
+fn command() -> Result<ExitCode, WorkError> {
+    Err(WorkError::NoCommands)
+}
+
+/// Serves invocations until the runtime goes away.
+pub(crate) fn work() -> Result<(), WorkError> {
+    if !runtime::is_lambda() {
+        return Err(WorkError::NoLambda);
+    }
+    let is_missing = |name: &&str| std::env::var_os(name).is_none();
+    if let Some(name) = RUNTIME_VARIABLES.into_iter().find(|name| is_missing(name)) {
+        return Err(WorkError::NoRuntime(name));
+    }
+    #[cfg(target_os = "linux")]
+    if std::env::var_os(LOCAL_VARIABLE).is_some() {
+        use rustix::process::{Signal, set_parent_process_death_signal};
+        set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
+    }
+    let threads = Runtime::new()?;
+    let worked = threads.block_on(runtime::run(pack::run));
+    threads.shutdown_timeout(ABANDONED_MAX);
+    worked.map_err(|error| WorkError::Runtime(error.to_string()))
+}
+
+/// Sends what the library logs to stderr: warnings, or what `LSWITCH_LOG` asks for.
+fn start_logging() {
+    let worker = runtime::is_lambda();
+    let default = Targets::new().with_target(
+        "lswitch",
+        if worker {
+            LevelFilter::INFO
+        } else {
+            LevelFilter::WARN
+        },
+    );
+    let asked = std::env::var("LSWITCH_LOG").unwrap_or_default();
+    let filter = match asked.parse() {
+        _ if asked.trim().is_empty() => default,
+        Ok(filter) => filter,
+        Err(error) => {
+            let _ = writeln!(
+                io::stderr(),
+                "lswitch: LSWITCH_LOG is {asked:?}, which is no filter: {error}; such as lswitch=debug"
+            );
+            default
+        }
+    };
+    let colour = !worker && io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(colour)
+        .with_target(false);
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(filter)
+        .init();
+}

@@ -5,7 +5,7 @@ use crate::cmd::settings::home;
 use crate::cmd::ui::{self, Ui, print_json};
 use crate::cmd::{block_on, interrupted, raise_descriptor_limit};
 use crate::lambda::local::{
-    DEFAULT_FUNCTION, LocalFunction, LocalLambda, LocalOptions, own_function,
+    DEFAULT_FUNCTION, LocalFunction, LocalLambda, LocalOptions, Scaling, own_function,
 };
 use serde_json::json;
 use std::net::SocketAddr;
@@ -28,7 +28,16 @@ Functions are $LSWITCH_HOME/functions/NAME.toml (~/.lswitch/functions), for exam
   timeout_s = 30
   [environment]
   PYTHONPATH = \"/home/me/app\"
-The function \"lswitch\" is this binary as a worker, unless a file of that name says otherwise.")]
+The function \"lswitch\" is this binary as a worker, unless a file of that name says otherwise.
+
+What AWS does to functions happens here to those that ask for it, with these keys before [environment]:
+  cold_start_ms = 300        an environment's first invocation comes no sooner after its start: 0 to 10000
+  reuse = false              an environment ends with its first answer
+  reserved_concurrency = 4   instances of the function at once; calls above it get 429, events wait
+  event_retries = 2          an event that fails is tried again so often: 0 to 2; 0 without it, 2 on AWS
+  event_retry_s = 1          after so many seconds, and then after twice that: 0 to 21600; 60 without it, as on AWS
+  event_age_s = 60           an event that still waits when it is so old is dropped: 1 to 21600; 21600 without it
+  event_twice_every = 10     of so many events one is delivered twice; none without it")]
 pub struct Local {
     /// Address of the Invoke API; port 0 takes a free one
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9001")]
@@ -37,6 +46,16 @@ pub struct Local {
     /// Function instances at once, over all functions; calls above it are throttled as on AWS
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     concurrency: usize,
+
+    /// New instances of a function at once, and each second after that; calls beyond it are throttled, and so are more
+    /// than ten a second for each instance that may be. 1000,100 if nothing else is said; without it there is no rate
+    #[arg(
+        long,
+        value_name = "BURST,RATE",
+        num_args = 0..=1,
+        default_missing_value = "1000,100"
+    )]
+    scaling: Option<Scaling>,
 
     /// Print the endpoint as JSON on stdout once it is bound
     #[arg(long)]
@@ -68,6 +87,7 @@ impl Local {
                 listen: self.listen,
                 functions,
                 concurrency: self.concurrency,
+                scaling: self.scaling,
                 log_sink: Some(Arc::new(move |line| ui::echo(quiet, line))),
             };
             let stop = interrupted();

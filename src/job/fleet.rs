@@ -124,6 +124,7 @@ impl Fleet {
                     listen,
                     functions,
                     concurrency,
+                    scaling: None,
                     log_sink: None,
                 };
                 let local = LocalLambda::start(options).await?;

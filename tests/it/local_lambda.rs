@@ -1,7 +1,8 @@
 //! The local Lambda from outside: aws-sdk-lambda calls it, and a runtime that is not ours (a page of Python, written
 //! from AWS's description of the Runtime API) runs in it. Without python3 these tests say so and pass.
 
-mod stage;
+mod hardships;
+pub mod stage;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -683,6 +684,7 @@ async fn options_that_cannot_work_are_refused() {
             listen,
             functions,
             concurrency,
+            scaling: None,
             log_sink: None,
         };
         LocalLambda::start(options)

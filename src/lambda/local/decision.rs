@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::invocation::{Outcome, Refusal, RequestId};
+use super::scaling::Scaling;
 
 /// One environment, never reused for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,6 +14,8 @@ pub(super) struct EnvironmentId(pub(super) u64);
 pub(super) struct PoolLimits {
     /// Environments at once, over all functions.
     pub(super) concurrency: usize,
+    /// How fast each function may get new ones; without it, at once.
+    pub(super) scaling: Option<Scaling>,
     /// How long an environment may take from its start to its readiness.
     pub(super) init: Duration,
     /// How long an idle environment is kept.
@@ -21,7 +24,7 @@ pub(super) struct PoolLimits {
     pub(super) patience: Duration,
     /// From SIGTERM to SIGKILL, for environments with extensions.
     pub(super) grace: Duration,
-    /// Asynchronous invocations that may wait for room.
+    /// Asynchronous invocations that may wait for room, or to be tried again.
     pub(super) queue: usize,
     /// Their payloads together.
     pub(super) queue_bytes: usize,
@@ -70,7 +73,11 @@ pub(super) enum Action {
         environment: EnvironmentId,
         request: RequestId,
         outcome: Outcome,
+        /// Whether it is an event that is delivered once more.
+        again: bool,
     },
+    /// Forget an event that has waited too long.
+    Drop { request: RequestId },
     /// Answer the caller of an invocation that did not run.
     Refuse {
         request: RequestId,

@@ -30,7 +30,7 @@ pub(super) struct Dispatcher {
     endpoint: String,
     sink: Option<LogSink>,
     environments: HashMap<EnvironmentId, Seat>,
-    /// Accepted and not yet answered; an event stays here until it ran.
+    /// Accepted and not yet answered; an event stays here until it is not delivered any more.
     invocations: HashMap<RequestId, Box<Invocation>>,
     /// Folders of ended environments, being removed.
     removals: JoinSet<()>,
@@ -59,12 +59,8 @@ impl Dispatcher {
         sink: Option<LogSink>,
     ) -> (Dispatcher, mpsc::Sender<Message>) {
         let (events, messages) = mpsc::channel(MESSAGES_MAX);
-        let timeouts = functions
-            .iter()
-            .map(|(name, function)| (name.clone(), function.timeout))
-            .collect();
         let dispatcher = Dispatcher {
-            pool: Pool::new(limits, timeouts),
+            pool: Pool::new(limits, &functions),
             functions,
             region,
             endpoint,
@@ -233,7 +229,14 @@ impl Dispatcher {
                     environment,
                     request,
                     outcome,
-                } => self.finish(environment, &request, outcome),
+                    again,
+                } => self.finish(environment, &request, outcome, again),
+                Action::Drop { request } => {
+                    if let Some(invocation) = self.invocations.remove(&request) {
+                        let function = &invocation.function.name;
+                        tracing::warn!(%request, function, "an event is dropped: it is older than its function's event_age_s");
+                    }
+                }
                 Action::Refuse { request, refusal } => {
                     if let Some(mut invocation) = self.invocations.remove(&request) {
                         answer(&mut invocation, Answer::Refused(refusal));
@@ -325,6 +328,7 @@ impl Dispatcher {
             }
             Action::Start { .. }
             | Action::Finish { .. }
+            | Action::Drop { .. }
             | Action::Refuse { .. }
             | Action::Remove { .. } => {}
         }
@@ -368,7 +372,7 @@ impl Dispatcher {
         }
     }
 
-    fn finish(&mut self, id: EnvironmentId, request: &RequestId, outcome: Outcome) {
+    fn finish(&mut self, id: EnvironmentId, request: &RequestId, outcome: Outcome, again: bool) {
         let Some(mut invocation) = self.invocations.remove(request) else {
             return;
         };
@@ -401,9 +405,16 @@ impl Dispatcher {
         };
         if invocation.is_event && outcome.error_type().is_some() {
             let (function, body) = (&invocation.function.name, outcome.clone().into_body());
-            tracing::warn!(%request, function, error = %String::from_utf8_lossy(&body), "an event failed; it is not retried here");
+            let then = match again {
+                true => "it is delivered again",
+                false => "it is not tried again",
+            };
+            tracing::warn!(%request, function, error = %String::from_utf8_lossy(&body), "an event failed; {then}");
         }
         answer(&mut invocation, Answer::Ran { outcome, log_tail });
+        if again {
+            self.invocations.insert(request.clone(), invocation);
+        }
     }
 
     fn remove(&mut self, id: EnvironmentId) {

@@ -45,7 +45,7 @@ pub enum LocalError {
         problem: String,
     },
     /// A function's file is no TOML, or has keys that mean nothing.
-    #[error("{}:{line}: {problem}; a function has the keys command, handler, memory_mb, timeout_s, task_root and [environment]", file.display())]
+    #[error("{}:{line}: {problem}; a function has the keys command, handler, memory_mb, timeout_s, task_root and [environment], and for tests cold_start_ms, reuse, reserved_concurrency, event_retries, event_retry_s, event_age_s and event_twice_every", file.display())]
     FunctionFile {
         /// The file.
         file: PathBuf,

@@ -1,6 +1,7 @@
 //! A local function: the command that serves it and the limits it has, from code or from a small TOML file.
 //!
-//! The limits are AWS's, so that a function that is accepted here is not refused there.
+//! The limits are AWS's, so that a function that is accepted here is not refused there. What AWS does to functions and
+//! a job would rather not have, such as slow starts and events that come twice, happens here if the function asks for it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::INIT_LIMIT;
 use super::error::LocalError;
 use crate::lambda::limits::{self, TIMEOUT_S};
 
@@ -16,6 +18,14 @@ const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Lambda's default handler, memory and time-out are for tiny functions; ours are what a pack wants: one whole core.
 const DEFAULT_MEMORY_MB: u32 = 1769;
 const DEFAULT_TIMEOUT_S: u64 = 900;
+/// Lambda's limit, and its default, for how often an event is tried again; here it is none unless it is asked for.
+const EVENT_RETRIES_MAX: u32 = 2;
+/// Lambda's wait before the first retry. The second comes after twice that.
+const EVENT_RETRY: Duration = Duration::from_secs(60);
+/// Lambda's limit, and its default, for how long an event may wait. Its least is a minute; tests want less.
+const EVENT_AGE_MAX: Duration = Duration::from_secs(21_600);
+const EVENT_AGE_MIN: Duration = Duration::from_secs(1);
+
 /// A function that the local Lambda can run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalFunction {
@@ -33,6 +43,47 @@ pub struct LocalFunction {
     pub task_root: Option<PathBuf>,
     /// The function's own variables, which win over those that are passed on from this process.
     pub environment: BTreeMap<String, String>,
+    /// An environment's first invocation is handed over only so long after its start, 0 to 10 s. On AWS that is some
+    /// 100 ms and more; the default is 0.
+    pub cold_start: Duration,
+    /// False if an environment ends with its first answer, so that each invocation has a new one. The default is true.
+    pub reuse: bool,
+    /// Environments of this function at once; calls above it are refused with 429, events wait. Unlike on AWS nothing
+    /// is taken from the others for it. By default there is only the limit of the local Lambda.
+    pub reserved_concurrency: Option<u32>,
+    /// How often an event that failed is tried again, 0 to 2. AWS's default is 2; here it is 0, as lswitch sets it there
+    /// for its own functions.
+    pub event_retries: u32,
+    /// How long after its failure the first retry comes; the second comes after twice that. 0 to 6 h; the default is
+    /// AWS's minute.
+    pub event_retry: Duration,
+    /// An event that still waits when it is so old is dropped, 1 s to 6 h. The default is AWS's 6 h.
+    pub event_age: Duration,
+    /// Of so many events one is delivered twice, with one request id, as AWS may do it at any time. 0, the default, is
+    /// none.
+    pub event_twice_every: u32,
+}
+
+/// Without a name or a command, and with nothing that hurts.
+impl Default for LocalFunction {
+    fn default() -> LocalFunction {
+        LocalFunction {
+            name: String::new(),
+            command: Vec::new(),
+            handler: String::new(),
+            memory_mb: DEFAULT_MEMORY_MB,
+            timeout: Duration::from_secs(DEFAULT_TIMEOUT_S),
+            task_root: None,
+            environment: BTreeMap::new(),
+            cold_start: Duration::ZERO,
+            reuse: true,
+            reserved_concurrency: None,
+            event_retries: 0,
+            event_retry: EVENT_RETRY,
+            event_age: EVENT_AGE_MAX,
+            event_twice_every: 0,
+        }
+    }
 }
 
 /// A function's file as it is written.
@@ -42,21 +93,18 @@ struct FunctionFile {
     command: Vec<String>,
     #[serde(default)]
     handler: String,
-    #[serde(default = "default_memory_mb")]
-    memory_mb: u32,
-    #[serde(default = "default_timeout_s")]
-    timeout_s: u64,
+    memory_mb: Option<u32>,
+    timeout_s: Option<u64>,
     task_root: Option<PathBuf>,
     #[serde(default)]
     environment: BTreeMap<String, String>,
-}
-
-fn default_memory_mb() -> u32 {
-    DEFAULT_MEMORY_MB
-}
-
-fn default_timeout_s() -> u64 {
-    DEFAULT_TIMEOUT_S
+    cold_start_ms: Option<u64>,
+    reuse: Option<bool>,
+    reserved_concurrency: Option<u32>,
+    event_retries: Option<u32>,
+    event_retry_s: Option<u64>,
+    event_age_s: Option<u64>,
+    event_twice_every: Option<u32>,
 }
 
 impl LocalFunction {
@@ -97,6 +145,8 @@ impl LocalFunction {
         {
             *program = folder.join(&*program).to_string_lossy().into_owned();
         }
+        let usual = LocalFunction::default();
+        let seconds = |written: Option<u64>, usual| written.map_or(usual, Duration::from_secs);
         let function = LocalFunction {
             name: file
                 .file_stem()
@@ -105,10 +155,19 @@ impl LocalFunction {
                 .into_owned(),
             command,
             handler: written.handler,
-            memory_mb: written.memory_mb,
-            timeout: Duration::from_secs(written.timeout_s),
+            memory_mb: written.memory_mb.unwrap_or(usual.memory_mb),
+            timeout: seconds(written.timeout_s, usual.timeout),
             task_root: written.task_root.map(|root| folder.join(root)),
             environment: written.environment,
+            cold_start: written
+                .cold_start_ms
+                .map_or(usual.cold_start, Duration::from_millis),
+            reuse: written.reuse.unwrap_or(usual.reuse),
+            reserved_concurrency: written.reserved_concurrency,
+            event_retries: written.event_retries.unwrap_or(usual.event_retries),
+            event_retry: seconds(written.event_retry_s, usual.event_retry),
+            event_age: seconds(written.event_age_s, usual.event_age),
+            event_twice_every: written.event_twice_every.unwrap_or(usual.event_twice_every),
         };
         function.check_as(&file.display().to_string())?;
         Ok(function)
@@ -175,10 +234,46 @@ impl LocalFunction {
                 ),
             );
         }
-        match limits::check_environment(&self.environment) {
-            Ok(()) => Ok(()),
-            Err(problem) => wrong("environment", problem),
+        if let Err(problem) = limits::check_environment(&self.environment) {
+            return wrong("environment", problem);
         }
+        if self.cold_start > INIT_LIMIT {
+            return wrong(
+                "cold_start_ms",
+                format!(
+                    "{} is outside 0 to {} ms, which is what Lambda gives an environment to start",
+                    self.cold_start.as_millis(),
+                    INIT_LIMIT.as_millis()
+                ),
+            );
+        }
+        if self.event_retries > EVENT_RETRIES_MAX {
+            return wrong(
+                "event_retries",
+                format!(
+                    "{} is outside Lambda's 0 to {EVENT_RETRIES_MAX}",
+                    self.event_retries
+                ),
+            );
+        }
+        let times = [
+            ("event_retry_s", self.event_retry, Duration::ZERO),
+            ("event_age_s", self.event_age, EVENT_AGE_MIN),
+        ];
+        for (key, time, least) in times {
+            if !(least..=EVENT_AGE_MAX).contains(&time) {
+                return wrong(
+                    key,
+                    format!(
+                        "{} is outside {} to {} s, which is how long Lambda keeps an event",
+                        time.as_secs_f64(),
+                        least.as_secs(),
+                        EVENT_AGE_MAX.as_secs()
+                    ),
+                );
+            }
+        }
+        Ok(())
     }
 }
 
@@ -231,8 +326,32 @@ mod tests {
     }
 
     #[test]
+    fn a_file_may_ask_for_what_hurts() {
+        let text = "command = ['a']\ncold_start_ms = 300\nreuse = false\nreserved_concurrency = 0\n\
+                    event_retries = 2\nevent_retry_s = 0\nevent_age_s = 60\nevent_twice_every = 10\n";
+        let function = load("f.toml", text).expect("it is a good file");
+        let without = LocalFunction {
+            name: function.name.clone(),
+            command: function.command.clone(),
+            ..LocalFunction::default()
+        };
+        let asked = LocalFunction {
+            cold_start: Duration::from_millis(300),
+            reuse: false,
+            reserved_concurrency: Some(0),
+            event_retries: 2,
+            event_retry: Duration::ZERO,
+            event_age: Duration::from_secs(60),
+            event_twice_every: 10,
+            ..without.clone()
+        };
+        assert_eq!(function, asked);
+        assert_eq!(load("f.toml", "command = ['a']"), Ok(without));
+    }
+
+    #[test]
     fn a_wrong_file_is_named_with_line_or_key() {
-        let refusal = |name, text| load(name, text).expect_err("it is a bad file");
+        let refusal = |name: &str, text: &str| load(name, text).expect_err("it is a bad file");
         let unknown = refusal("f.toml", "command = [\"a\"]\nmemory = 512\n");
         assert!(
             unknown.starts_with("DIR/f.toml:2: unknown field `memory`"),
@@ -247,6 +366,31 @@ mod tests {
             refusal("f.toml", "command = ['a']\ntimeout_s = 901"),
             "function DIR/f.toml: timeout_s: 901s is outside Lambda's 1 to 900 whole seconds"
         );
+        for (line, problem) in [
+            (
+                "cold_start_ms = 10001",
+                "cold_start_ms: 10001 is outside 0 to 10000 ms, which is what Lambda gives an environment to start",
+            ),
+            (
+                "event_retries = 3",
+                "event_retries: 3 is outside Lambda's 0 to 2",
+            ),
+            (
+                "event_retry_s = 21601",
+                "event_retry_s: 21601 is outside 0 to 21600 s, which is how long Lambda keeps an event",
+            ),
+            (
+                "event_age_s = 0",
+                "event_age_s: 0 is outside 1 to 21600 s, which is how long Lambda keeps an event",
+            ),
+        ] {
+            assert_eq!(
+                refusal("f.toml", &format!("command = ['a']\n{line}")),
+                format!("function DIR/f.toml: {problem}")
+            );
+        }
+        let negative = refusal("f.toml", "command = ['a']\nevent_retry_s = -1");
+        assert!(negative.starts_with("DIR/f.toml:2: "), "{negative}");
         assert!(
             refusal("a b.toml", "command = ['a']").contains("name: \"a b\" is no function name")
         );

@@ -92,6 +92,12 @@ pub(super) fn error_body(error_type: &str, message: &str) -> Bytes {
 pub(super) enum Refusal {
     /// As many environments as allowed are busy (429).
     Concurrency,
+    /// As many as the function has reserved are busy (429).
+    ReservedConcurrency,
+    /// It takes a new environment, and the function has got them too fast (429).
+    ScalingRate,
+    /// The function is called too often, for what it has reserved or for all that there is (429).
+    CallRate { reserved: bool },
     /// As many asynchronous invocations as allowed wait (429).
     QueueFull,
     /// The local Lambda ends (503).

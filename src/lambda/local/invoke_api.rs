@@ -363,6 +363,22 @@ impl Refused {
                 "ConcurrentInvocationLimitExceeded",
                 "Rate Exceeded. All environments of the local Lambda are busy; raise its concurrency",
             ),
+            Refusal::ReservedConcurrency => too_many(
+                "ReservedFunctionConcurrentInvocationLimitExceeded",
+                "Rate Exceeded. All environments that the function's reserved_concurrency allows are busy",
+            ),
+            // AWS does not say which reason this has there; it is one of environments, not of calls.
+            Refusal::ScalingRate => too_many(
+                "ConcurrentInvocationLimitExceeded",
+                "Rate Exceeded. The function gets no more new environments now; the local Lambda was given a scaling rate",
+            ),
+            Refusal::CallRate { reserved } => too_many(
+                match reserved {
+                    true => "ReservedFunctionInvocationRateLimitExceeded",
+                    false => "FunctionInvocationRateLimitExceeded",
+                },
+                "Rate Exceeded. The function takes ten calls a second for each environment that it may have",
+            ),
             Refusal::QueueFull => too_many(
                 "CallerRateLimitExceeded",
                 "Rate Exceeded. Too many events wait for the local Lambda",

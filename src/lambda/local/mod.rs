@@ -3,8 +3,13 @@
 //!
 //! [`LocalLambda::start`] takes [`LocalFunction`]s and gives an endpoint for any AWS SDK. As on AWS: environments are
 //! reused, and frozen while idle; time-out and memory are enforced by killing; payloads are limited; what is above the
-//! concurrency gets `TooManyRequestsException`; a caller who leaves does not end an invocation. Unlike AWS: an event
-//! that fails is not tried again, there is one version of each function, nobody signs in, and CPU is not rationed.
+//! concurrency gets `TooManyRequestsException`; a caller who leaves does not end an invocation. Unlike AWS: there is one
+//! version of each function, nobody signs in, and CPU is not rationed.
+//!
+//! What makes jobs slow or hurts them on AWS happens to those who ask for it: [`LocalFunction`] has switches for cold
+//! starts, environments that are not reused, a concurrency of the function's own, and events that are tried again when
+//! they fail, dropped when they are old, or come twice; [`LocalOptions`] has one for Lambda's [`Scaling`] rate. Without
+//! them an environment serves as soon as it is up, and an event runs once, whether it fails or not.
 //!
 //! ```text
 //! invoke_api ─┐                    ┌─ pool: what to do (pure)
@@ -36,11 +41,13 @@ mod message;
 mod own;
 mod pool;
 mod runtime_api;
+mod scaling;
 
 pub use error::LocalError;
 pub use function::LocalFunction;
 pub use log::{LogLine, LogSink};
 pub use own::{DEFAULT_FUNCTION, LOCAL_VARIABLE, function_of, own_function};
+pub use scaling::Scaling;
 
 use decision::PoolLimits;
 use dispatcher::{Dispatcher, STOP_LIMIT};
@@ -55,7 +62,8 @@ const IDLE_LIMIT: Duration = Duration::from_secs(600);
 const RETURN_PATIENCE: Duration = Duration::from_millis(50);
 /// What Lambda gives processes with internal extensions between SIGTERM and SIGKILL.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
-/// Events that wait for room, and their payloads together: AWS keeps hours of them, a laptop has bounded memory.
+/// Events that wait for room or to be tried again, and their payloads together: AWS keeps hours of them, a laptop has
+/// bounded memory.
 const EVENTS_MAX: usize = 1024;
 const EVENTS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Where the functions think they are, if nothing else says so.
@@ -69,6 +77,9 @@ pub struct LocalOptions {
     pub functions: Vec<LocalFunction>,
     /// Environments at once, over all functions; synchronous invocations above it are refused with 429, events wait.
     pub concurrency: usize,
+    /// How fast each function gets new environments. Synchronous invocations that need one sooner are refused with 429,
+    /// events wait. Without it they start as fast as this machine starts processes.
+    pub scaling: Option<Scaling>,
     /// Gets each line that the functions, and Lambda about them, log.
     pub log_sink: Option<LogSink>,
 }
@@ -79,6 +90,7 @@ impl fmt::Debug for LocalOptions {
             listen,
             functions,
             concurrency,
+            scaling,
             log_sink,
         } = self;
         formatter
@@ -86,6 +98,7 @@ impl fmt::Debug for LocalOptions {
             .field("listen", listen)
             .field("functions", functions)
             .field("concurrency", concurrency)
+            .field("scaling", scaling)
             .field("log_sink", &log_sink.is_some())
             .finish()
     }
@@ -110,6 +123,7 @@ impl LocalLambda {
             listen,
             functions: given,
             concurrency,
+            scaling,
             log_sink,
         } = options;
         if !listen.ip().is_loopback() {
@@ -133,6 +147,7 @@ impl LocalLambda {
         let address = listener.local_addr().map_err(listen_error)?;
         let limits = PoolLimits {
             concurrency,
+            scaling,
             init: INIT_LIMIT,
             idle: IDLE_LIMIT,
             patience: RETURN_PATIENCE,

@@ -59,6 +59,6 @@ pub async fn function_of(program: &Path, aws: &AwsSettings) -> Result<LocalFunct
         memory_mb: 10_240,
         timeout: Duration::from_secs(900),
         environment,
-        task_root: None,
+        ..LocalFunction::default()
     })
 }

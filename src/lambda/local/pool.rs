@@ -8,19 +8,26 @@
 //! ```
 //!
 //! It is *ready* when its runtime and all its extensions ask for the next event; only then is an invocation handed
-//! over, and only then is it frozen. An invocation may be promised to an environment that is still Returning: a caller
-//! who invokes again at once finds the environment it just used, as on AWS, and not a second one.
+//! over, the first not before the cold start that its function asks for, and only then is it frozen. An invocation may
+//! be promised to an environment that is still Returning: a caller who invokes again at once finds the environment it
+//! just used, as on AWS, and not a second one. Where a function's environments are not reused, one that has answered ends.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Instant;
 
 use super::decision::{Action, EnvironmentId, Misuse, PoolLimits, Subscriptions};
+use super::function::LocalFunction;
 use super::invocation::{Outcome, Refusal, RequestId};
+use super::scaling::Rates;
 
 mod ending;
+mod events;
 mod placing;
 #[cfg(test)]
 mod tests;
+
+use events::{Event, Queued};
 
 #[derive(Debug)]
 struct Extension {
@@ -41,6 +48,7 @@ struct Environment {
 enum State {
     Starting {
         request: RequestId,
+        not_before: Instant,
         until: Instant,
     },
     Busy {
@@ -76,34 +84,56 @@ impl Environment {
 }
 
 #[derive(Debug)]
-struct Queued {
-    request: RequestId,
-    function: String,
-    bytes: usize,
+struct Function {
+    rules: Arc<LocalFunction>,
+    /// Events so far.
+    events: u64,
+    rates: Option<Rates>,
 }
 
 /// All environments and all invocations that wait for one. See the module.
 #[derive(Debug)]
 pub(super) struct Pool {
     limits: PoolLimits,
-    /// Each function's time-out.
-    timeouts: BTreeMap<String, Duration>,
+    functions: BTreeMap<String, Function>,
     environments: BTreeMap<EnvironmentId, Environment>,
+    /// Those that were accepted and are not over, wherever they are.
+    events: BTreeMap<RequestId, Event>,
     queue: VecDeque<Queued>,
     queue_bytes: usize,
+    /// When a function may have one more environment that could not have it just now.
+    room_at: Option<Instant>,
     next_environment: u64,
     stopping: bool,
     actions: VecDeque<Action>,
 }
 
 impl Pool {
-    pub(super) fn new(limits: PoolLimits, timeouts: BTreeMap<String, Duration>) -> Pool {
+    pub(super) fn new(
+        limits: PoolLimits,
+        functions: &BTreeMap<String, Arc<LocalFunction>>,
+    ) -> Pool {
+        let function = |rules: &Arc<LocalFunction>| {
+            let reserved = rules.reserved_concurrency.map(|count| count as usize);
+            let concurrency = reserved.unwrap_or(limits.concurrency);
+            Function {
+                rules: Arc::clone(rules),
+                events: 0,
+                rates: limits.scaling.map(|rate| Rates::new(rate, concurrency)),
+            }
+        };
+        let functions = functions
+            .iter()
+            .map(|(name, rules)| (name.clone(), function(rules)))
+            .collect();
         Pool {
             limits,
-            timeouts,
+            functions,
             environments: BTreeMap::new(),
+            events: BTreeMap::new(),
             queue: VecDeque::new(),
             queue_bytes: 0,
+            room_at: None,
             next_environment: 0,
             stopping: false,
             actions: VecDeque::new(),
@@ -128,37 +158,20 @@ impl Pool {
         if self.stopping {
             return Err(Refusal::Stopping);
         }
-        if self.place(now, &request, function) {
-            Ok(())
-        } else {
-            Err(Refusal::Concurrency)
+        let of = self.function(function);
+        if let Some(rates) = &mut of.rates
+            && rates.calls.take(now).is_err()
+        {
+            let reserved = of.rules.reserved_concurrency.is_some();
+            return Err(Refusal::CallRate { reserved });
         }
+        self.place(now, &request, function)
     }
 
-    /// No caller waits: it is placed as soon as there is room.
-    pub(super) fn enqueue(
-        &mut self,
-        now: Instant,
-        request: RequestId,
-        function: &str,
-        bytes: usize,
-    ) -> Result<(), Refusal> {
-        if self.stopping {
-            return Err(Refusal::Stopping);
-        }
-        if self.queue.len() >= self.limits.queue
-            || self.queue_bytes + bytes > self.limits.queue_bytes
-        {
-            return Err(Refusal::QueueFull);
-        }
-        self.queue_bytes += bytes;
-        self.queue.push_back(Queued {
-            request,
-            function: function.to_owned(),
-            bytes,
-        });
-        self.serve_queue(now);
-        Ok(())
+    fn function(&mut self, name: &str) -> &mut Function {
+        self.functions
+            .get_mut(name)
+            .expect("only functions of the pool are invoked")
     }
 
     /// The runtime asks for its next invocation. A second call while the first still waits takes its place.
@@ -216,11 +229,11 @@ impl Pool {
             until: deadline,
             promised: None,
         };
-        self.actions.push_back(Action::Finish {
-            environment: id,
-            request: request.clone(),
-            outcome,
-        });
+        let reuse = self.functions[&environment.function].rules.reuse;
+        self.finish(now, id, request.clone(), outcome);
+        if !reuse {
+            self.shut_down(now, id);
+        }
         self.serve_queue(now);
         Ok(())
     }
@@ -237,7 +250,7 @@ impl Pool {
             return Err(Misuse::WrongState);
         };
         let outcome = outcome_of(request);
-        self.kill(id, |_| outcome);
+        self.kill(now, id, |_| outcome);
         self.serve_queue(now);
         Ok(())
     }
@@ -296,7 +309,7 @@ impl Pool {
         if !environment.extensions.contains_key(extension) {
             return Err(Misuse::UnknownExtension);
         }
-        self.kill(id, outcome_of);
+        self.kill(now, id, outcome_of);
         self.serve_queue(now);
         Ok(())
     }
@@ -309,7 +322,9 @@ impl Pool {
         error_type: &str,
         describe: &str,
     ) {
-        self.kill(id, |request| Outcome::failed(request, error_type, describe));
+        self.kill(now, id, |request| {
+            Outcome::failed(request, error_type, describe)
+        });
         if self.environments.remove(&id).is_some() {
             self.actions.push_back(Action::Remove { environment: id });
         }
@@ -319,7 +334,7 @@ impl Pool {
     /// The environment took more memory than its function has.
     pub(super) fn memory_exceeded(&mut self, now: Instant, id: EnvironmentId) {
         let killed = "Runtime exited with error: signal: killed";
-        self.kill(id, |request| {
+        self.kill(now, id, |request| {
             Outcome::failed(request, "Runtime.ExitError", killed)
         });
         self.serve_queue(now);
@@ -343,6 +358,7 @@ impl Pool {
     /// When [`Pool::tick`] has something to do, at the latest.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let due = |environment: &Environment| match &environment.state {
+            State::Starting { not_before, .. } if environment.is_ready() => Some(*not_before),
             State::Starting { until, .. } => Some(*until),
             State::Busy { deadline, .. } => Some(*deadline),
             State::Returning { until, promised } => Some(
@@ -353,11 +369,14 @@ impl Pool {
             State::Idle { since } => Some(*since + self.limits.idle),
             State::Ending { kill_at } => *kill_at,
         };
-        self.environments.values().filter_map(due).min()
+        let environments = self.environments.values().filter_map(due);
+        let queue = self.queue.iter().filter_map(Queued::due);
+        environments.chain(queue).chain(self.room_at).min()
     }
 
     /// Carries out what is due.
     pub(super) fn tick(&mut self, now: Instant) {
+        self.tick_queue(now);
         for id in self.environments.keys().copied().collect::<Vec<_>>() {
             self.tick_environment(now, id);
         }
@@ -368,26 +387,29 @@ impl Pool {
         let Some(environment) = self.environments.get_mut(&id) else {
             return;
         };
+        let ready = environment.is_ready();
         match &mut environment.state {
+            // It has started in time; what it waits for is its cold start.
+            State::Starting { .. } if ready => self.if_ready(now, id),
             State::Starting { until, .. } if *until <= now => {
                 let message = format!(
                     "Init timed out after {:.2} seconds",
                     self.limits.init.as_secs_f64()
                 );
-                self.kill(id, |request| {
+                self.kill(now, id, |request| {
                     Outcome::failed(request, "Sandbox.Timedout", &message)
                 });
             }
             State::Busy { deadline, .. } if *deadline <= now => {
-                let timeout = self.timeouts[&environment.function];
+                let timeout = self.functions[&environment.function].rules.timeout;
                 let message = format!("Task timed out after {:.2} seconds", timeout.as_secs_f64());
-                self.kill(id, |request| {
+                self.kill(now, id, |request| {
                     Outcome::failed(request, "Sandbox.Timedout", &message)
                 });
             }
             // What was answered stays answered; only what was promised to this environment has to go elsewhere.
             State::Returning { until, .. } if *until <= now => {
-                self.kill(id, |request| {
+                self.kill(now, id, |request| {
                     Outcome::failed(request, "Sandbox.Timedout", "Runtime did not return")
                 });
             }
@@ -396,7 +418,7 @@ impl Pool {
                 {
                     let function = environment.function.clone();
                     if !self.place_in_idle(now, &promise.request, &function)
-                        && !self.place_in_new(now, &promise.request, &function)
+                        && self.place_in_new(now, &promise.request, &function).is_err()
                     {
                         self.promise_again(now, id, promise);
                     }

@@ -12,10 +12,10 @@ use aws_sdk_lambda::config::timeout::TimeoutConfig;
 use aws_sdk_lambda::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_lambda::operation::invoke::InvokeOutput;
 use aws_sdk_lambda::primitives::Blob;
-use aws_sdk_lambda::types::LogType;
+use aws_sdk_lambda::types::{InvocationType, LogType};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use lswitch::lambda::local::{LocalFunction, LocalLambda, LocalOptions, LogLine, LogSink};
+use lswitch::lambda::local::{LocalFunction, LocalLambda, LocalOptions, LogLine, LogSink, Scaling};
 use serde_json::Value;
 
 /// What a test waits for at most: far more than anything takes.
@@ -158,8 +158,8 @@ pub fn function(python: &str, folder: &Path, handler: &str) -> LocalFunction {
         handler: handler.to_owned(),
         memory_mb: 512,
         timeout: Duration::from_secs(30),
-        task_root: None,
         environment: BTreeMap::from([("GREETING".to_owned(), "hello".to_owned())]),
+        ..LocalFunction::default()
     }
 }
 
@@ -170,17 +170,46 @@ pub fn on_stage<F: Future<Output = Stage>>(
     change: impl FnOnce(&mut LocalFunction),
     test: impl FnOnce(Stage) -> F,
 ) {
+    on_scaled_stage((concurrency, None), handler, change, test);
+}
+
+/// The same on a local Lambda that may have a scaling rate.
+pub fn on_scaled_stage<F: Future<Output = Stage>>(
+    (concurrency, scaling): (usize, Option<Scaling>),
+    handler: &str,
+    change: impl FnOnce(&mut LocalFunction),
+    test: impl FnOnce(Stage) -> F,
+) {
     let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let mut function = function(&python, folder.path(), handler);
+    change(&mut function);
+    run(function, (concurrency, scaling), folder, test);
+}
+
+/// The same with a function that is not that runtime.
+pub fn on_stage_of<F: Future<Output = Stage>>(
+    function: LocalFunction,
+    concurrency: usize,
+    folder: tempfile::TempDir,
+    test: impl FnOnce(Stage) -> F,
+) {
+    run(function, (concurrency, None), folder, test);
+}
+
+fn run<F: Future<Output = Stage>>(
+    function: LocalFunction,
+    room: (usize, Option<Scaling>),
+    folder: tempfile::TempDir,
+    test: impl FnOnce(Stage) -> F,
+) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build();
     runtime.expect("a runtime can be built").block_on(async {
         let body = async {
-            let folder = tempfile::tempdir().expect("a temporary folder can be made");
-            let mut function = function(&python, folder.path(), handler);
-            change(&mut function);
-            let stage = test(Stage::start(vec![function], concurrency, folder).await).await;
+            let stage = test(Stage::start_scaled(vec![function], room, folder).await).await;
             stage.lambda.stop().await;
         };
         tokio::time::timeout(PATIENCE, body)
@@ -195,6 +224,14 @@ impl Stage {
         concurrency: usize,
         folder: tempfile::TempDir,
     ) -> Stage {
+        Stage::start_scaled(functions, (concurrency, None), folder).await
+    }
+
+    pub async fn start_scaled(
+        functions: Vec<LocalFunction>,
+        (concurrency, scaling): (usize, Option<Scaling>),
+        folder: tempfile::TempDir,
+    ) -> Stage {
         let log = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&log);
         let log_sink: LogSink = Arc::new(move |line: LogLine<'_>| {
@@ -207,6 +244,7 @@ impl Stage {
             listen,
             functions,
             concurrency,
+            scaling,
             log_sink: Some(log_sink),
         };
         let lambda = LocalLambda::start(options)
@@ -237,6 +275,24 @@ impl Stage {
         let output = self.invoke(event).await;
         assert_eq!(output.function_error(), None, "{}", payload(&output));
         payload(&output)
+    }
+
+    /// Starts an event, which is accepted at once.
+    pub async fn start_event(&self, event: Value) {
+        let call = self.client.invoke().function_name("f");
+        let call = call.invocation_type(InvocationType::Event);
+        let sent = call.payload(Blob::new(event.to_string())).send().await;
+        assert_eq!(sent.expect("it is accepted").status_code(), 202);
+    }
+
+    /// The request ids of invocations that came as far as `word`: START, or REPORT at their end.
+    pub fn requests(&self, word: &str) -> Vec<String> {
+        let log = self.log.lock().expect("no holder panics");
+        let ids = log.iter().filter_map(|line| {
+            let (_, id) = line.split_once(&format!("]: {word} RequestId: "))?;
+            id.split_whitespace().next().map(str::to_owned)
+        });
+        ids.collect()
     }
 
     pub fn has_logged(&self, text: &str) -> bool {

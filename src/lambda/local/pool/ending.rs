@@ -17,14 +17,14 @@ impl Pool {
             return;
         }
         if environment.extensions.is_empty() {
-            self.kill(id, |request| {
+            self.kill(now, id, |request| {
                 Outcome::failed(request, "Runtime.ExitError", killed)
             });
             return;
         }
         self.thaw(id);
         let kill_at = now + self.limits.grace;
-        self.end(id, Some(kill_at), |request| {
+        self.end(now, id, Some(kill_at), |request| {
             Outcome::failed(request, "Runtime.ExitError", killed)
         });
         self.tell_extensions(id);
@@ -60,6 +60,7 @@ impl Pool {
     /// Ends an environment at once and answers whoever waited for it. Nothing happens to one that was killed already.
     pub(super) fn kill(
         &mut self,
+        now: Instant,
         id: EnvironmentId,
         outcome_of: impl FnOnce(&RequestId) -> Outcome,
     ) {
@@ -72,11 +73,12 @@ impl Pool {
             Some(_) => {}
         }
         self.actions.push_back(Action::Kill { environment: id });
-        self.end(id, None, outcome_of);
+        self.end(now, id, None, outcome_of);
     }
 
     fn end(
         &mut self,
+        now: Instant,
         id: EnvironmentId,
         kill_at: Option<Instant>,
         outcome_of: impl FnOnce(&RequestId) -> Outcome,
@@ -89,11 +91,7 @@ impl Pool {
         match std::mem::replace(&mut environment.state, State::Ending { kill_at }) {
             State::Starting { request, .. } | State::Busy { request, .. } => {
                 let outcome = outcome_of(&request);
-                self.actions.push_back(Action::Finish {
-                    environment: id,
-                    request,
-                    outcome,
-                });
+                self.finish(now, id, request, outcome);
             }
             State::Returning {
                 promised: Some(Promise { request, .. }),
@@ -109,10 +107,13 @@ impl Pool {
                 promised: Some(Promise { request, .. }),
                 ..
             } => {
+                let expires = self.events.get(&request).map(|event| event.expires);
                 self.queue.push_front(Queued {
                     request,
                     function,
                     bytes: 0,
+                    not_before: None,
+                    expires,
                 });
             }
             State::Returning { promised: None, .. } | State::Idle { .. } | State::Ending { .. } => {

@@ -4,15 +4,21 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::super::decision::{Action, EnvironmentId};
-use super::super::invocation::RequestId;
+use super::super::invocation::{Refusal, RequestId};
 use super::{Environment, Pool, Promise, State};
 
 impl Pool {
     /// Finds an environment for an invocation: an idle one, one about to be idle, a new one, in this order.
-    pub(super) fn place(&mut self, now: Instant, request: &RequestId, function: &str) -> bool {
-        self.place_in_idle(now, request, function)
-            || self.promise(now, request, function)
-            || self.place_in_new(now, request, function)
+    pub(super) fn place(
+        &mut self,
+        now: Instant,
+        request: &RequestId,
+        function: &str,
+    ) -> Result<(), Refusal> {
+        if self.place_in_idle(now, request, function) || self.promise(now, request, function) {
+            return Ok(());
+        }
+        self.place_in_new(now, request, function)
     }
 
     /// Takes the one used last: those that are too many then idle long enough to end.
@@ -55,19 +61,32 @@ impl Pool {
         now: Instant,
         request: &RequestId,
         function: &str,
-    ) -> bool {
-        let alive = self
-            .environments
-            .values()
-            .filter(|environment| !environment.is_ending());
-        if alive.count() >= self.limits.concurrency {
-            let Some((_, longest_idle, _)) = self.idle().min() else {
-                return false;
-            };
+    ) -> Result<(), Refusal> {
+        let alive = || {
+            let environments = self.environments.values();
+            environments.filter(|environment| !environment.is_ending())
+        };
+        let own = alive().filter(|environment| environment.function == function);
+        if let Some(reserved) = self.functions[function].rules.reserved_concurrency
+            && own.count() >= reserved as usize
+        {
+            return Err(Refusal::ReservedConcurrency);
+        }
+        let in_place_of = match alive().count() >= self.limits.concurrency {
+            true => Some(self.idle().min().ok_or(Refusal::Concurrency)?.1),
+            false => None,
+        };
+        if let Some(rates) = &mut self.function(function).rates
+            && let Err(room_at) = rates.environments.take(now)
+        {
+            self.room_at = Some(self.room_at.map_or(room_at, |at| at.min(room_at)));
+            return Err(Refusal::ScalingRate);
+        }
+        if let Some(longest_idle) = in_place_of {
             self.shut_down(now, longest_idle);
         }
         self.start(now, request.clone(), function);
-        true
+        Ok(())
     }
 
     fn idle(&self) -> impl Iterator<Item = (Instant, EnvironmentId, &str)> {
@@ -86,6 +105,7 @@ impl Pool {
             function: function.to_owned(),
             state: State::Starting {
                 request,
+                not_before: now + self.functions[function].rules.cold_start,
                 until: now + self.limits.init,
             },
             frozen: false,
@@ -99,19 +119,6 @@ impl Pool {
         });
     }
 
-    /// Places what waits, oldest first, until there is no more room.
-    pub(super) fn serve_queue(&mut self, now: Instant) {
-        while !self.stopping
-            && let Some(first) = self.queue.pop_front()
-        {
-            if !self.place(now, &first.request, &first.function) {
-                self.queue.push_front(first);
-                return;
-            }
-            self.queue_bytes -= first.bytes;
-        }
-    }
-
     /// Hands over what the environment was started for or promised, or lets it idle.
     pub(super) fn if_ready(&mut self, now: Instant, id: EnvironmentId) {
         let Some(environment) = self.environments.get_mut(&id) else {
@@ -121,6 +128,7 @@ impl Pool {
             return;
         }
         let waiting = match &mut environment.state {
+            State::Starting { not_before, .. } if now < *not_before => return,
             State::Starting { request, .. } => Some(request.clone()),
             State::Returning { promised, .. } => promised.take().map(|promise| promise.request),
             State::Busy { .. } | State::Idle { .. } | State::Ending { .. } => return,
@@ -145,7 +153,7 @@ impl Pool {
             .environments
             .get_mut(&id)
             .expect("only environments of the pool are delivered to");
-        let deadline = now + self.timeouts[&environment.function];
+        let deadline = now + self.functions[&environment.function].rules.timeout;
         environment.runtime_waits = false;
         for (name, extension) in environment
             .extensions

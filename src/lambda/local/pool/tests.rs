@@ -1,6 +1,10 @@
 //! The pool's decisions under a clock of its own.
 
+use std::time::Duration;
+
 use super::*;
+
+mod hardships;
 
 struct World {
     pool: Pool,
@@ -10,8 +14,18 @@ struct World {
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 fn world(concurrency: usize) -> World {
+    world_where(concurrency, None, |_| {})
+}
+
+/// One whose function `f` asks for something, and perhaps all for a scaling rate.
+fn world_where(
+    concurrency: usize,
+    scaling: Option<&str>,
+    ask: impl FnOnce(&mut LocalFunction),
+) -> World {
     let limits = PoolLimits {
         concurrency,
+        scaling: scaling.map(|text| text.parse().expect("it is a scaling")),
         init: Duration::from_secs(10),
         idle: Duration::from_secs(600),
         patience: Duration::from_millis(50),
@@ -19,9 +33,18 @@ fn world(concurrency: usize) -> World {
         queue: 2,
         queue_bytes: 100,
     };
-    let timeouts = [("f".to_owned(), TIMEOUT), ("g".to_owned(), TIMEOUT)].into();
+    let usual = LocalFunction {
+        timeout: TIMEOUT,
+        ..LocalFunction::default()
+    };
+    let mut asking = usual.clone();
+    ask(&mut asking);
+    let functions = [
+        ("f".to_owned(), Arc::new(asking)),
+        ("g".to_owned(), Arc::new(usual)),
+    ];
     World {
-        pool: Pool::new(limits, timeouts),
+        pool: Pool::new(limits, &functions.into()),
         now: Instant::now(),
     }
 }
@@ -76,17 +99,22 @@ impl World {
             Action::Kill { environment } => format!("kill {}", environment.0),
             Action::Remove { environment } => format!("remove {}", environment.0),
             Action::Finish {
-                request, outcome, ..
+                request,
+                outcome,
+                again,
+                ..
             } => {
                 let message = match outcome {
                     Outcome::EnvironmentError { message, .. } => format!(": {message}"),
                     _ => String::new(),
                 };
                 format!(
-                    "finish {request} with {}{message}",
-                    outcome.error_type().unwrap_or("a response")
+                    "finish {request} with {}{message}{}",
+                    outcome.error_type().unwrap_or("a response"),
+                    if *again { ", and again" } else { "" }
                 )
             }
+            Action::Drop { request } => format!("drop {request}"),
             Action::Refuse { request, refusal } => format!("refuse {request}: {refusal:?}"),
         }
     }

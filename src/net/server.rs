@@ -161,6 +161,8 @@ struct Server {
     sealed: Vec<u8>,
     /// Accepting failed, for want of descriptors most likely, and is tried again then.
     accept_again: Option<Instant>,
+    /// How long it had something to do, in all.
+    busy: Duration,
     stopping: Option<Instant>,
     ticked: Instant,
     /// Kept until the thread ends: when who wakes it drops the last one at once, the system forgets that it was woken.
@@ -193,6 +195,7 @@ impl Server {
             sealed: vec![0; if identity.is_some() { READ_LEN } else { 0 }],
             identity,
             accept_again: None,
+            busy: Duration::ZERO,
             stopping: None,
             ticked: Instant::now(),
             _waker: waker.clone(),
@@ -216,6 +219,7 @@ impl Server {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return error!("the switch cannot wait for its sockets: {error}"),
             }
+            let woken = Instant::now();
             for event in &events {
                 self.happened(event);
             }
@@ -240,6 +244,7 @@ impl Server {
                 continue;
             }
             self.flush();
+            self.busy += woken.elapsed();
             if self.ticked.elapsed() >= TICK {
                 self.tick();
             }
@@ -264,6 +269,7 @@ impl Server {
             .map_or(0, |elapsed| elapsed.as_secs());
         Now {
             ms: self.started.elapsed().as_millis() as u64,
+            busy_ms: self.busy.as_millis() as u64,
             unix_s,
         }
     }

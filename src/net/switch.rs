@@ -35,8 +35,21 @@ const HANDSHAKE: u8 = 0x16;
 pub struct Now {
     /// Milliseconds since the switch started; never goes back.
     pub ms: u64,
+    /// Milliseconds of them in which the shell had something to do, so that what had come may not have been looked at.
+    pub busy_ms: u64,
     /// Seconds since 1970, for tokens' expiry.
     pub unix_s: u64,
+}
+
+/// How much longer a hello may take at most while the switch itself is busy: with the handshakes of thousands that come at once, say.
+const BUSY_MAX_MS: u64 = 10_000;
+
+impl Now {
+    /// Milliseconds from then until `now` in which something that came would have been looked at.
+    fn silent_ms(self, now: Now) -> u64 {
+        let busy = now.busy_ms.saturating_sub(self.busy_ms).min(BUSY_MAX_MS);
+        now.ms.saturating_sub(self.ms).saturating_sub(busy)
+    }
 }
 
 /// The part of a switch's memory that counters, queues and vectors of all jobs may take: one in so many.
@@ -62,7 +75,7 @@ pub struct Switch {
 }
 
 struct Connection {
-    since_ms: u64,
+    since: Now,
     heard_ms: u64,
     /// Its preamble has come.
     greeted: bool,
@@ -104,7 +117,7 @@ impl Switch {
         self.connections.insert(
             id,
             Connection {
-                since_ms: now.ms,
+                since: now,
                 heard_ms: now.ms,
                 greeted: false,
                 who: None,
@@ -130,7 +143,7 @@ impl Switch {
         for connection in self.connections.values_mut() {
             connection.heard_ms = now.ms;
             if connection.who.is_none() {
-                connection.since_ms = now.ms;
+                connection.since = now;
             }
         }
     }
@@ -280,7 +293,7 @@ impl Switch {
             .connections
             .iter()
             .filter_map(|(&id, connection)| match connection.who {
-                None if now.ms.saturating_sub(connection.since_ms) > HELLO_WITHIN_MS => Some((
+                None if connection.since.silent_ms(now) > HELLO_WITHIN_MS => Some((
                     id,
                     (
                         Refusal::Silent,

@@ -71,6 +71,7 @@ impl Bench {
             secret: secret(),
             now: Now {
                 ms: 0,
+                busy_ms: 0,
                 unix_s: UNIX_S,
             },
             connections: 0,
@@ -846,6 +847,21 @@ fn a_connection_that_says_no_hello_is_let_go_after_two_seconds_whatever_trickles
     assert_eq!(code, Refusal::Silent);
     assert_eq!(reason, "no valid hello came within 2 s");
     assert_eq!(bench.switch.population(), (0, 0));
+}
+
+#[test]
+fn a_hello_that_waits_for_a_busy_switch_is_not_late() {
+    let mut bench = Bench::new();
+    let id = bench.connect();
+    // Others' handshakes took three seconds, in which nobody looked at this one.
+    bench.now.busy_ms += 3_000;
+    assert_eq!(bench.tick_after(HELLO_WITHIN_MS + 3_000), []);
+    let said = bench.tick_after(1);
+    assert_eq!(refusal_of(id, said).0, Refusal::Silent);
+    // But nobody may hold a place for ever, however busy it is.
+    bench.connect();
+    bench.now.busy_ms += 60_000;
+    assert_eq!(bench.tick_after(60_000).len(), 2, "a reason, and the end");
 }
 
 #[test]

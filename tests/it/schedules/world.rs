@@ -18,7 +18,11 @@ use lswitch::net::token::{Bearer, JobId, Secret, Token};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 
-pub const NOW: Now = Now { ms: 0, unix_s: 0 };
+pub const NOW: Now = Now {
+    ms: 0,
+    busy_ms: 0,
+    unix_s: 0,
+};
 
 /// Tags of messages that several receives may match.
 const TAGS: u32 = 3;

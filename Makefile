@@ -7,7 +7,7 @@ DEMO    := $(TARGET)/demo
 PARTS   ?= 4
 ARCH    ?= x86_64
 
-.PHONY: help demo test test-python schedules planted stall fuzz check bench-switch bench-graph bench-programs fmt lint docs build lambda-zip release clean
+.PHONY: help demo test test-python schedules planted stall fuzz check bench-switch bench-graph bench-programs fmt lint docs build lambda-zip linux release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -21,13 +21,34 @@ endif
 	$(LSWITCH) invoke pagerank --graph $(DEMO)/graph.parts --workers $(PARTS) --tolerance 1e-10 \
 		--output $(DEMO)/ranks --overwrite --store $(DEMO)/store
 
-test: $(TARGET)/moto/ready ## The whole test suite; graphs from LSWITCH_DATA or ../shared/data
-	LSWITCH_MOTO=$$(ls $(abspath $(TARGET))/moto/bin/moto_server 2>/dev/null) cargo test
+# Where what others have made for tests is installed; nothing for what could not be.
+INSTALLED = LSWITCH_MOTO=$$(ls $(abspath $(TARGET))/moto/bin/moto_server 2>/dev/null) \
+	LSWITCH_BOOTSTRAP=$$(ls $(abspath $(TARGET))/lambda/bootstrap 2>/dev/null) \
+	LSWITCH_CARGO_LAMBDA=$$(ls $(abspath $(TARGET))/cargo-lambda/bin/cargo-lambda 2>/dev/null) \
+	LSWITCH_NODE_RIC=$$(ls $(abspath $(TARGET))/node/lib/node_modules/aws-lambda-ric/index.mjs 2>/dev/null)
+
+test: $(TARGET)/moto/ready $(TARGET)/cargo-lambda/ready $(TARGET)/node/ready ## The whole test suite; graphs from LSWITCH_DATA or ../shared/data
+	$(INSTALLED) cargo test
 
 # moto stands in for AWS's control plane. Without PyPI the tests that need it say so and pass, except in CI.
 $(TARGET)/moto/ready:
 	python3 -m venv $(TARGET)/moto && $(TARGET)/moto/bin/pip install --quiet 'moto[server,awslambda,iam,logs,s3]' && touch $@ \
 		|| echo "no moto from PyPI: tests of the control plane will be skipped"
+
+# cargo-lambda runs our workers in place of Lambda. What it depends on is for building, which nobody asks it for.
+$(TARGET)/cargo-lambda/ready:
+	python3 -m venv $(TARGET)/cargo-lambda && $(TARGET)/cargo-lambda/bin/pip install --quiet --no-deps 'cargo-lambda>=1.9.2' && touch $@ \
+		|| echo "no cargo-lambda from PyPI: the test with it will be skipped"
+
+# AWS's runtime client for Node runs in the local Lambda. Its native part is built in a minute with Node's headers, a C++ compiler, make
+# and PyPI's cmake; where that fails the tests with it say so and pass, in CI too.
+$(TARGET)/node/ready:
+	@mkdir -p $(TARGET)/node
+	npm --version > /dev/null && python3 -m venv $(TARGET)/node/cmake && $(TARGET)/node/cmake/bin/pip install --quiet cmake \
+		&& PATH="$(abspath $(TARGET))/node/cmake/bin:$$PATH" npm install --global --prefix $(abspath $(TARGET))/node \
+			--allow-scripts=aws-lambda-ric aws-lambda-ric@4.0.2 > $(TARGET)/node/log 2>&1 \
+		&& test -f $(TARGET)/node/lib/node_modules/aws-lambda-ric/rapid-client.node && touch $@ \
+		|| { rm -rf $(TARGET)/node/lib; echo "no aws-lambda-ric from npm ($(TARGET)/node/log): tests with Node will be skipped"; }
 
 test-python: build ## The Python client's tests, with awslambdaric, NumPy and cloudpickle in target/venv
 	cargo build --example programs
@@ -71,6 +92,7 @@ fmt: ## Is everything formatted?
 
 lint: ## Lints, warnings as errors
 	cargo clippy --all-targets -- -D warnings
+	cargo clippy --no-default-features -- -D warnings
 
 docs: ## Do the docs of the crate build?
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items
@@ -79,13 +101,29 @@ docs: ## Do the docs of the crate build?
 build:
 	cargo build --tests
 
-# Built by zig's C compiler against an old C library, so that it runs on both; what it asks for is checked when it is packaged.
-lambda-zip: ## A small bootstrap for provided.al2023 and provided.al2, and its zip; ARCH=aarch64 for Graviton
+# Built by zig's C compiler against an old C library, so that it runs on both runtimes. What it asks for of the library is checked when
+# it is packaged, and its size (bytes; a cold start reads all of it) here.
+BOOTSTRAP_MAX := 12000000
+ZIP_MAX       := 5000000
+lambda-zip: build $(TARGET)/zig/ready ## A small bootstrap for provided.al2023 and provided.al2, and its zip; ARCH=aarch64 for Graviton
+	$(ZIGBUILD) --profile lambda --no-default-features
+	mkdir -p $(ZIP) && cp $(TARGET)/$(ARCH)-unknown-linux-gnu/lambda/lswitch $(ZIP)/bootstrap
+	$(LSWITCH) function package --runtime provided.al2 --architecture $(subst aarch64,arm64,$(ARCH)) \
+		--bootstrap $(ZIP)/bootstrap --out $(ZIP)/lswitch.zip
+	@cd $(ZIP) && wc -c bootstrap lswitch.zip && test $$(wc -c < bootstrap) -le $(BOOTSTRAP_MAX) && test $$(wc -c < lswitch.zip) -le $(ZIP_MAX)
+
+linux: $(TARGET)/zig/ready ## All commands for any Linux since 2018, such as a switch's machine; ARCH=aarch64 for Graviton
+	$(ZIGBUILD) --release
+	mkdir -p $(TARGET)/linux$(ARM) && cp $(TARGET)/$(ARCH)-unknown-linux-gnu/release/lswitch $(TARGET)/linux$(ARM)/lswitch
+
+ARM      = $(if $(filter aarch64,$(ARCH)),-arm64)
+ZIP      = $(TARGET)/lambda$(ARM)
+ZIGBUILD = PATH="$(abspath $(TARGET))/zig/bin:$$PATH" cargo zigbuild --bin lswitch --target $(ARCH)-unknown-linux-gnu.2.26
+
+$(TARGET)/zig/ready:
 	python3 -m venv $(TARGET)/zig && $(TARGET)/zig/bin/pip install --quiet ziglang cargo-zigbuild
-	$(if $(filter aarch64,$(ARCH)),rustup target add aarch64-unknown-linux-gnu)
-	PATH="$(abspath $(TARGET))/zig/bin:$$PATH" cargo zigbuild --profile lambda --no-default-features --target $(ARCH)-unknown-linux-gnu.2.26
-	mkdir -p $(TARGET)/lambda && cp $(TARGET)/$(ARCH)-unknown-linux-gnu/lambda/lswitch $(TARGET)/lambda/bootstrap
-	cargo run --quiet -- function package --runtime provided.al2 --bootstrap $(TARGET)/lambda/bootstrap --out $(TARGET)/lambda/lswitch.zip
+	rustup target add $(ARCH)-unknown-linux-gnu
+	touch $@
 
 release: ## An optimised, stripped binary in target/release
 	cargo build --release

@@ -14,6 +14,7 @@ mod functions;
 mod fuzz;
 mod graph;
 mod jobs;
+mod judges;
 mod launch;
 mod local_lambda;
 mod many;

@@ -3,10 +3,12 @@
 //! Every process that a test starts is ended with it, and a process that does not end by itself fails the test with
 //! what it had printed.
 
+mod cargo_lambda;
 mod moto;
 mod s3;
 
-pub use moto::Moto;
+pub use cargo_lambda::CargoLambda;
+pub use moto::{Moto, sdk_config};
 pub use s3::{Fate, S3Server, s3_server, s3_server_with};
 
 use std::collections::BTreeMap;
@@ -44,8 +46,28 @@ pub fn data(path: &str) -> Option<PathBuf> {
     None
 }
 
+/// Where `make test` has installed what some tests need, from the variable that it sets. None, and plain words, without it.
+pub fn perhaps_installed(variable: &str, what: &str) -> Option<PathBuf> {
+    let path = std::env::var_os(variable).filter(|path| !path.is_empty());
+    if path.is_none() {
+        eprintln!("skipped: {}", missing(variable, what));
+    }
+    path.map(PathBuf::from)
+}
+
+/// The same for what can be installed everywhere, and so is not missing in CI.
+pub fn installed(variable: &str, what: &str) -> Option<PathBuf> {
+    let path = perhaps_installed(variable, what);
+    assert!(path.is_some() || !is_ci(), "{}", missing(variable, what));
+    path
+}
+
+fn missing(variable: &str, what: &str) -> String {
+    format!("{variable} does not say where {what} is; \"make test\" installs it")
+}
+
 /// True where nothing may be skipped.
-fn is_ci() -> bool {
+pub fn is_ci() -> bool {
     std::env::var("CI").is_ok_and(|ci| ci == "true")
 }
 

@@ -11,6 +11,8 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -31,6 +33,8 @@ const REGISTRATION_BYTES_MAX: usize = 64 * 1024;
 /// Lambda's bound on the length of an extension's name.
 const EXTENSION_NAME_LENGTH_MAX: usize = 128;
 const ERROR_TYPE: &str = "lambda-runtime-function-error-type";
+/// What a streamed response that fails says about it, in Base64.
+const ERROR_BODY: &str = "lambda-runtime-function-error-body";
 const IDENTIFIER: &str = "lambda-extension-identifier";
 
 #[derive(Clone)]
@@ -144,14 +148,18 @@ async fn response(State(api): State<Api>, Path(id): Path<String>, body: Body) ->
     match read_body(body, SYNC_PAYLOAD_BYTES_MAX, BODY_PATIENCE).await {
         Ok(WholeBody { bytes, trailers }) => {
             // A streamed response that fails midway says so behind its body.
-            let outcome = match trailers.get(ERROR_TYPE) {
+            let outcome = match header_text(&trailers, ERROR_TYPE) {
                 None => Outcome::Response(bytes),
                 Some(error_type) => {
-                    let error_type = String::from_utf8_lossy(error_type.as_bytes()).into_owned();
-                    let body = error_body(
-                        &error_type,
-                        "the function failed while it streamed its response",
-                    );
+                    let said = header_text(&trailers, ERROR_BODY);
+                    let said = said.and_then(|encoded| BASE64_STANDARD.decode(encoded).ok());
+                    let said = said
+                        .map(Bytes::from)
+                        .filter(|body| error_of(body).is_some());
+                    let body = said.unwrap_or_else(|| {
+                        let what = "the function failed while it streamed its response";
+                        error_body(&error_type, what)
+                    });
                     Outcome::FunctionError { error_type, body }
                 }
             };
@@ -230,7 +238,7 @@ async fn read_error(headers: &HeaderMap, body: Body) -> Result<Outcome, Response
             return Err(refuse(StatusCode::BAD_REQUEST, "InvalidRequest", &problem));
         }
     };
-    let said: Option<Value> = serde_json::from_slice(&bytes).ok().filter(Value::is_object);
+    let said = error_of(&bytes);
     let of_body = || Some(said.as_ref()?.get("errorType")?.as_str()?.to_owned());
     let of_header = header_text(headers, ERROR_TYPE).filter(|error_type| !error_type.is_empty());
     let error_type = of_header
@@ -241,6 +249,11 @@ async fn read_error(headers: &HeaderMap, body: Body) -> Result<Outcome, Response
         None => error_body(&error_type, &String::from_utf8_lossy(&bytes)),
     };
     Ok(Outcome::FunctionError { error_type, body })
+}
+
+/// A runtime's description of an error, if it is one.
+fn error_of(bytes: &[u8]) -> Option<Value> {
+    serde_json::from_slice(bytes).ok().filter(Value::is_object)
 }
 
 async fn register(State(api): State<Api>, headers: HeaderMap, body: Body) -> Response {

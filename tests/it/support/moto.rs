@@ -1,5 +1,7 @@
 //! moto's server (PyPI): somebody else's idea of AWS's control plane.
 
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_lambda::config::{Credentials, SharedCredentialsProvider};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -15,12 +17,7 @@ pub struct Moto {
 impl Moto {
     /// Starts it: from `LSWITCH_MOTO`, which `make test` sets. None, and plain words, if it is not installed here.
     pub fn start() -> Option<Moto> {
-        let Some(program) = std::env::var_os("LSWITCH_MOTO").filter(|path| !path.is_empty()) else {
-            let words = "skipped: LSWITCH_MOTO does not say where moto_server is; \"make test\" installs it";
-            assert!(!super::is_ci(), "{words}");
-            eprintln!("{words}");
-            return None;
-        };
+        let program = super::installed("LSWITCH_MOTO", "moto_server")?;
         let mut child = Command::new(&program)
             .args(["-H", "127.0.0.1", "-p", "0"])
             // It starts no containers for functions, and believes every role.
@@ -30,7 +27,7 @@ impl Moto {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", program.to_string_lossy()));
+            .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
         let stderr = child.stderr.take().expect("it is piped");
         let (tell, told) = mpsc::channel();
         std::thread::spawn(move || {
@@ -59,6 +56,17 @@ impl Moto {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .to_vec()
     }
+}
+
+/// What AWS's SDK needs to speak with a stand-in.
+pub fn sdk_config(endpoint: &str) -> SdkConfig {
+    let credentials = Credentials::new("any", "any", None, None, "test");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-west-1"))
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .endpoint_url(endpoint)
+        .build()
 }
 
 impl Drop for Moto {

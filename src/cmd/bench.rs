@@ -163,6 +163,7 @@ impl Bench {
             arguments: serde_json::to_value(spec)?,
             ranks,
             ranks_per_pack: per_pack,
+            levels: 1,
             store: store.url().into(),
             timeout: self.fleet.timeout(),
             more: Default::default(),

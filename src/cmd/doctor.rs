@@ -192,6 +192,7 @@ impl Doctor {
                 arguments: serde_json::to_value(Asked { store: true })?,
                 ranks: 1,
                 ranks_per_pack: 1,
+                levels: 1,
                 store: store.url().into(),
                 timeout: self.fleet.timeout(),
                 more: Default::default(),

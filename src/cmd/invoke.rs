@@ -1,5 +1,6 @@
 //! `lswitch invoke`: starts a job's workers, shows how far it is, prints the result.
 
+mod cost;
 mod data;
 mod detach;
 pub(in crate::cmd) mod fleet;
@@ -64,14 +65,15 @@ enum Job {
 impl Invoke {
     /// Runs the job, or starts a process that does.
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
-        if let Job::Pool(pool) = &self.job {
+        if let Job::Pool(_) = &self.job {
             if self.detach {
                 let what = "a pool answers over standard input and output, which --detach takes from it; leave --detach away";
                 return Err(UsageError(what.into()).into());
             }
-            return pool.run(ui, JobId::random());
+            return self.job.run_and_say(ui, JobId::random());
         }
-        if let (None, true) = (self.detached_as, self.detach) {
+        let dry = self.job.fleet().cost.is_dry_run();
+        if let (None, true, false) = (self.detached_as, self.detach, dry) {
             if let Some(flag) = self.job.reads_standard_input() {
                 let what = format!(
                     "{flag} reads standard input, which a job in the background does not have; give a file, or leave --detach away"
@@ -81,6 +83,9 @@ impl Invoke {
             return detach::start(ui, self.job.prints_json());
         }
         let id = self.detached_as.unwrap_or_else(JobId::random);
+        if dry {
+            return self.job.run(ui, id);
+        }
         if self.detached_as.is_some() {
             // The terminal that it was started from may close.
             rustix::process::setsid()?;
@@ -93,7 +98,7 @@ impl Invoke {
                 tracing::warn!("this job will not be among \"lswitch jobs\": {error:#}")
             }
         }
-        let outcome = self.job.run(ui, id);
+        let outcome = self.job.run_and_say(ui, id);
         began.end(&outcome);
         outcome
     }
@@ -114,6 +119,30 @@ impl Job {
             Job::Sort(_) => "sort",
             Job::Wordcount(_) => "wordcount",
             Job::Pool(_) => "pool",
+        }
+    }
+
+    /// Runs it, and says what it cost however it ended.
+    fn run_and_say(&self, ui: &Ui, id: JobId) -> anyhow::Result<()> {
+        let outcome = self.run(ui, id);
+        let said = self.fleet().say_cost(ui);
+        outcome.and(said)
+    }
+
+    /// Where it runs.
+    fn fleet(&self) -> &FleetArgs {
+        match self {
+            Job::Pagerank(job) => job.fleet(),
+            Job::Bfs(job) => job.job().fleet(),
+            Job::Wcc(job) => job.job().fleet(),
+            Job::Sssp(job) => job.job().fleet(),
+            Job::Cdlp(job) => job.job().fleet(),
+            Job::Lcc(job) => job.job().fleet(),
+            Job::Run(job) => &job.fleet,
+            Job::Map(job) => &job.fleet,
+            Job::Sort(job) => &job.fleet,
+            Job::Wordcount(job) => &job.fleet,
+            Job::Pool(job) => &job.fleet,
         }
     }
 

@@ -88,6 +88,7 @@ impl Exit {
         match outcome {
             Ok(_) => Exit::Done,
             Err(error) if ui::is_closed_pipe(error) => Exit::Done,
+            Err(error) if error.is::<Planned>() => Exit::Done,
             Err(error) if error.is::<UsageError>() => Exit::Usage,
             Err(error) if error.is::<InPart>() => Exit::InPart,
             Err(error) if error.is::<Interrupted>() => Exit::Interrupted,
@@ -110,6 +111,11 @@ struct InPart(String);
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted")]
 struct Interrupted;
+
+/// What would be started was shown, and that was all that was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("nothing was started")]
+struct Planned;
 
 /// Another process has ended so, and this one does as it did. It may have said why already.
 #[derive(Debug, thiserror::Error)]

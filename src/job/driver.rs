@@ -5,10 +5,12 @@
 //! one reported; what follows from it is not.
 
 use crate::job::report::{Report, TAG};
-use crate::job::start::{Starter, join_within};
+use crate::job::start::{Starter, fan_out, join_within};
 use crate::lambda::cost::Usage;
 use crate::lambda::event::Event;
-use crate::lambda::launch::{Called, LaunchError, Launcher, Way};
+use crate::lambda::launch::{Called, LaunchError, Launcher, Request, Way};
+use crate::lambda::meter::Spent;
+use crate::lambda::pace::time_to_start;
 use crate::net::address::{SwitchAddress, places};
 use crate::net::driver_link::{Membership, News};
 use crate::net::job_link::JobLink;
@@ -57,6 +59,9 @@ pub struct JobSpec {
     pub ranks: u32,
     /// How many ranks share a worker; the last worker may have fewer.
     pub ranks_per_pack: u32,
+    /// In how many levels workers are started: those that the driver starts start others if it is more than one, and all are of one
+    /// function, which must be allowed to invoke itself.
+    pub levels: u32,
     /// The job's store, absolute.
     pub store: String,
     /// When the whole job is given up, if ever.
@@ -156,8 +161,10 @@ pub enum JobError {
         worker: Worker,
         /// Why.
         reason: String,
-        /// The end of its log.
+        /// The end of its log, if its call has told.
         log: Vec<String>,
+        /// The call that started it, by which its log can be found otherwise.
+        request: Option<Request>,
     },
     /// Not all ranks joined in time.
     #[error(
@@ -179,6 +186,9 @@ pub enum JobError {
     /// The user stopped it.
     #[error("interrupted")]
     Interrupted,
+    /// `--max-cost` is reached.
+    #[error("the job was ended: {0}; more is allowed with a higher --max-cost")]
+    Spent(#[from] Spent),
     /// Ranks sent what the driver cannot read, or nothing.
     #[error("{0}")]
     Report(String),
@@ -245,11 +255,8 @@ pub async fn run(
         job: job.to_string(),
         packs: workers.len() as u32,
     });
-    let calls = launcher.calls();
     let mut watch = Watch::new(spec, switch, workers, (starter, launcher));
-    for number in 0..watch.workers.len() as u32 {
-        watch.call(number);
-    }
+    watch.call_all(spec.levels);
     watch
         .see_through(link, cancel, tell)
         .await
@@ -260,10 +267,7 @@ pub async fn run(
             bytes: watch.traffic.1,
             launch,
             run,
-            usage: Usage {
-                calls: launcher.calls() - calls,
-                ..watch.usage
-            },
+            usage: launcher.usage(),
         })
 }
 
@@ -289,8 +293,10 @@ struct Watch<'a> {
     workers: Vec<Worker>,
     /// How often each was called.
     called: Vec<u32>,
-    /// Workers that are to come though no call is open, and since when.
+    /// Workers that are to come though no call is open, and since when (or from when on).
     coming: BTreeMap<u32, Instant>,
+    /// The last calls that started workers and ended with that.
+    requests: BTreeMap<u32, Request>,
     ranks: u32,
     ranks_per_pack: u32,
     switch: String,
@@ -306,7 +312,6 @@ struct Watch<'a> {
     said: Option<String>,
     results: BTreeMap<u32, Vec<u8>>,
     traffic: (u64, u64),
-    usage: Usage,
 }
 
 /// The first cause, before the log of its worker is known.
@@ -339,6 +344,7 @@ impl<'a> Watch<'a> {
             launcher,
             called: vec![0; workers.len()],
             coming: BTreeMap::new(),
+            requests: BTreeMap::new(),
             join_within: join_within(workers.len() as u32),
             workers,
             ranks: spec.ranks,
@@ -352,14 +358,36 @@ impl<'a> Watch<'a> {
             said: None,
             results: BTreeMap::new(),
             traffic: (0, 0),
-            usage: Usage::default(),
         }
     }
 
+    /// Calls each worker, or has workers call others.
+    fn call_all(&mut self, levels: u32) {
+        let packs = self.workers.len() as u32;
+        let fan_out = fan_out(packs, levels);
+        let function = self.launcher.only_function().unwrap_or_default();
+        let spans = self.workers.iter().map(|worker| worker.span);
+        // By Lambda's rule the last of them come no sooner.
+        let by_then = Instant::now() + time_to_start(packs);
+        for event in self.starter.events(spans, function, fan_out) {
+            for other in event.start.iter().flat_map(|others| &others.packs) {
+                let number = other.first_rank / self.ranks_per_pack;
+                self.called[number as usize] += 1;
+                self.is_coming(number, by_then);
+            }
+            self.send(event.first_rank / self.ranks_per_pack, event);
+        }
+    }
+
+    /// Calls a worker again.
     fn call(&mut self, number: u32) {
-        self.called[number as usize] += 1;
         let span = self.workers[number as usize].span;
-        let event = self.starter.start(span, self.called[number as usize]);
+        let start = self.called[number as usize] + 1;
+        self.send(number, self.starter.start(span, start));
+    }
+
+    fn send(&mut self, number: u32, event: Event) {
+        self.called[number as usize] += 1;
         let (launcher, within) = (self.launcher.clone(), self.join_within);
         self.calls
             .spawn(async move { (number, launcher.invoke(&event, within).await) });
@@ -368,7 +396,7 @@ impl<'a> Watch<'a> {
     /// Calls workers again that should have come by now.
     fn call_again(&mut self) {
         let now = Instant::now();
-        let overdue = |since: &Instant| now.duration_since(*since) > COME_WITHIN;
+        let overdue = |since: &Instant| now.saturating_duration_since(*since) > COME_WITHIN;
         let coming = self.coming.iter().filter(|(_, since)| overdue(since));
         let overdue: Vec<u32> = coming.map(|(number, _)| *number).collect();
         for number in overdue {
@@ -449,7 +477,10 @@ impl<'a> Watch<'a> {
                         last_words = tokio::time::Instant::now() + AFTERMATH;
                         match Report::from_bytes(&message.payload).map_err(JobError::Report)? {
                             Report::Progress { step, measure } => tell(JobEvent::Progress { step, measure }),
-                            Report::Usage(usage) => self.usage.add(usage),
+                            Report::Usage(usage) => {
+                                let first = message.source / self.ranks_per_pack * self.ranks_per_pack;
+                                self.launcher.meter().said(first, usage);
+                            }
                             Report::Result(result) => drop(self.results.insert(message.source, result)),
                         }
                     }
@@ -466,7 +497,10 @@ impl<'a> Watch<'a> {
                     }
                     overdue = true;
                 }
-                _ = looks.tick(), if !self.coming.is_empty() => self.call_again(),
+                _ = looks.tick() => {
+                    self.launcher.check_budget().map_err(JobError::from)?;
+                    self.call_again();
+                }
                 Some(call) = self.calls.join_next() => {
                     self.returned(call.expect("an Invoke call does not panic"))?;
                     last_words = tokio::time::Instant::now() + AFTERMATH;
@@ -476,6 +510,14 @@ impl<'a> Watch<'a> {
     }
 
     fn noticed(&mut self, notice: Notice, tell: &mut dyn FnMut(JobEvent)) -> Result<(), Cause> {
+        let now = Instant::now();
+        match &notice {
+            Notice::Joined { span, .. } => self.launcher.meter().joined(span.first_rank, now),
+            Notice::Left { span, .. } | Notice::Lost { span, .. } => {
+                self.launcher.meter().ended(span.first_rank, now);
+            }
+            _ => {}
+        }
         match notice {
             Notice::Joined { span, .. } => {
                 self.joined.insert(span.first_rank, span.ranks);
@@ -516,15 +558,16 @@ impl<'a> Watch<'a> {
     ) -> Result<(), Cause> {
         match outcome {
             Ok(Called::Returned(_)) => Ok(()),
-            Ok(Called::Accepted) => {
-                self.is_coming(number);
+            Ok(Called::Accepted(request)) => {
+                self.requests.insert(number, request);
+                self.is_coming(number, Instant::now());
                 Ok(())
             }
             // It may have been taken all the same.
             Err(error @ LaunchError::Call { .. }) if self.launcher.way() == Way::Start => {
                 warn!("{}: {error}", self.workers[number as usize]);
                 self.said = Some(error.to_string());
-                self.is_coming(number);
+                self.is_coming(number, Instant::now());
                 Ok(())
             }
             // The call broke off, not the worker, which the switch would miss.
@@ -560,9 +603,9 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn is_coming(&mut self, number: u32) {
+    fn is_coming(&mut self, number: u32, since: Instant) {
         self.unheard += 1;
-        self.coming.insert(number, Instant::now());
+        self.coming.insert(number, since);
     }
 
     fn returned_without_result(&self) -> JobError {
@@ -653,6 +696,7 @@ impl<'a> Watch<'a> {
                 worker: self.workers[number as usize],
                 reason,
                 log,
+                request: self.requests.remove(&number),
             },
         };
         let brief = error.to_string();

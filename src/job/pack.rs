@@ -107,6 +107,7 @@ async fn start_others(event: Event) {
     info!("job {}: {} others are started", event.job, others.len());
     let shares = Share::all(&start.function);
     let launcher = Launcher::within_lambda(&AwsSettings::default(), shares).await;
+    let launcher = launcher.among(start.among);
     let within = Duration::from_secs(event.join_within_s);
     let mut calls = JoinSet::new();
     for other in others {

@@ -6,7 +6,6 @@ use crate::net::message::Span;
 use crate::net::token::{Bearer, JobId, JobKey, Token};
 use crate::random::to_hex;
 use serde_json::{Map, Value};
-use std::ops::Range;
 use std::time::{Duration, SystemTime};
 
 /// How long a token is good: Lambda's longest invocation and a minute.
@@ -18,6 +17,18 @@ const INCARNATION: u32 = 1;
 /// How long all ranks get to join: 30 s and 10 s for each thousand workers, since Lambda starts a thousand in ten seconds.
 pub fn join_within(packs: u32) -> Duration {
     Duration::from_secs(30 + 10 * u64::from(packs / 1000))
+}
+
+/// The most packs that an event names for its pack to start.
+const OTHERS_MAX: u32 = 500;
+
+/// How many workers each starts if so many are started in so many levels, and the event of none names too many others.
+pub(crate) fn fan_out(workers: u32, levels: u32) -> u32 {
+    if levels <= 1 {
+        return workers;
+    }
+    let even = f64::from(workers).powf(1.0 / f64::from(levels)).ceil() as u32;
+    even.max(workers.div_ceil(OTHERS_MAX))
 }
 
 /// What all packs of a job are told alike.
@@ -67,18 +78,23 @@ impl Starter {
     }
 
     /// Events that start workers with these ranks: one for each of the first, which start the others, so many at most each.
-    pub(crate) fn events(&self, ranks: Range<u32>, function: &str, fan_out: u32) -> Vec<Event> {
-        let packs: Vec<OtherPack> = ranks
-            .map(|rank| OtherPack {
-                first_rank: rank,
-                token: self.token(Span::one(rank), INCARNATION),
-            })
-            .collect();
+    pub(crate) fn events(
+        &self,
+        packs: impl Iterator<Item = Span>,
+        function: &str,
+        fan_out: u32,
+    ) -> Vec<Event> {
+        let packs = packs.map(|span| OtherPack {
+            first_rank: span.first_rank,
+            ranks: span.ranks,
+            token: self.token(span, INCARNATION),
+        });
         let root = Event {
             start: Some(Others {
                 function: function.into(),
                 fan_out,
-                packs,
+                among: 1,
+                packs: packs.collect(),
             }),
             ..self.start(Span::one(0), INCARNATION)
         };

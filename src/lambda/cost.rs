@@ -24,15 +24,17 @@ pub struct WorkerUsage {
 pub struct Usage {
     /// Calls that Lambda has taken.
     pub calls: u64,
-    /// Workers that have said what they took; one that was lost says nothing.
+    /// Workers that have said what they took.
     pub workers: u64,
+    /// Workers that have not, such as those that were lost, and are counted by the clock from when they joined.
+    pub estimated: u64,
     /// Memory times time of those on x86, in MB ms.
     pub x86_mb_ms: u64,
     /// Memory times time of those on Graviton, in MB ms.
     pub arm_mb_ms: u64,
-    /// The workers' requests to S3 that write or list.
+    /// Requests to S3 that write or list, of workers and driver.
     pub store_writes: u64,
-    /// The workers' requests to S3 that read.
+    /// Requests to S3 that read.
     pub store_reads: u64,
 }
 
@@ -78,7 +80,7 @@ pub struct Cost {
     pub functions: f64,
     /// Invocations.
     pub invocations: f64,
-    /// The workers' requests to S3.
+    /// Requests to S3.
     pub store: f64,
     /// The machines of the switches, for as long as the job took.
     pub switches: f64,
@@ -88,13 +90,34 @@ impl Usage {
     /// Adds what a worker has said.
     pub fn add(&mut self, worker: WorkerUsage) {
         self.workers += 1;
-        let mb_ms = u64::from(worker.memory_mb) * worker.elapsed_ms;
-        match worker.arm {
+        self.add_time(worker.memory_mb, worker.arm, worker.elapsed_ms);
+        self.store_writes += worker.store_writes;
+        self.store_reads += worker.store_reads;
+    }
+
+    /// Adds what another job has taken.
+    pub fn add_all(&mut self, other: &Usage) {
+        self.calls += other.calls;
+        self.workers += other.workers;
+        self.estimated += other.estimated;
+        self.x86_mb_ms += other.x86_mb_ms;
+        self.arm_mb_ms += other.arm_mb_ms;
+        self.store_writes += other.store_writes;
+        self.store_reads += other.store_reads;
+    }
+
+    /// Adds the time of a function with so much memory.
+    pub fn add_time(&mut self, memory_mb: u32, arm: bool, elapsed_ms: u64) {
+        let mb_ms = u64::from(memory_mb) * elapsed_ms;
+        match arm {
             true => self.arm_mb_ms += mb_ms,
             false => self.x86_mb_ms += mb_ms,
         }
-        self.store_writes += worker.store_writes;
-        self.store_reads += worker.store_reads;
+    }
+
+    /// Calls of which nothing is known: nobody has joined, or it is not known how much memory they have.
+    pub fn unknown(&self) -> u64 {
+        self.calls.saturating_sub(self.workers + self.estimated)
     }
 
     /// Memory times time in GB s, of 1,024 MB each, as AWS counts it.
@@ -114,7 +137,8 @@ impl Prices {
             functions: gb_seconds(usage.x86_mb_ms) * self.gb_second_x86
                 + gb_seconds(usage.arm_mb_ms) * self.gb_second_arm64,
             // Workers may have called others.
-            invocations: usage.calls.max(usage.workers) as f64 / 1e6 * self.million_invocations,
+            invocations: usage.calls.max(usage.workers + usage.estimated) as f64 / 1e6
+                * self.million_invocations,
             store: usage.store_writes as f64 / 1e3 * self.thousand_writes
                 + usage.store_reads as f64 / 1e3 * self.thousand_reads,
             switches: took.as_secs_f64() / 3600.0 * self.switch_hour * switches as f64,

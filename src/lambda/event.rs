@@ -53,13 +53,16 @@ pub struct Event {
     pub more: Map<String, Value>,
 }
 
-/// Packs of one rank that a pack starts, so that many start in few steps.
+/// Packs that a pack starts, so that many start in few steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Others {
     /// The function that runs them.
     pub function: String,
     /// How many of them it starts itself, at most; each of those starts an equal share of the others.
     pub fan_out: u32,
+    /// How many packs start others at the same time as this one, itself included: it has as small a part of Lambda's rate.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub among: u32,
     /// They.
     pub packs: Vec<OtherPack>,
 }
@@ -67,10 +70,21 @@ pub struct Others {
 /// A pack that another one starts; everything else is as in the event of that one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OtherPack {
-    /// Its rank.
+    /// Its lowest rank.
     pub first_rank: u32,
+    /// How many ranks it has.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub ranks: u32,
     /// The proof for this start of it.
     pub token: EventToken,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(count: &u32) -> bool {
+    *count == 1
 }
 
 /// A token as it is written in an event.
@@ -139,12 +153,16 @@ impl Event {
         let Some(others) = &self.start else {
             return Vec::new();
         };
+        let among = others.among.saturating_mul(others.fan_out.max(1));
         let events = deal(&others.packs, others.fan_out).map(|packs| Event {
             first_rank: packs[0].first_rank,
+            ranks: packs[0].ranks,
             token: packs[0].token.clone(),
             start: (packs.len() > 1).then(|| Others {
+                function: others.function.clone(),
+                fan_out: others.fan_out,
+                among,
                 packs: packs[1..].to_vec(),
-                ..others.clone()
             }),
             ..self.clone()
         });
@@ -239,9 +257,11 @@ mod tests {
                 start: Some(Others {
                     function: "f".into(),
                     fan_out,
+                    among: 1,
                     packs: (1..=count)
                         .map(|rank| OtherPack {
                             first_rank: rank,
+                            ranks: 1,
                             token: token(rank),
                         })
                         .collect(),

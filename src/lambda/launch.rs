@@ -1,7 +1,9 @@
 //! Starting packs: one Invoke call each, through aws-sdk-lambda, on AWS or on the local Lambda alike.
 
 use crate::aws::{AwsSettings, error_chain};
+use crate::lambda::cost::Usage;
 use crate::lambda::event::{Event, EventError};
+use crate::lambda::meter::{Budget, Meter, Spent};
 use crate::lambda::pace::{Pace, Throttle};
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -9,7 +11,8 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_lambda::Client;
 use aws_sdk_lambda::config::retry::RetryConfig;
 use aws_sdk_lambda::config::{Builder, Credentials, StalledStreamProtectionConfig};
-use aws_sdk_lambda::error::SdkError;
+use aws_sdk_lambda::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_lambda::operation::RequestId;
 use aws_sdk_lambda::operation::invoke::{InvokeError, InvokeOutput};
 use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{InvocationType, LogType, ThrottleReason};
@@ -17,9 +20,8 @@ use base64::Engine;
 use serde::Deserialize;
 use std::error::Error;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 use thiserror::Error;
 use tokio::sync::Semaphore;
 
@@ -36,10 +38,13 @@ const STARTS_AT_ONCE: usize = 200;
 const UNSENT_MAX: u32 = 4;
 const UNSENT_PAUSE: Duration = Duration::from_millis(200);
 
+/// Of an answer that is not AWS's, how much is shown.
+const WORDS_MAX: usize = 200;
+
 /// Where a local Lambda tells its functions that it takes calls.
 pub const ENDPOINT_VARIABLE: &str = "LSWITCH_LAMBDA_ENDPOINT";
 
-/// Calls the functions of a job. Clones share their pace.
+/// Calls the functions of a job, and knows what it takes. Clones share their pace and that.
 #[derive(Clone)]
 pub struct Launcher {
     client: Client,
@@ -48,7 +53,9 @@ pub struct Launcher {
     way: Way,
     pace: Arc<Mutex<Pace>>,
     starting: Arc<Semaphore>,
-    calls: Arc<AtomicU64>,
+    meter: Arc<Mutex<Meter>>,
+    budget: Option<Arc<Budget>>,
+    begun: Instant,
 }
 
 /// What a call is for.
@@ -65,8 +72,19 @@ pub enum Way {
 pub enum Called {
     /// The pack has ended, and its handler has returned this.
     Returned(Vec<u8>),
-    /// Lambda will start the pack, or has done so.
-    Accepted,
+    /// Lambda will start the pack, or has done so, as this request.
+    Accepted(Request),
+}
+
+/// A call by which what its pack prints can be found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The function that was called.
+    pub function: String,
+    /// Lambda's id of the call.
+    pub id: String,
+    /// When it was made.
+    pub at: SystemTime,
 }
 
 /// A function, and which ranks of a job it runs: those that follow the one before it, up to `end`. Several with the end
@@ -189,13 +207,53 @@ impl Launcher {
             way,
             pace: Arc::default(),
             starting: Arc::new(Semaphore::new(STARTS_AT_ONCE)),
-            calls: Arc::default(),
+            meter: Arc::default(),
+            budget: None,
+            begun: Instant::now(),
         }
     }
 
-    /// Calls so far that Lambda has taken.
-    pub fn calls(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed)
+    /// The same, for a job that may cost so much.
+    pub fn with_budget(self, budget: Arc<Budget>) -> Launcher {
+        Launcher {
+            meter: Arc::new(Mutex::new(Meter::new(Some(budget.size())))),
+            budget: Some(budget),
+            ..self
+        }
+    }
+
+    /// The same, as one of so many that start packs of the same functions at the same time.
+    pub fn among(self, launchers: u32) -> Launcher {
+        Launcher {
+            pace: Arc::new(Mutex::new(Pace::among(launchers))),
+            ..self
+        }
+    }
+
+    /// What the job takes; its driver tells.
+    pub(crate) fn meter(&self) -> MutexGuard<'_, Meter> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the job has taken so far.
+    pub fn usage(&self) -> Usage {
+        self.meter().usage(Instant::now())
+    }
+
+    /// Since it was made.
+    pub fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// May the job cost more than it has?
+    ///
+    /// # Errors
+    /// When it may not.
+    pub fn check_budget(&self) -> Result<(), Spent> {
+        match &self.budget {
+            None => Ok(()),
+            Some(budget) => budget.check(&self.usage(), self.elapsed()),
+        }
     }
 
     /// What its calls are for.
@@ -215,10 +273,14 @@ impl Launcher {
     ///
     /// # Errors
     /// When the call fails.
-    pub async fn start(&self, event: &Event, within: Duration) -> Result<(), LaunchError> {
-        self.call(event, InvocationType::Event, within)
-            .await
-            .map(drop)
+    pub async fn start(&self, event: &Event, within: Duration) -> Result<Request, LaunchError> {
+        let at = SystemTime::now();
+        let reply = self.call(event, InvocationType::Event, within).await?;
+        Ok(Request {
+            function: self.function_of(event).into(),
+            id: reply.request_id().unwrap_or_default().into(),
+            at,
+        })
     }
 
     /// The function that runs a pack; the last ones run all that are left, in turns.
@@ -242,7 +304,7 @@ impl Launcher {
     /// When the call or the function fails.
     pub async fn invoke(&self, event: &Event, within: Duration) -> Result<Called, LaunchError> {
         if self.way == Way::Start {
-            return self.start(event, within).await.map(|()| Called::Accepted);
+            return self.start(event, within).await.map(Called::Accepted);
         }
         let reply = self
             .call(event, InvocationType::RequestResponse, within)
@@ -319,7 +381,7 @@ impl Launcher {
             let error = match sent {
                 Ok(reply) => {
                     self.pace().accepted(function, Instant::now());
-                    self.calls.fetch_add(1, Ordering::Relaxed);
+                    self.meter().called();
                     return Ok(reply);
                 }
                 Err(error) => error,
@@ -330,7 +392,7 @@ impl Launcher {
                 continue;
             }
             let refused = never_sent(&error) || has_no_credentials(&error);
-            let (function, reason) = (function.to_string(), error_chain(&error));
+            let (function, reason) = (function.to_string(), reason(&error));
             let Some(InvokeError::TooManyRequestsException(refusal)) = error.as_service_error()
             else {
                 let status = error.raw_response().map(|answer| answer.status().as_u16());
@@ -370,9 +432,25 @@ impl Launcher {
         }
     }
 
-    fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
+    fn pace(&self) -> MutexGuard<'_, Pace> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the service says; of one that says nothing as AWS does, what it answered.
+fn reason(error: &SdkError<InvokeError>) -> String {
+    let chain = error_chain(error);
+    let (SdkError::ServiceError(_), None, Some(answer)) =
+        (error, error.code(), error.raw_response())
+    else {
+        return chain;
+    };
+    let body = answer.body().bytes().unwrap_or_default();
+    let words: String = String::from_utf8_lossy(body)
+        .chars()
+        .take(WORDS_MAX)
+        .collect();
+    format!("it answered {}: {words}", answer.status())
 }
 
 /// True if the call could not be signed, and so was not sent.

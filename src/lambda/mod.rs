@@ -9,5 +9,6 @@ pub mod function;
 pub mod launch;
 pub mod limits;
 pub mod local;
+pub mod meter;
 pub mod pace;
 pub mod runtime;

@@ -27,9 +27,16 @@ pub enum Throttle {
 }
 
 /// When functions may be called.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pace {
     functions: BTreeMap<String, Function>,
+    burst: f64,
+    rate: f64,
+}
+
+/// How long it takes at least until so many environments of a function are started.
+pub fn time_to_start(packs: u32) -> Duration {
+    Duration::from_secs_f64((f64::from(packs) - BURST).max(0.0) / RATE)
 }
 
 #[derive(Debug)]
@@ -43,18 +50,36 @@ struct Function {
     pause: Duration,
 }
 
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace::among(1)
+    }
+}
+
 impl Pace {
+    /// One of so many that call the same functions at the same time: each has an equal part of the rate.
+    pub fn among(launchers: u32) -> Pace {
+        let launchers = f64::from(launchers.max(1));
+        Pace {
+            functions: BTreeMap::new(),
+            burst: (BURST / launchers).max(1.0),
+            rate: RATE / launchers,
+        }
+    }
+
     /// Takes the room of one call of `function`, or says when to ask again.
     ///
     /// # Errors
     /// The time at which there may be room.
     pub fn admit(&mut self, function: &str, now: Instant) -> Result<(), Instant> {
+        let rate = self.rate;
         let function = self.function(function, now);
         if let Some(hold) = function.hold.filter(|hold| now < *hold) {
             return Err(hold);
         }
         if function.room < 1.0 {
-            return Err(now + Duration::from_secs_f64((1.0 - function.room) / RATE));
+            let wait = (1.0 - function.room) / rate;
+            return Err(now + Duration::from_secs_f64(wait));
         }
         function.room -= 1.0;
         Ok(())
@@ -76,9 +101,10 @@ impl Pace {
         retry_after: Option<Duration>,
         now: Instant,
     ) {
+        let burst = self.burst;
         let function = self.function(function, now);
         function.room = match what {
-            Throttle::Calls => (function.room + 1.0).min(BURST),
+            Throttle::Calls => (function.room + 1.0).min(burst),
             // Others use it too, or have just used it.
             Throttle::Environments => 0.0,
         };
@@ -95,7 +121,7 @@ impl Pace {
     fn function(&mut self, name: &str, now: Instant) -> &mut Function {
         if !self.functions.contains_key(name) {
             let full = Function {
-                room: BURST,
+                room: self.burst,
                 at: now,
                 hold: None,
                 pause: PAUSE_MIN,
@@ -104,7 +130,7 @@ impl Pace {
         }
         let function = self.functions.get_mut(name).expect("it is there by now");
         let elapsed = now.saturating_duration_since(function.at).as_secs_f64();
-        function.room = (function.room + elapsed * RATE).min(BURST);
+        function.room = (function.room + elapsed * self.rate).min(self.burst);
         function.at = function.at.max(now);
         function
     }
@@ -237,6 +263,28 @@ mod tests {
         let best = 2.0 * (3_000.0 - BURST) / RATE;
         assert!(took < best * 1.1, "{took} s, at best {best} s");
         assert!(calls < 8_000, "{calls} calls");
+    }
+
+    #[test]
+    fn many_that_launch_at_once_have_the_rate_together() {
+        let begun = Instant::now();
+        let takes = |pace: &mut Pace, until: Duration| {
+            let mut now = begun;
+            let mut taken = 0;
+            loop {
+                match pace.admit("a", now) {
+                    Ok(()) => taken += 1,
+                    Err(again) if again > begun + until => return taken,
+                    Err(again) => now = again,
+                }
+            }
+        };
+        let mut paces: Vec<Pace> = (0..40).map(|_| Pace::among(40)).collect();
+        let within = Duration::from_secs(20);
+        let all: u32 = paces.iter_mut().map(|pace| takes(pace, within)).sum();
+        assert!((2_900..=3_000).contains(&all), "{all}");
+        assert_eq!(time_to_start(3_000), within);
+        assert_eq!(time_to_start(10), Duration::ZERO);
     }
 
     #[test]

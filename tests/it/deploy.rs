@@ -1,8 +1,11 @@
 //! Functions on AWS, with moto as the control plane.
 
-use crate::support::{Ended, Moto, Place, assert_says};
+use crate::support::{Ended, Moto, Place, assert_says, is_ci, sdk_config};
+use lswitch::lambda::function::logs::Logs;
+use lswitch::lambda::launch::Request;
 use rustix::process::Signal;
 use serde_json::Value;
+use std::time::{Duration, SystemTime};
 
 /// A place with something that can be a function's bootstrap.
 fn place() -> Place {
@@ -531,6 +534,191 @@ fn jobs_run_end_to_end_on_what_stands_in_for_aws_and_say_what_they_cost() {
         number("store_writes") >= 10,
         "an output for each item: {usage}"
     );
+}
+
+#[test]
+fn a_dry_run_starts_nothing_and_tells_what_it_would_cost() {
+    let Some(moto) = Moto::start() else { return };
+    let place = place();
+    function(&place, &moto, "create ranker --bootstrap bootstrap --create-role --memory 2048 --timeout 600 --store s3://graphs/jobs --create-bucket").ok();
+    place.small_graph();
+    let mut env = moto.env();
+    env.push(("LSWITCH_SECRET".into(), "0".repeat(64)));
+    env.push(("LSWITCH_STORE".into(), "s3://graphs/jobs".into()));
+    let on_aws = "--function ranker --switch 127.0.0.1:1";
+    let shown = place
+        .lswitch(&format!(
+            "invoke pagerank --graph graph {on_aws} --dry-run --json"
+        ))
+        .envs(&env)
+        .ok();
+    let shown = json(&shown);
+    assert_eq!(
+        (&shown["workers"], &shown["instances"]),
+        (&4.into(), &4.into())
+    );
+    assert_eq!(shown["functions"][0]["memory_mb"], 2048);
+    // Four workers of 2 GB: 480 GB s a minute, and ten minutes at most; and a switch.
+    let cost = |what: &str| shown["cost"][what].as_f64().unwrap_or_default();
+    assert!((cost("minute") - 0.0095).abs() < 1e-4, "{shown}");
+    assert!((cost("most") - 0.0949).abs() < 1e-4, "{shown}");
+    let shown = place
+        .lswitch(&format!(
+            "invoke --detach map --exec factor --items 1..9 --workers 3000 {on_aws} --dry-run"
+        ))
+        .envs(&env)
+        .ok();
+    assert_says(
+        &shown.stdout,
+        &[
+            "map: 3000 workers in 3000 function instances",
+            "ranker (2048 MB, x86_64, time-out 600 s)",
+            "all there in  20 s",
+            "about $6.0",
+        ],
+    );
+    let missing = place
+        .lswitch("invoke sort --input graph.txt --output sorted --workers 2 --function other --switch 127.0.0.1:1 --dry-run")
+        .envs(&env)
+        .end();
+    assert_says(missing.fails_with(2), &["there is no function other"]);
+    // Nothing is left of any of them, and on this machine it costs nothing.
+    let here = place
+        .lswitch("invoke pagerank --graph graph --dry-run --store ./here")
+        .ok();
+    assert_says(
+        &here.stdout,
+        &["4 workers", "processes of this machine", "nothing"],
+    );
+    assert!(!place.path("here").exists());
+    assert_eq!(
+        json(&place.lswitch("jobs --json").ok())["jobs"],
+        Value::Array(Vec::new())
+    );
+}
+
+#[test]
+fn a_job_that_costs_what_it_may_is_ended_and_says_so() {
+    let Some(moto) = Moto::start() else { return };
+    let place = place();
+    let (_switch, switch) = place.switch();
+    let (_local, lambda) = place.local_with(&moto.env());
+    let mut env = moto.env();
+    env.push(("AWS_ENDPOINT_URL_LAMBDA".into(), lambda));
+    place.write(
+        "prices.toml",
+        "of = \"a thief\"\ngb_second_x86 = 10.0\ngb_second_arm64 = 10.0\n",
+    );
+    place.write("slow", "#!/bin/sh\nsleep 5\necho $1\n");
+    let mapped = |more: &str| {
+        place
+            .lswitch(&format!(
+                "invoke map --exec ./slow --items 0..8 --workers 2 --function lswitch --switch {switch} --prices prices.toml --max-cost 30 {more} -- {{}}"
+            ))
+            .envs(&env)
+            .end()
+    };
+    let ended = mapped("");
+    ended.fails_with(1);
+    assert_says(
+        &ended.stderr,
+        &[
+            "until the first has said how much it has",
+            "and may cost $30",
+            "a higher --max-cost",
+            "cost: about $",
+            "2 workers have not said what they took",
+            "at prices of a thief",
+        ],
+    );
+    let wrong = mapped("--max-cost 0");
+    assert_says(wrong.fails_with(2), &["an amount in US dollars"]);
+}
+
+#[test]
+fn what_a_worker_printed_last_is_found_by_its_call() {
+    let Some(moto) = Moto::start() else { return };
+    let place = place();
+    function(
+        &place,
+        &moto,
+        "create ranker --bootstrap bootstrap --create-role",
+    )
+    .ok();
+    let request = |id: &str| Request {
+        function: "arn:aws:lambda:eu-west-1:123456789012:function:ranker".into(),
+        id: id.into(),
+        at: SystemTime::now(),
+    };
+    let (first, second) = (request("0f-1"), request("0f-2"));
+    let stream = "2026/11/22/[$LATEST]0123456789abcdef";
+    let lines = [
+        "START RequestId: 0f-1 Version: $LATEST",
+        "fine",
+        "END RequestId: 0f-1",
+        "REPORT RequestId: 0f-1\tDuration: 1 ms",
+        "START RequestId: 0f-2 Version: $LATEST",
+        "one",
+        "two",
+        "three",
+        "RequestId: 0f-2 Error: Runtime exited with error: signal: killed",
+        "END RequestId: 0f-2",
+        "REPORT RequestId: 0f-2\tDuration: 1 ms",
+        "START RequestId: 0f-3 Version: $LATEST",
+        "still here",
+    ];
+    put_log(&moto, "ranker", stream, &lines);
+    let logs = Logs::new(&sdk_config(&moto.endpoint));
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime starts");
+    let tail = |request: &Request, count: usize| {
+        let found = runtime.block_on(logs.tail(request, count, Duration::from_millis(1500)));
+        found.expect("moto answers")
+    };
+    assert_eq!(tail(&first, 20), ["fine"]);
+    let killed = "RequestId: 0f-2 Error: Runtime exited with error: signal: killed";
+    assert_eq!(tail(&second, 20), ["one", "two", "three", killed]);
+    assert_eq!(tail(&second, 2), ["three", killed]);
+    // One that has not ended, and one that nobody knows.
+    assert_eq!(tail(&request("0f-3"), 20), [""; 0]);
+    assert_eq!(tail(&request("0f-4"), 20), [""; 0]);
+}
+
+#[test]
+fn the_small_bootstrap_is_a_worker_and_nothing_else() {
+    let bootstrap = std::env::var("LSWITCH_BOOTSTRAP").unwrap_or_default();
+    if bootstrap.is_empty() {
+        let words = "skipped: LSWITCH_BOOTSTRAP does not say where the small bootstrap is; \"make lambda-zip\" builds it";
+        assert!(!is_ci(), "{words}");
+        eprintln!("{words}");
+        return;
+    }
+    let alone = std::process::Command::new(&bootstrap).arg("serve").output();
+    let alone = alone.expect("it can be started here");
+    assert_eq!(alone.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&alone.stderr).into_owned();
+    assert_says(&said, &["a worker alone"]);
+    let Some(moto) = Moto::start() else { return };
+    let place = place();
+    function(
+        &place,
+        &moto,
+        "create any --bootstrap bootstrap --create-role --store s3://graphs/jobs --create-bucket",
+    )
+    .ok();
+    place.small_graph();
+    place.write("small.toml", format!("command = [\"{bootstrap}\"]\n"));
+    let top = |more: &str| {
+        let run = place.lswitch(&format!("invoke pagerank --json {more}"));
+        json(&run.envs(&moto.env()).ok())["top"].clone()
+    };
+    place
+        .lswitch("preprocess graph.txt --parts 4 --out s3://graphs/graph")
+        .envs(&moto.env())
+        .ok();
+    let own = top("--graph graph");
+    // Where S3 is, and with what it signs, it finds in its variables.
+    let small = "--local-function small.toml --graph s3://graphs/graph --output s3://graphs/ranks";
+    assert_eq!(own, top(small));
 }
 
 #[test]

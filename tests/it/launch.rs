@@ -5,10 +5,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::alone;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_lambda::config::{Credentials, SharedCredentialsProvider};
-use lswitch::job::driver::{self, JobSpec, SwitchAccess};
+use crate::support::{Place, alone, assert_says, sdk_config};
+use lswitch::job::driver::{self, JobError, JobSpec, SwitchAccess};
 use lswitch::job::pack;
 use lswitch::job::probe::Asked;
 use lswitch::lambda::event::Event;
@@ -75,10 +73,9 @@ async fn converse(stream: TcpStream, seen: Arc<Mutex<Seen>>) -> io::Result<()> {
 }
 
 /// What Lambda answers to a call, if it does; the pack may have been started.
-fn answer(event: Event, seen: &Arc<Mutex<Seen>>) -> Option<&'static str> {
+fn answer(event: Event, seen: &Arc<Mutex<Seen>>) -> Option<String> {
     const THROTTLED: &str = "HTTP/1.1 429 Too Many Requests\r\nx-amzn-errortype: TooManyRequestsException\r\n\
         content-length: 36\r\n\r\n{\"Reason\":\"CallerRateLimitExceeded\"}";
-    const ACCEPTED: &str = "HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\n\r\n";
     let rank = event.first_rank;
     let call = {
         let mut seen = seen.lock().expect("no one panics");
@@ -86,9 +83,13 @@ fn answer(event: Event, seen: &Arc<Mutex<Seen>>) -> Option<&'static str> {
         *calls += 1;
         *calls
     };
-    let fate = fate(rank, call);
+    let fate = match event.size {
+        PACKS => fate(rank, call),
+        // A small job has no bad luck.
+        _ => 99,
+    };
     match fate {
-        0..30 => return Some(THROTTLED),
+        0..30 => return Some(THROTTLED.into()),
         30..35 => return None,
         _ => {}
     }
@@ -105,7 +106,10 @@ fn answer(event: Event, seen: &Arc<Mutex<Seen>>) -> Option<&'static str> {
             Err(_) => seen.refused += 1,
         }
     });
-    (fate >= 40).then_some(ACCEPTED)
+    let accepted = format!(
+        "HTTP/1.1 202 Accepted\r\nx-amzn-requestid: request-{rank}\r\ncontent-length: 0\r\n\r\n"
+    );
+    (fate >= 40).then_some(accepted)
 }
 
 async fn lambda(seen: Arc<Mutex<Seen>>) -> String {
@@ -120,25 +124,8 @@ async fn lambda(seen: Arc<Mutex<Seen>>) -> String {
     format!("http://{address}")
 }
 
-fn config(endpoint: &str) -> SdkConfig {
-    let credentials = Credentials::new("any", "any", None, None, "test");
-    SdkConfig::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("eu-west-1"))
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .endpoint_url(endpoint)
-        .build()
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_thousand_packs_join_once_each_through_a_lambda_that_refuses_breaks_and_loses() {
-    let _alone = alone().await;
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: maximum,
-        maximum,
-    };
-    setrlimit(Resource::Nofile, raised).expect("the limit may be raised to the hard one");
+/// A switch in this process.
+async fn switch() -> SwitchAccess {
     let listener = TcpListener::bind("127.0.0.1:0").await;
     let listener = listener.expect("a loopback port is free");
     let switch = SwitchAccess {
@@ -151,19 +138,95 @@ async fn a_thousand_packs_join_once_each_through_a_lambda_that_refuses_breaks_an
         server::Limits::default(),
         std::future::pending(),
     ));
-    let seen = Arc::<Mutex<Seen>>::default();
-    let endpoint = lambda(seen.clone()).await;
-    let launcher = Launcher::on_aws(&config(&endpoint), Share::all("f"), Way::Start);
-    let spec = JobSpec {
+    switch
+}
+
+fn spec(ranks: u32, program: &str) -> JobSpec {
+    JobSpec {
         id: JobId::random(),
-        program: "probe".into(),
+        program: program.into(),
         arguments: serde_json::to_value(Asked { store: false }).expect("it is JSON"),
-        ranks: PACKS,
+        ranks,
         ranks_per_pack: 1,
+        levels: 1,
         store: "file:///nowhere".into(),
         timeout: Some(Duration::from_secs(100)),
         more: Default::default(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_failed_worker_is_told_with_the_call_by_which_its_log_is_found() {
+    let switch = switch().await;
+    let endpoint = lambda(Arc::default()).await;
+    let launcher = Launcher::on_aws(&sdk_config(&endpoint), Share::all("f"), Way::Start);
+    // Its arguments are none of pagerank's.
+    let spec = spec(3, "pagerank");
+    let never = std::future::pending();
+    let outcome = driver::run(&spec, &switch, &launcher, never, &mut |_| {}).await;
+    let Err(JobError::Worker {
+        worker, request, ..
+    }) = outcome
+    else {
+        panic!("a worker fails: {outcome:?}");
     };
+    let request = request.expect("Lambda has told the call's id");
+    assert_eq!(request.id, format!("request-{}", worker.number));
+    assert_eq!(request.function, "f");
+}
+
+#[test]
+fn workers_of_a_fixed_job_start_each_other() {
+    let place = Place::new();
+    place.small_graph();
+    let ranks = |arguments: &str| {
+        let ended = place
+            .lswitch(&format!("invoke pagerank --json {arguments}"))
+            .ok();
+        let (top, usage) = (ended.json()["top"].clone(), ended.json()["usage"].clone());
+        (
+            top,
+            usage["calls"].as_u64().expect("it says so"),
+            usage["workers"].clone(),
+        )
+    };
+    let (flat, calls, workers) = ranks("--graph graph");
+    assert_eq!((calls, workers), (4, 4.into()));
+    let (tree, calls, workers) = ranks("--graph graph --launch tree");
+    assert_eq!((calls, workers), (2, 4.into()));
+    assert_eq!(flat, tree);
+    // Packs of several ranks, of which the last has fewer.
+    place
+        .lswitch("preprocess graph.txt --parts 9 --out nine")
+        .ok();
+    let (flat, ..) = ranks("--graph nine --workers 9");
+    let (tree, calls, workers) =
+        ranks("--graph nine --workers 9 --workers-per-function 2 --launch tree");
+    assert_eq!((calls, workers), (3, 5.into()));
+    assert_eq!(flat, tree);
+    let several = place
+        .lswitch("invoke pagerank --graph nine --launch tree --local-function a=4,b=5")
+        .end();
+    assert_says(
+        several.fails_with(2),
+        &["--launch tree is for one function"],
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_thousand_packs_join_once_each_through_a_lambda_that_refuses_breaks_and_loses() {
+    let _alone = alone().await;
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    setrlimit(Resource::Nofile, raised).expect("the limit may be raised to the hard one");
+    let switch = switch().await;
+    let seen = Arc::<Mutex<Seen>>::default();
+    let endpoint = lambda(seen.clone()).await;
+    let launcher = Launcher::on_aws(&sdk_config(&endpoint), Share::all("f"), Way::Start);
+    let spec = spec(PACKS, "probe");
     let never = std::future::pending();
     let outcome = driver::run(&spec, &switch, &launcher, never, &mut |_| {}).await;
     let outcome = outcome.expect("all of them come in the end");

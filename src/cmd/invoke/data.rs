@@ -157,6 +157,7 @@ impl<'a> DataJob<'a> {
             arguments: serde_json::to_value(arguments)?,
             ranks: self.ranks,
             ranks_per_pack: self.fleet.workers_per_function,
+            levels: self.fleet.levels(),
             store: self.store.url().into(),
             timeout: None,
             more: Default::default(),

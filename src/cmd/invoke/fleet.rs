@@ -1,5 +1,6 @@
 //! Where a job runs: its workers, its switch, its store.
 
+use super::cost::CostArgs;
 use super::functions::Functions;
 use super::progress::ProgressLine;
 use crate::aws::AwsSettings;
@@ -8,19 +9,23 @@ use crate::cmd::settings::{AwsArgs, asks_for_plaintext, find_secret, variable};
 use crate::cmd::ui::Ui;
 use crate::cmd::{Interrupted, UsageError, interrupted, raise_descriptor_limit};
 use crate::job::driver::{
-    self, JobError, JobEvent, JobOutcome, JobSpec, SWITCHES_MAX, SwitchAccess,
+    self, JobError, JobEvent, JobOutcome, JobSpec, LOG_LINES, SWITCHES_MAX, SwitchAccess,
 };
 use crate::job::fleet::{self, Fleet, OwnSwitch, Place};
 use crate::job::output::earlier_output;
 use crate::job::pack::RANKS_PER_PACK_MAX;
-use crate::lambda::cost::{Prices, Usage};
+use crate::lambda::function::logs::Logs;
 use crate::lambda::launch::{Share, Way};
 use crate::lambda::local::{DEFAULT_FUNCTION, own_function};
 use crate::net::address::{AddressError, SwitchAddress};
 use crate::store::Store;
-use anyhow::Context;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+/// How long is waited for what a failed worker has printed: Lambda hands it on after some seconds.
+const LOG_WITHIN: Duration = Duration::from_secs(10);
+
+/// AWS's own name of the variable that leads to a stand-in for its logs.
+const LOGS_ENDPOINT: &str = "AWS_ENDPOINT_URL_CLOUDWATCH_LOGS";
 
 /// Where a job runs; the same for every job.
 #[derive(Debug, Clone, clap::Args)]
@@ -43,9 +48,12 @@ pub(in crate::cmd) struct FleetArgs {
     #[arg(long)]
     keep_calls_open: bool,
 
-    /// Prices by which a job on AWS says what it cost, as a TOML file; see docs/AWS.md
-    #[arg(long, value_name = "FILE")]
-    prices: Option<PathBuf>,
+    /// Who starts workers: this command alone, or those that it has started too, for which the function must be allowed to invoke itself
+    #[arg(long, value_name = "WAY", value_enum, default_value_t)]
+    launch: Launch,
+
+    #[command(flatten)]
+    pub(super) cost: CostArgs,
 
     /// Function of the local Lambda to run the workers, instead of this binary: a file NAME.toml, or its name in
     /// $LSWITCH_HOME/functions. Several share a job as NAME=COUNT,NAME=COUNT
@@ -81,6 +89,16 @@ pub(in crate::cmd) struct FleetArgs {
 
     #[command(flatten)]
     aws: AwsArgs,
+}
+
+/// Who starts workers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Launch {
+    /// The driver
+    #[default]
+    Flat,
+    /// The driver, and those that it has started
+    Tree,
 }
 
 impl FleetArgs {
@@ -138,6 +156,25 @@ impl FleetArgs {
         Ok(())
     }
 
+    /// Refuses ways to launch that there cannot be, and prices that cannot be read.
+    pub(in crate::cmd) fn check_launch(&self) -> anyhow::Result<()> {
+        self.cost.prices()?;
+        let several = self.functions()?.is_some_and(|named| named.are_several());
+        if self.launch == Launch::Tree && several {
+            let what = "--launch tree is for one function; here several share the job";
+            return Err(UsageError(what.into()).into());
+        }
+        Ok(())
+    }
+
+    /// In how many levels workers are started.
+    pub(in crate::cmd) fn levels(&self) -> u32 {
+        match self.launch {
+            Launch::Flat => 1,
+            Launch::Tree => 2,
+        }
+    }
+
     /// How many workers an elastic job has: on this machine one for each processor, if nobody says.
     pub(in crate::cmd) fn elastic_workers(&self) -> Result<u32, UsageError> {
         if self.workers_per_function != 1 {
@@ -182,7 +219,11 @@ impl FleetArgs {
         flag: &str,
         location: &str,
     ) -> anyhow::Result<Store> {
-        let store = Store::open(location, &self.aws_settings()).await?;
+        let settings = self.aws_settings();
+        let store = match location.starts_with("s3://") {
+            false => Store::open(location, &settings).await?,
+            true => Store::open_counted(location, &settings.load().await, self.cost.requests())?,
+        };
         if flag == "--store" {
             own::stores_at(store.url());
         }
@@ -230,7 +271,7 @@ impl FleetArgs {
     }
 
     /// The switches that were named; an empty variable names none.
-    fn switches(&self) -> Result<Vec<SwitchAddress>, UsageError> {
+    pub(super) fn switches(&self) -> Result<Vec<SwitchAddress>, UsageError> {
         let named = self.switch.iter().map(|address| address.trim());
         let addresses: Vec<SwitchAddress> = named
             .filter(|address| !address.is_empty())
@@ -263,7 +304,10 @@ impl FleetArgs {
         Ok(addresses)
     }
 
+    /// Starts what a job needs, for so many function instances at once.
     pub(in crate::cmd) async fn start(&self, packs: usize) -> anyhow::Result<Fleet> {
+        self.check_launch()?;
+        let budget = self.budget().await?;
         let (switch, own_switch) = self.switch().await?;
         let functions = self.functions()?;
         let place = match self.function() {
@@ -293,7 +337,11 @@ impl FleetArgs {
                 }
             }
         };
-        let fleet = Fleet::start((switch, own_switch), place).await?;
+        let mut fleet = Fleet::start((switch, own_switch), place).await?;
+        if let Some(budget) = budget {
+            fleet.launcher = fleet.launcher.with_budget(budget);
+            fleet.launcher.check_budget().map_err(JobError::from)?;
+        }
         own::under_way();
         Ok(fleet)
     }
@@ -331,46 +379,45 @@ impl FleetArgs {
         })
         .await;
         line.clear();
-        fleet.stop().await;
-        let outcome = outcome.map_err(failed)?;
-        self.say_cost(ui, &outcome.usage, outcome.launch + outcome.run)?;
-        Ok(outcome)
+        self.end(fleet).await;
+        match outcome {
+            Ok(outcome) => Ok(outcome),
+            Err(error) => Err(failed(self.with_log(ui, error).await)),
+        }
     }
 
-    /// Says what a job on AWS has cost.
-    pub(in crate::cmd) fn say_cost(
-        &self,
-        ui: &Ui,
-        usage: &Usage,
-        took: Duration,
-    ) -> anyhow::Result<()> {
-        if self.function().is_none() {
-            return Ok(());
-        }
-        let prices = match &self.prices {
-            None => Prices::default(),
-            Some(path) => {
-                let text = std::fs::read_to_string(path);
-                let text = text.with_context(|| format!("--prices {}", path.display()))?;
-                let wrong = |error| UsageError(format!("--prices {}: {error}", path.display()));
-                toml::from_str(&text).map_err(wrong)?
+    /// The error with what its worker has printed last, if its call has not told it.
+    pub(in crate::cmd) async fn with_log(&self, ui: &Ui, error: JobError) -> JobError {
+        let JobError::Worker {
+            lost,
+            worker,
+            reason,
+            log,
+            request: Some(request),
+        } = error
+        else {
+            return error;
+        };
+        let mut log = log;
+        // Where Lambda is a stand-in, logs are nowhere, unless they have one too.
+        if log.is_empty() && (self.is_far() || variable(LOGS_ENDPOINT).is_some()) {
+            ui.say(format!("{worker} failed; its log is awaited"));
+            let logs = Logs::new(&self.aws_settings().load().await);
+            let tail = logs.tail(&request, LOG_LINES, LOG_WITHIN);
+            // With no more patience than that for a service that does not answer.
+            match tokio::time::timeout(LOG_WITHIN * 2, tail).await {
+                Ok(Ok(lines)) => log = lines,
+                Ok(Err(error)) => tracing::warn!("{error}"),
+                Err(_) => tracing::warn!("CloudWatch Logs does not answer"),
             }
-        };
-        let cost = prices.cost(usage, took, self.switches()?.len());
-        let silent = usage.calls.saturating_sub(usage.workers);
-        let but = match silent {
-            0 => String::new(),
-            _ => format!(
-                "; {silent} of {} calls brought no word of what was taken",
-                usage.calls
-            ),
-        };
-        ui.say(format!(
-            "cost: about {cost} for {:.1} GB s, at prices of {}{but}",
-            usage.gb_seconds(),
-            prices.of
-        ));
-        Ok(())
+        }
+        JobError::Worker {
+            lost,
+            worker,
+            reason,
+            log,
+            request: Some(request),
+        }
     }
 
     pub(in crate::cmd) fn timeout(&self) -> Option<Duration> {

@@ -1,5 +1,6 @@
 //! What every job over a graph takes: the graph, where the values go, how the result is printed, and where it runs.
 
+use super::cost::Plan;
 use super::fleet::FleetArgs;
 use crate::cmd::UsageError;
 use crate::cmd::ui::{self, Ui};
@@ -77,12 +78,20 @@ impl GraphArgs {
         arguments: Value,
         measure: &str,
     ) -> anyhow::Result<JobOutcome> {
+        let plan = Plan {
+            program,
+            workers: opened.ranks,
+            is_fixed: true,
+            json: self.json,
+        };
+        self.fleet.plan(&plan).await?;
         let spec = JobSpec {
             id: opened.id,
             program: program.into(),
             arguments,
             ranks: opened.ranks,
             ranks_per_pack: self.fleet.workers_per_function,
+            levels: self.fleet.levels(),
             store: opened.store.url().into(),
             timeout: self.fleet.timeout(),
             more: Default::default(),
@@ -112,7 +121,7 @@ impl GraphArgs {
             "workers_per_function": self.fleet.workers_per_function,
             "messages": job.messages,
             "bytes": job.bytes,
-            "usage": job.usage,
+            "usage": self.fleet.usage(),
             "seconds": {
                 "launch": job.launch.as_secs_f64(),
                 "load": load.as_secs_f64(),

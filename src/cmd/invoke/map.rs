@@ -3,6 +3,7 @@
 mod job;
 mod printer;
 
+use super::cost::Plan;
 use super::data::{MemoryArgs, check_reach};
 use super::fleet::FleetArgs;
 use crate::cmd::settings::parse_size;
@@ -99,8 +100,8 @@ pub struct MapArgs {
 
     /// Start workers in so many levels: those that this command starts start others, so that thousands are there in seconds. The
     /// function must be allowed to invoke itself
-    #[arg(long, value_name = "LEVELS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4))]
-    levels: u32,
+    #[arg(long, value_name = "LEVELS", value_parser = clap::value_parser!(u32).range(1..=4))]
+    levels: Option<u32>,
 
     /// Do not run copies of the slowest items on idle workers
     #[arg(long)]
@@ -111,7 +112,7 @@ pub struct MapArgs {
     pub(super) json: bool,
 
     #[command(flatten)]
-    fleet: FleetArgs,
+    pub(super) fleet: FleetArgs,
 
     /// The program's arguments
     #[arg(last = true, value_name = "ARGUMENTS")]
@@ -128,13 +129,15 @@ impl MapArgs {
     pub fn run(&self, ui: &Ui, id: JobId) -> anyhow::Result<()> {
         self.fleet.check()?;
         let workers = self.fleet.elastic_workers()?;
-        if self.levels > 1
+        let levels = self.levels.unwrap_or(self.fleet.levels());
+        if levels > 1
             && self
                 .fleet
                 .functions()?
                 .is_some_and(|named| named.are_several())
         {
-            let what = "--levels is for one function; here several share the job";
+            let what =
+                "--levels and --launch tree are for one function; here several share the job";
             return Err(UsageError(what.into()).into());
         }
         let within = self.check_batches()?;
@@ -153,6 +156,13 @@ impl MapArgs {
                 Some(location) => Some(self.fleet.open_store("--output", location).await?),
                 None => None,
             };
+            let plan = Plan {
+                program: "map",
+                workers,
+                is_fixed: false,
+                json: self.json,
+            };
+            self.fleet.plan(&plan).await?;
             let base = format!("map/{id}/");
             let kept = output.as_ref().filter(|_| !self.goes_on());
             let job = MapJob {
@@ -176,7 +186,7 @@ impl MapArgs {
                     },
                     batch: self.batch_size,
                     workers,
-                    levels: self.levels,
+                    levels,
                     store: store.url().into(),
                     policy: Policy {
                         retries: self.retries,

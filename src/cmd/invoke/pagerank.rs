@@ -1,5 +1,6 @@
 //! `lswitch invoke pagerank`.
 
+use super::fleet::FleetArgs;
 use super::graph::{GraphArgs, Opened};
 use crate::cmd::ui::{Ui, print, print_json};
 use crate::cmd::{UsageError, block_on};
@@ -54,6 +55,11 @@ pub struct PagerankArgs {
 }
 
 impl PagerankArgs {
+    /// Where it runs.
+    pub(super) fn fleet(&self) -> &FleetArgs {
+        &self.on.fleet
+    }
+
     /// True if the result is printed for programs.
     pub fn json(&self) -> bool {
         self.on.json

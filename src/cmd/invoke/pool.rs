@@ -1,6 +1,7 @@
 //! `lswitch invoke pool`: warm workers for a program that speaks over this one's standard input and output, such as the
 //! Executor of the Python client. `docs/FARM.md` specifies what is spoken.
 
+use super::cost::Plan;
 use super::fleet::{FleetArgs, failed};
 use super::run::read_event;
 use crate::cmd::ui::Ui;
@@ -55,7 +56,7 @@ pub struct PoolArgs {
     allow_pickle: bool,
 
     #[command(flatten)]
-    fleet: FleetArgs,
+    pub(super) fleet: FleetArgs,
 }
 
 impl PoolArgs {
@@ -73,6 +74,13 @@ impl PoolArgs {
             raise_descriptor_limit();
             let stop = interrupted();
             let store = self.fleet.open_store("--store", &self.fleet.store).await?;
+            let plan = Plan {
+                program: &self.program,
+                workers,
+                is_fixed: false,
+                json: false,
+            };
+            self.fleet.plan(&plan).await?;
             let fleet = self.fleet.start(workers as usize + 2).await?;
             let spec = FarmSpec {
                 id,
@@ -82,7 +90,7 @@ impl PoolArgs {
                     None => serde_json::Value::Null,
                 },
                 workers,
-                levels: 1,
+                levels: self.fleet.levels(),
                 store: store.url().into(),
                 policy: Policy {
                     retries: self.retries,
@@ -114,7 +122,7 @@ impl PoolArgs {
             )
             .await;
             answers.write();
-            fleet.stop().await;
+            self.fleet.end(fleet).await;
             let misread = match reading.is_finished() {
                 true => reading.await.expect("reading does not panic").err(),
                 false => None,
@@ -130,8 +138,6 @@ impl PoolArgs {
                         "{} messages through the switch, {} workers lost",
                         outcome.traffic.0, outcome.lost
                     ));
-                    let took = outcome.launch + outcome.run;
-                    self.fleet.say_cost(ui, &outcome.usage, took)?;
                     Ok(())
                 }
             }

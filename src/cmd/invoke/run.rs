@@ -1,5 +1,6 @@
 //! `lswitch invoke run`: a program of the user's own crate, on every worker.
 
+use super::cost::Plan;
 use super::fleet::FleetArgs;
 use crate::cmd::ui::{self, Ui, print, print_json};
 use crate::cmd::{UsageError, block_on};
@@ -41,7 +42,7 @@ pub struct RunArgs {
     pub(super) json: bool,
 
     #[command(flatten)]
-    fleet: FleetArgs,
+    pub(super) fleet: FleetArgs,
 }
 
 impl RunArgs {
@@ -64,6 +65,13 @@ impl RunArgs {
         };
         block_on(async {
             let store = self.fleet.open_store("--store", &self.fleet.store).await?;
+            let plan = Plan {
+                program: &program,
+                workers: ranks,
+                is_fixed: true,
+                json: self.json,
+            };
+            self.fleet.plan(&plan).await?;
             let spec = JobSpec {
                 id,
                 program: program.clone(),
@@ -71,6 +79,7 @@ impl RunArgs {
                 arguments,
                 ranks,
                 ranks_per_pack: self.fleet.workers_per_function,
+                levels: self.fleet.levels(),
                 store: store.url().into(),
                 timeout: self.fleet.timeout(),
             };
@@ -148,7 +157,7 @@ impl RunArgs {
             "workers_per_function": self.fleet.workers_per_function,
             "messages": job.messages,
             "bytes": job.bytes,
-            "usage": job.usage,
+            "usage": self.fleet.usage(),
             "seconds": { "launch": job.launch.as_secs_f64(), "run": job.run.as_secs_f64() },
             "results": job.results.iter().map(|result| shown(result)).collect::<Vec<Value>>(),
         })

@@ -1,5 +1,6 @@
 //! `lswitch invoke sort`: files or objects in, parts in order out.
 
+use super::cost::Plan;
 use super::data::{DataJob, MemoryArgs, find_inputs};
 use super::fleet::FleetArgs;
 use crate::cmd::check::RecordArgs;
@@ -53,7 +54,7 @@ pub struct SortArgs {
     pub(super) json: bool,
 
     #[command(flatten)]
-    fleet: FleetArgs,
+    pub(super) fleet: FleetArgs,
 }
 
 impl SortArgs {
@@ -66,6 +67,13 @@ impl SortArgs {
             let inputs = find_inputs(&self.fleet, &self.input, None).await?;
             check_lengths(&inputs, format)?;
             let output = self.fleet.open_output(&self.output, self.overwrite).await?;
+            let plan = Plan {
+                program: "sort",
+                workers: ranks,
+                is_fixed: true,
+                json: self.json,
+            };
+            self.fleet.plan(&plan).await?;
             let job = DataJob::new(&self.fleet, (id, id), "sort", ranks, &inputs).await?;
             let arguments = Arguments {
                 inputs: job.list(),

@@ -1,5 +1,6 @@
 //! `lswitch invoke bfs|wcc|sssp|cdlp|lcc`: the other algorithms of LDBC Graphalytics.
 
+use super::fleet::FleetArgs;
 use super::graph::GraphArgs;
 use crate::cmd::block_on;
 use crate::cmd::ui::{Ui, print_facts, print_json};
@@ -138,6 +139,11 @@ impl<'a> VertexJob<'a> {
             values,
             on,
         }
+    }
+
+    /// Where it runs.
+    pub(super) fn fleet(&self) -> &'a FleetArgs {
+        &self.on.fleet
     }
 
     /// True if the result is printed for programs.

@@ -1,5 +1,6 @@
 //! `lswitch invoke wordcount`: texts in, words and how often they occur out.
 
+use super::cost::Plan;
 use super::data::{DataJob, MemoryArgs, find_inputs, print_parts};
 use super::fleet::FleetArgs;
 use crate::cmd::block_on;
@@ -53,7 +54,7 @@ pub struct WordcountArgs {
     pub(super) json: bool,
 
     #[command(flatten)]
-    fleet: FleetArgs,
+    pub(super) fleet: FleetArgs,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -77,6 +78,13 @@ impl WordcountArgs {
                 Some(location) => Some(self.fleet.open_output(location, self.overwrite).await?),
                 None => None,
             };
+            let plan = Plan {
+                program: "wordcount",
+                workers: ranks,
+                is_fixed: true,
+                json: self.json,
+            };
+            self.fleet.plan(&plan).await?;
             let job = DataJob::new(&self.fleet, (id, id), "wordcount", ranks, &pieces).await?;
             let arguments = Arguments {
                 pieces: job.list(),

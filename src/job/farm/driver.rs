@@ -5,10 +5,10 @@ use super::roster::{CallEnd, Meaning, Roster};
 use super::schedule::{Assignment, Ending, Final, Micros, Policy, Schedule, Settled};
 use crate::job::driver::{JobError, SwitchAccess, Worker, more};
 use crate::job::report::{self, Report};
-use crate::job::start::Starter;
+use crate::job::start::{Starter, fan_out};
 use crate::lambda::cost::Usage;
 use crate::lambda::event::Event;
-use crate::lambda::launch::{Called, LaunchError, Launcher, Way};
+use crate::lambda::launch::{Called, LaunchError, Launcher, Request, Way};
 use crate::net::address::places;
 use crate::net::driver_link::{Membership, News};
 use crate::net::flow::cost;
@@ -51,9 +51,6 @@ const UNSETTLED_MAX: usize = 200_000;
 
 /// Tasks that are taken at once.
 const BATCH: usize = 256;
-
-/// The most packs that an event names for its pack to start.
-const OTHERS_MAX: u32 = 500;
 
 /// What to run, and on how many workers.
 #[derive(Debug, Clone)]
@@ -210,11 +207,10 @@ pub async fn run(
         lost: 0,
         resting_since: None,
         traffic: Traffic::default(),
-        usage: Usage::default(),
+        requests: BTreeMap::new(),
     };
-    let calls = launcher.calls();
     match farm.work(cancel, tasks, hear).await {
-        Ok(()) => Ok(farm.close(job.to_string(), calls).await),
+        Ok(()) => Ok(farm.close(job.to_string()).await),
         Err(error) => {
             let brief = error.to_string();
             let brief = brief.lines().next().unwrap_or("the job failed").to_string();
@@ -252,7 +248,8 @@ struct Farm<'a> {
     /// Since when there is nothing to do.
     resting_since: Option<Instant>,
     traffic: Traffic,
-    usage: Usage,
+    /// The calls that started those who are there or on their way, and ended with that.
+    requests: BTreeMap<u32, Request>,
 }
 
 impl Farm<'_> {
@@ -373,7 +370,8 @@ impl Farm<'_> {
         }
         let fan_out = fan_out(ranks.len() as u32, self.roster.levels());
         let function = self.launcher.only_function().unwrap_or_default();
-        for event in self.starter.events(ranks, function, fan_out) {
+        let packs = ranks.map(Span::one);
+        for event in self.starter.events(packs, function, fan_out) {
             let leader = event.first_rank;
             self.roster.called(leader, now);
             for other in event.start.iter().flat_map(|others| &others.packs) {
@@ -390,9 +388,24 @@ impl Farm<'_> {
         self.roster.present().map(|(rank, _)| rank).collect()
     }
 
+    fn failed(&mut self, rank: u32, reason: String, log: Vec<String>) -> JobError {
+        let worker = Worker {
+            number: rank,
+            span: Span::one(rank),
+        };
+        JobError::Worker {
+            lost: false,
+            worker,
+            reason,
+            log,
+            request: self.requests.remove(&rank),
+        }
+    }
+
     /// Forgets a worker, and what was half said. True if it was there.
     fn remove(&mut self, rank: u32) -> bool {
         self.sending.remove(&rank);
+        self.requests.remove(&rank);
         self.pieces.keep(|(worker, _)| *worker != rank);
         self.roster.remove(rank)
     }
@@ -461,14 +474,19 @@ impl Farm<'_> {
         notice: Notice,
         hear: &mut impl FnMut(FarmEvent) -> Further,
     ) -> Result<Further, JobError> {
+        if let Notice::Left { span, .. } | Notice::Lost { span, .. } = &notice {
+            self.ended(*span);
+        }
         match notice {
             Notice::Joined { span, mailbox, .. } => {
                 let least = cost(ORDER_LEN + PIECE_MAX);
                 if u64::from(mailbox) < least {
                     let reason = format!("its mailbox has {mailbox} bytes; orders need {least}");
-                    return Err(worker_failed(span.first_rank, reason, Vec::new()));
+                    return Err(self.failed(span.first_rank, reason, Vec::new()));
                 }
-                self.roster.joined(span.first_rank, Instant::now());
+                let now = Instant::now();
+                self.roster.joined(span.first_rank, now);
+                self.launcher.meter().joined(span.first_rank, now);
                 self.schedule.joined(span.first_rank);
                 hear(FarmEvent::Workers(self.roster.count()));
             }
@@ -480,7 +498,7 @@ impl Farm<'_> {
             Notice::Left {
                 span,
                 failure: Some(reason),
-            } => return Err(worker_failed(span.first_rank, reason, Vec::new())),
+            } => return Err(self.failed(span.first_rank, reason, Vec::new())),
             Notice::Lost { span, reason } => {
                 let rank = span.first_rank;
                 let until = Instant::now() + AFTERMATH;
@@ -538,8 +556,13 @@ impl Farm<'_> {
     /// Its last words: what it took, and that its program has ended, which nobody waits for.
     fn reported(&mut self, message: &Message) {
         if let Ok(Report::Usage(usage)) = Report::from_bytes(&message.payload) {
-            self.usage.add(usage);
+            self.launcher.meter().said(message.source, usage);
         }
+    }
+
+    fn ended(&self, span: Span) {
+        let mut meter = self.launcher.meter();
+        meter.ended(span.first_rank, Instant::now());
     }
 
     fn said(
@@ -606,7 +629,10 @@ impl Farm<'_> {
     ) -> Result<Further, JobError> {
         let end = match &outcome {
             Ok(Called::Returned(_)) => CallEnd::Returned,
-            Ok(Called::Accepted) => CallEnd::Open,
+            Ok(Called::Accepted(request)) => {
+                self.requests.insert(rank, request.clone());
+                CallEnd::Open
+            }
             Err(LaunchError::Call { .. }) if self.launcher.way() == Way::Start => CallEnd::Open,
             Err(LaunchError::Call { .. }) => CallEnd::BrokeOff,
             Err(LaunchError::Throttled { .. }) => CallEnd::Throttled,
@@ -641,7 +667,7 @@ impl Farm<'_> {
             }
         };
         if self.is_fruitless() {
-            return Err(worker_failed(rank, reason, log));
+            return Err(self.failed(rank, reason, log));
         }
         Ok(further)
     }
@@ -661,6 +687,7 @@ impl Farm<'_> {
     }
 
     fn tick(&mut self, hear: &mut impl FnMut(FarmEvent) -> Further) -> Result<Further, JobError> {
+        self.launcher.check_budget()?;
         let now = Instant::now();
         let mut further = Further::On;
         for (rank, reason) in self.roster.overdue(now) {
@@ -715,7 +742,7 @@ impl Farm<'_> {
     }
 
     /// Lets the workers go.
-    async fn close(mut self, job: String, calls: u64) -> FarmOutcome {
+    async fn close(mut self, job: String) -> FarmOutcome {
         let finished = Instant::now();
         for rank in self.present() {
             self.link.send(rank, TAG, &Order::Leave.to_bytes());
@@ -724,6 +751,7 @@ impl Farm<'_> {
         while self.roster.count() > 0 {
             match tokio::time::timeout_at(deadline, self.link.next()).await {
                 Ok(Ok(News::Notice(Notice::Left { span, .. } | Notice::Lost { span, .. }))) => {
+                    self.ended(span);
                     self.roster.remove(span.first_rank);
                 }
                 Ok(Ok(News::Notice(Notice::Traffic(traffic)))) => self.traffic = traffic,
@@ -749,10 +777,7 @@ impl Farm<'_> {
             launch,
             run,
             lost: self.lost,
-            usage: Usage {
-                calls: self.launcher.calls() - calls,
-                ..self.usage
-            },
+            usage: self.launcher.usage(),
         }
     }
 }
@@ -765,26 +790,4 @@ async fn once<F: Future>(future: F) -> Option<F::Output> {
         std::task::Poll::Pending => std::task::Poll::Ready(None),
     })
     .await
-}
-
-/// How many workers each starts if so many are started in so many levels, and the event of none names too many others.
-fn fan_out(workers: u32, levels: u32) -> u32 {
-    if levels <= 1 {
-        return workers;
-    }
-    let even = f64::from(workers).powf(1.0 / f64::from(levels)).ceil() as u32;
-    even.max(workers.div_ceil(OTHERS_MAX))
-}
-
-fn worker_failed(rank: u32, reason: String, log: Vec<String>) -> JobError {
-    let worker = Worker {
-        number: rank,
-        span: Span::one(rank),
-    };
-    JobError::Worker {
-        lost: false,
-        worker,
-        reason,
-        log,
-    }
 }

@@ -1,13 +1,21 @@
 //! What functions print: events of CloudWatch Logs, once and as they come.
 
 use super::manage::{ManageError, failed};
+use crate::lambda::launch::Request;
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatchlogs::Client;
 use aws_sdk_cloudwatchlogs::error::ProvideErrorMetadata;
 use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
 
 /// How much later than its own time an event may be found, in milliseconds.
 const LATE_MS: i64 = 15_000;
+
+/// Lines around which an invocation's are looked for.
+const PAGE: i32 = 1000;
+
+/// How often it is looked whether lines have come.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Speaks with CloudWatch Logs.
 #[derive(Debug, Clone)]
@@ -40,6 +48,15 @@ pub struct Follower {
 /// The group that a function's environments log to.
 pub fn group_of(function: &str) -> String {
     format!("/aws/lambda/{function}")
+}
+
+/// A function's name, of its name, its ARN, or a part of that, with a version or without.
+fn plain_name(function: &str) -> &str {
+    let parts: Vec<&str> = function.split(':').collect();
+    match parts.iter().position(|part| *part == "function") {
+        Some(at) => parts.get(at + 1).unwrap_or(&function),
+        None => parts[0],
+    }
 }
 
 impl Logs {
@@ -94,6 +111,77 @@ impl Logs {
         }
     }
 
+    /// The last lines that one invocation printed, once it has ended and they have come, which takes some seconds; none after `within`.
+    ///
+    /// # Errors
+    /// When the service refuses.
+    pub async fn tail(
+        &self,
+        request: &Request,
+        count: usize,
+        within: Duration,
+    ) -> Result<Vec<String>, ManageError> {
+        let deadline = tokio::time::Instant::now() + within;
+        loop {
+            let mut lines = self.of_invocation(request).await?;
+            if !lines.is_empty() || tokio::time::Instant::now() + LOOK > deadline {
+                return Ok(lines.split_off(lines.len().saturating_sub(count)));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// What an invocation printed, between the lines by which Lambda tells its beginning and its end.
+    async fn of_invocation(&self, request: &Request) -> Result<Vec<String>, ManageError> {
+        let group = group_of(plain_name(&request.function));
+        let at = request.at.duration_since(SystemTime::UNIX_EPOCH);
+        let from_ms = at.unwrap_or_default().as_millis() as i64 - LATE_MS;
+        let ask = self.client.filter_log_events().log_group_name(&group);
+        let ask = ask
+            .start_time(from_ms)
+            .filter_pattern(format!("\"{}\"", request.id));
+        let found = match ask.send().await {
+            Ok(found) => found,
+            Err(error) if error.code() == Some("ResourceNotFoundException") => {
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(failed("read log group", &group)(error)),
+        };
+        let is = |message: Option<&str>, word: &str| {
+            message.is_some_and(|message| {
+                message.starts_with(&format!("{word} RequestId: {}", request.id))
+            })
+        };
+        let mut events = found.events().iter();
+        let Some(start) = events.find(|event| is(event.message(), "START")) else {
+            return Ok(Vec::new());
+        };
+        if !events.any(|event| is(event.message(), "END")) {
+            return Ok(Vec::new());
+        }
+        let page = self.client.get_log_events().log_group_name(&group);
+        let page = page
+            .log_stream_name(start.log_stream_name().unwrap_or_default())
+            .start_time(start.timestamp().unwrap_or_default())
+            .start_from_head(true)
+            .limit(PAGE);
+        let page = page
+            .send()
+            .await
+            .map_err(failed("read log group", &group))?;
+        let messages = page.events().iter().map(|event| event.message());
+        let inside = messages
+            .skip_while(|message| !is(*message, "START"))
+            .skip(1)
+            .take_while(|message| !is(*message, "REPORT"));
+        let printed = inside.filter(|message| !is(*message, "END"));
+        let lines = printed.flatten().flat_map(str::lines).map(str::trim_end);
+        Ok(lines
+            .filter(|line| !line.is_empty())
+            .map(str::to_string)
+            .collect())
+    }
+
     /// Reads a function's events from then on.
     pub fn follow(&self, function: &str, from_ms: i64) -> Follower {
         Follower {
@@ -139,5 +227,23 @@ impl Follower {
         self.from_ms = self.from_ms.max(newest - LATE_MS);
         self.told = self.told.split_off(&(self.from_ms, String::new()));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_found_in_all_that_names_a_function() {
+        for text in [
+            "ranker",
+            "ranker:7",
+            "123456789012:function:ranker",
+            "arn:aws:lambda:eu-west-1:123456789012:function:ranker",
+            "arn:aws:lambda:eu-west-1:123456789012:function:ranker:live",
+        ] {
+            assert_eq!(plain_name(text), "ranker", "{text}");
+        }
     }
 }

@@ -166,6 +166,11 @@ impl Scope {
         let mut statements = vec![
             allow("Invoke", &invoke, arns),
             allow("Limits", &["lambda:GetAccountSettings"], json!("*")),
+            allow(
+                "LogsOfFailedWorkers",
+                &["logs:FilterLogEvents", "logs:GetLogEvents"],
+                json!(self.log_groups()),
+            ),
         ];
         statements.extend(self.objects());
         statements

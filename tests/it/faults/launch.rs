@@ -94,6 +94,7 @@ async fn the_first_cause_is_reported_and_not_what_follows_from_it() {
         arguments: Value::Null,
         ranks: 2,
         ranks_per_pack: 1,
+        levels: 1,
         store: String::new(),
         timeout: None,
         more: Default::default(),

@@ -350,14 +350,14 @@ impl MapJob<'_> {
         .await;
         drop(tell);
         bar.finish_and_clear();
-        fleet.stop().await;
+        self.args.fleet.end(fleet).await;
         let gathered = printing.await.expect("printing does not panic")?;
-        let outcome = ran.map_err(|error| match error {
-            MapError::Job(error) => failed(error),
-            MapError::Items(error) => error.into(),
-            MapError::Journal(error) => error.into(),
-        })?;
-        Ok((outcome, gathered))
+        match ran {
+            Ok(outcome) => Ok((outcome, gathered)),
+            Err(MapError::Job(error)) => Err(failed(self.args.fleet.with_log(ui, error).await)),
+            Err(MapError::Items(error)) => Err(error.into()),
+            Err(MapError::Journal(error)) => Err(error.into()),
+        }
     }
 
     fn conclude(&self, outcome: &MapOutcome) -> anyhow::Result<()> {
@@ -377,7 +377,7 @@ impl MapJob<'_> {
                 "workers_lost": farm.lost,
                 "messages": farm.traffic.0,
                 "bytes": farm.traffic.1,
-                "usage": farm.usage,
+                "usage": self.args.fleet.usage(),
                 "seconds": { "launch": farm.launch.as_secs_f64(), "run": farm.run.as_secs_f64() },
             }))?;
         }
@@ -395,8 +395,6 @@ impl MapJob<'_> {
             words += &format!("; outputs are in {location}");
         }
         self.ui.say(words);
-        let fleet = &self.args.fleet;
-        fleet.say_cost(self.ui, &farm.usage, farm.launch + farm.run)?;
         if *given_up {
             anyhow::bail!(
                 "the job was given up: {failed} {what} have failed, more than --tolerate-failures allows"

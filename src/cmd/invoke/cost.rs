@@ -1,0 +1,326 @@
+//! What a job on AWS will cost, may cost, and has cost.
+
+use super::fleet::FleetArgs;
+use crate::cmd::ui::{Ui, print_facts, print_json};
+use crate::cmd::{Planned, UsageError};
+use crate::job::fleet::Fleet;
+use crate::lambda::cost::{Prices, Usage, WorkerUsage};
+use crate::lambda::function::Deployed;
+use crate::lambda::function::manage::Manager;
+use crate::lambda::limits::MEMORY_MB;
+use crate::lambda::meter::{Budget, Size};
+use crate::lambda::pace::time_to_start;
+use crate::store::Requests;
+use anyhow::Context;
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+/// What a user says about money.
+#[derive(Debug, Clone, clap::Args)]
+pub(in crate::cmd) struct CostArgs {
+    /// Prices by which a job on AWS says what it cost, as a TOML file; see docs/AWS.md
+    #[arg(long, value_name = "FILE")]
+    prices: Option<PathBuf>,
+
+    /// End the job when it has cost about so many US dollars on AWS, by those prices; what is done of a map is kept for --resume
+    #[arg(long, value_name = "USD", value_parser = dollars)]
+    max_cost: Option<f64>,
+
+    /// Start nothing, and show what would be started and what it costs
+    #[arg(long)]
+    dry_run: bool,
+
+    #[arg(skip)]
+    account: Arc<Account>,
+}
+
+/// What the jobs of this command have taken.
+#[derive(Debug, Default)]
+struct Account {
+    /// This process's own requests.
+    requests: Arc<Requests>,
+    /// What workers took, and how long jobs took.
+    taken: Mutex<(Usage, Duration)>,
+    budget: OnceCell<Arc<Budget>>,
+}
+
+impl CostArgs {
+    /// Counts this process's own requests to S3.
+    pub(super) fn requests(&self) -> Arc<Requests> {
+        self.account.requests.clone()
+    }
+
+    /// True if nothing is to be started.
+    pub(in crate::cmd) fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
+    /// The prices that were given, or AWS's.
+    pub(super) fn prices(&self) -> anyhow::Result<Prices> {
+        let Some(path) = &self.prices else {
+            return Ok(Prices::default());
+        };
+        let name = path.display();
+        let text = std::fs::read_to_string(path).with_context(|| format!("--prices {name}"))?;
+        toml::from_str(&text)
+            .map_err(|error| UsageError(format!("--prices {name}: {error}")).into())
+    }
+
+    fn taken(&self) -> (Usage, Duration) {
+        let taken = &self.account.taken;
+        let (mut usage, took) = *taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let (writes, reads) = self.account.requests.so_far();
+        usage.store_writes += writes;
+        usage.store_reads += reads;
+        (usage, took)
+    }
+}
+
+impl FleetArgs {
+    /// Ends what a job was started with, and notes what it took.
+    pub(in crate::cmd) async fn end(&self, fleet: Fleet) {
+        let (usage, took) = (fleet.launcher.usage(), fleet.launcher.elapsed());
+        fleet.stop().await;
+        let account = &self.cost.account;
+        if let Some(budget) = account.budget.get() {
+            budget.settle(&usage, took);
+        }
+        let mut taken = account.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.0.add_all(&usage);
+        taken.1 += took;
+    }
+
+    /// What all jobs of this command have taken so far, and the command itself.
+    pub(in crate::cmd) fn usage(&self) -> Usage {
+        self.cost.taken().0
+    }
+
+    /// Says what jobs on AWS have cost.
+    pub(in crate::cmd) fn say_cost(&self, ui: &Ui) -> anyhow::Result<()> {
+        let (usage, took) = self.cost.taken();
+        if self.function().is_none() || usage.calls == 0 {
+            return Ok(());
+        }
+        let prices = self.cost.prices()?;
+        let cost = prices.cost(&usage, took, self.switches()?.len());
+        let mut but = String::new();
+        if usage.estimated > 0 {
+            but += &format!(
+                "; {} workers have not said what they took and are counted by the clock",
+                usage.estimated
+            );
+        }
+        if usage.unknown() > 0 {
+            but += &format!(
+                "; of {} of {} calls nothing is known",
+                usage.unknown(),
+                usage.calls
+            );
+        }
+        ui.say(format!(
+            "cost: about {cost} for {:.1} GB s, at prices of {}{but}",
+            usage.gb_seconds(),
+            prices.of
+        ));
+        Ok(())
+    }
+
+    /// What the jobs of this command may cost, if there is a limit: one for all of them.
+    pub(super) async fn budget(&self) -> anyhow::Result<Option<Arc<Budget>>> {
+        let (Some(max), Some(_)) = (self.cost.max_cost, self.function()) else {
+            return Ok(None);
+        };
+        let make = async {
+            let size = match self.far().await {
+                Ok(found) => largest(&found),
+                Err(error) if error.is::<UsageError>() => return Err(error),
+                Err(error) => {
+                    let memory_mb = *MEMORY_MB.end();
+                    tracing::warn!(
+                        "{error:#}; --max-cost counts workers as of {memory_mb} MB until the first has said how much it has"
+                    );
+                    let arm = false;
+                    Size { memory_mb, arm }
+                }
+            };
+            let (prices, switches) = (self.cost.prices()?, self.switches()?.len());
+            Ok(Arc::new(Budget::new(max, prices, size, switches)))
+        };
+        let budget = self.cost.account.budget.get_or_try_init(|| make).await?;
+        Ok(Some(budget.clone()))
+    }
+
+    /// The functions on AWS that were named.
+    async fn far(&self) -> anyhow::Result<Vec<Deployed>> {
+        let manager = Manager::new(&self.aws_settings().load().await);
+        let mut found = Vec::new();
+        for name in self.far_functions()?.unwrap_or_default() {
+            let function = manager.find(&name).await?;
+            let none = || {
+                UsageError(format!(
+                    "there is no function {name}; \"lswitch function create {name}\" makes one"
+                ))
+            };
+            found.push(function.ok_or_else(none)?);
+        }
+        Ok(found)
+    }
+
+    /// With --dry-run shows what a job would start, and ends with that.
+    pub(super) async fn plan(&self, job: &Plan<'_>) -> anyhow::Result<()> {
+        if !self.cost.dry_run {
+            return Ok(());
+        }
+        self.check_launch()?;
+        let (found, unknown) = match self.far().await {
+            Ok(found) => (found, None),
+            Err(error) if error.is::<UsageError>() => return Err(error),
+            Err(error) => (Vec::new(), Some(format!("{error:#}"))),
+        };
+        let switches = self.switches()?;
+        if self.function().is_some() && switches.is_empty() {
+            // It says what to do.
+            self.switch().await?;
+        }
+        let prices = self.cost.prices()?;
+        let packs = job.workers.div_ceil(self.workers_per_function.max(1));
+        let cost = |time: Duration| {
+            let mut usage = Usage {
+                calls: packs.into(),
+                ..Usage::default()
+            };
+            let size = largest(&found);
+            for _ in 0..packs {
+                usage.add(WorkerUsage {
+                    memory_mb: size.memory_mb,
+                    arm: size.arm,
+                    elapsed_ms: time.as_millis() as u64,
+                    ..WorkerUsage::default()
+                });
+            }
+            prices.cost(&usage, time, switches.len()).total()
+        };
+        let minute = cost(Duration::from_secs(60));
+        let timeout = found.iter().map(|function| function.timeout_s).max();
+        // Workers of a map are replaced when their time is up.
+        let most = timeout.filter(|_| job.is_fixed);
+        let most = most.map(|seconds| cost(Duration::from_secs(seconds.into())));
+        let start = time_to_start(packs.div_ceil(found.len().max(1) as u32));
+        let places: Vec<String> = switches.iter().map(ToString::to_string).collect();
+        if job.json {
+            print_json(&json!({
+                "dry_run": true,
+                "program": job.program,
+                "workers": job.workers,
+                "instances": packs,
+                "functions": found.iter().map(|function| json!({
+                    "name": function.name,
+                    "memory_mb": function.memory_mb,
+                    "timeout_s": function.timeout_s,
+                    "architecture": function.architecture,
+                })).collect::<Vec<_>>(),
+                "switches": places,
+                "store": self.store,
+                "seconds": { "launch": start.as_secs_f64() },
+                "cost": { "minute": (!found.is_empty()).then_some(minute), "most": most, "prices": prices.of },
+            }))?;
+            return Err(Planned.into());
+        }
+        let mut facts = vec![
+            (
+                "job",
+                format!(
+                    "{}: {} workers in {packs} function instances",
+                    job.program, job.workers
+                ),
+            ),
+            ("store", self.store.clone()),
+        ];
+        match (&found[..], unknown) {
+            (_, Some(unknown)) => {
+                facts.push(("functions", unknown));
+                facts.push(("switches", places.join(", ")));
+            }
+            ([], None) => {
+                facts.push(("functions", "processes of this machine".into()));
+                facts.push(("cost", "nothing".into()));
+            }
+            (found, None) => {
+                let functions = found.iter().map(|function| {
+                    format!(
+                        "{} ({} MB, {}, time-out {} s)",
+                        function.name,
+                        function.memory_mb,
+                        function.architecture,
+                        function.timeout_s
+                    )
+                });
+                facts.push(("functions", functions.collect::<Vec<_>>().join(", ")));
+                facts.push(("switches", places.join(", ")));
+                if start > Duration::ZERO {
+                    let words = format!("{:.0} s, by Lambda's scaling rate", start.as_secs_f64());
+                    facts.push(("all there in", words));
+                }
+                let most =
+                    most.map(|most| format!(", at most ${most:.4} until the functions' time-out"));
+                let most = most.unwrap_or_default();
+                facts.push((
+                    "cost",
+                    format!(
+                        "about ${minute:.4} a minute{most}, at prices of {}",
+                        prices.of
+                    ),
+                ));
+            }
+        }
+        print_facts(&facts)?;
+        Err(Planned.into())
+    }
+}
+
+/// A job that is to be started.
+pub(super) struct Plan<'a> {
+    pub(super) program: &'a str,
+    pub(super) workers: u32,
+    /// Its workers are there from its start to its end.
+    pub(super) is_fixed: bool,
+    /// It is shown as JSON.
+    pub(super) json: bool,
+}
+
+/// The size of the largest of these functions; on Graviton only if all are.
+fn largest(functions: &[Deployed]) -> Size {
+    let memory = functions.iter().map(|function| function.memory_mb).max();
+    Size {
+        memory_mb: memory.unwrap_or(0),
+        arm: !functions.is_empty()
+            && functions
+                .iter()
+                .all(|function| function.architecture == "arm64"),
+    }
+}
+
+/// An amount of money.
+fn dollars(text: &str) -> Result<f64, String> {
+    match text.trim_start_matches('$').parse() {
+        Ok(amount) if amount > 0.0 && f64::is_finite(amount) => Ok(amount),
+        _ => Err("this is an amount in US dollars, more than 0, such as 2.50".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_understood_or_refused() {
+        assert_eq!(dollars("2.50"), Ok(2.5));
+        assert_eq!(dollars("$1"), Ok(1.0));
+        for text in ["", "0", "-1", "NaN", "inf", "free"] {
+            assert!(dollars(text).is_err(), "{text}");
+        }
+    }
+}

@@ -23,7 +23,6 @@ endif
 
 # Where what others have made for tests is installed; nothing for what could not be.
 INSTALLED = LSWITCH_MOTO=$$(ls $(abspath $(TARGET))/moto/bin/moto_server 2>/dev/null) \
-	LSWITCH_BOOTSTRAP=$$(ls $(abspath $(TARGET))/lambda/bootstrap 2>/dev/null) \
 	LSWITCH_CARGO_LAMBDA=$$(ls $(abspath $(TARGET))/cargo-lambda/bin/cargo-lambda 2>/dev/null) \
 	LSWITCH_NODE_RIC=$$(ls $(abspath $(TARGET))/node/lib/node_modules/aws-lambda-ric/index.mjs 2>/dev/null)
 
@@ -106,6 +105,7 @@ build:
 BOOTSTRAP_MAX := 12000000
 ZIP_MAX       := 5000000
 lambda-zip: build $(TARGET)/zig/ready ## A small bootstrap for provided.al2023 and provided.al2, and its zip; ARCH=aarch64 for Graviton
+	$(ADD_TARGET)
 	$(ZIGBUILD) --profile lambda --no-default-features
 	mkdir -p $(ZIP) && cp $(TARGET)/$(ARCH)-unknown-linux-gnu/lambda/lswitch $(ZIP)/bootstrap
 	$(LSWITCH) function package --runtime provided.al2 --architecture $(subst aarch64,arm64,$(ARCH)) \
@@ -113,16 +113,17 @@ lambda-zip: build $(TARGET)/zig/ready ## A small bootstrap for provided.al2023 a
 	@cd $(ZIP) && wc -c bootstrap lswitch.zip && test $$(wc -c < bootstrap) -le $(BOOTSTRAP_MAX) && test $$(wc -c < lswitch.zip) -le $(ZIP_MAX)
 
 linux: $(TARGET)/zig/ready ## All commands for any Linux since 2018, such as a switch's machine; ARCH=aarch64 for Graviton
+	$(ADD_TARGET)
 	$(ZIGBUILD) --release
 	mkdir -p $(TARGET)/linux$(ARM) && cp $(TARGET)/$(ARCH)-unknown-linux-gnu/release/lswitch $(TARGET)/linux$(ARM)/lswitch
 
 ARM      = $(if $(filter aarch64,$(ARCH)),-arm64)
+ADD_TARGET = $(if $(ARM),rustup target add $(ARCH)-unknown-linux-gnu)
 ZIP      = $(TARGET)/lambda$(ARM)
 ZIGBUILD = PATH="$(abspath $(TARGET))/zig/bin:$$PATH" cargo zigbuild --bin lswitch --target $(ARCH)-unknown-linux-gnu.2.26
 
 $(TARGET)/zig/ready:
 	python3 -m venv $(TARGET)/zig && $(TARGET)/zig/bin/pip install --quiet ziglang cargo-zigbuild
-	rustup target add $(ARCH)-unknown-linux-gnu
 	touch $@
 
 release: ## An optimised, stripped binary in target/release

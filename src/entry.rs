@@ -3,25 +3,15 @@
 //! Without the feature `cli` a process is a worker or nothing: that is what a function's `bootstrap` needs, and all that it has.
 
 use crate::job::function::{self as functions, AnyFunction};
-use crate::job::pack;
 use crate::job::program::{self, Program};
-use crate::lambda::local::LOCAL_VARIABLE;
+use crate::job::worker::{self, WorkError};
 use crate::lambda::runtime;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 use thiserror::Error;
-use tokio::runtime::Runtime;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-
-/// What lambda_runtime takes from the environment and panics without.
-const RUNTIME_VARIABLES: [&str; 3] = [
-    "AWS_LAMBDA_FUNCTION_NAME",
-    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
-    "AWS_LAMBDA_FUNCTION_VERSION",
-];
 
 /// Exit code of what failed.
 const FAILED: u8 = 1;
@@ -29,23 +19,11 @@ const FAILED: u8 = 1;
 /// Exit code of wrong usage.
 const USAGE: u8 = 2;
 
-/// How long blocking work that was abandoned may hold the process.
-const ABANDONED_MAX: Duration = Duration::from_millis(500);
-
-/// Why a process does not work for Lambda.
+/// Why a process does nothing.
 #[derive(Debug, Error)]
-pub(crate) enum WorkError {
-    /// Nobody is there to work for.
-    #[error(
-        "AWS_LAMBDA_RUNTIME_API is not set, so there is no Lambda to work for; workers are started by \"lswitch invoke\""
-    )]
-    NoLambda,
-    /// Something has set some of what Lambda sets.
-    #[error(
-        "AWS_LAMBDA_RUNTIME_API is set but {0} is not, so this is no whole Lambda runtime; it must set {all}",
-        all = RUNTIME_VARIABLES.join(", ")
-    )]
-    NoRuntime(&'static str),
+enum EntryError {
+    #[error(transparent)]
+    Work(#[from] WorkError),
     /// The names that this program registers are no good.
     #[error("{0}")]
     Names(String),
@@ -55,23 +33,15 @@ pub(crate) enum WorkError {
         "this is a worker alone, built for a function's bootstrap; the commands are in an lswitch that is built with the feature cli"
     )]
     NoCommands,
-    /// It works no more.
-    #[error("the Lambda runtime failed: {0}")]
-    Runtime(String),
-    /// The system has no more.
-    #[error("cannot start threads for the worker: {0}")]
-    Threads(#[from] io::Error),
 }
 
-impl WorkError {
-    /// For the shell.
-    pub(crate) fn is_usage(&self) -> bool {
-        !matches!(self, WorkError::Runtime(_) | WorkError::Threads(_))
-    }
-
+impl EntryError {
     fn told(&self) -> u8 {
         let _ = writeln!(io::stderr(), "lswitch: {self}");
-        if self.is_usage() { USAGE } else { FAILED }
+        match self {
+            EntryError::Work(error) if !error.is_usage() => FAILED,
+            _ => USAGE,
+        }
     }
 }
 
@@ -138,9 +108,9 @@ impl Lswitch {
     /// The whole program: command, switch and worker.
     pub fn main(self) -> ExitCode {
         start_logging();
-        let worked = self.register().map_err(WorkError::Names).and_then(|()| {
+        let worked = self.register().map_err(EntryError::Names).and_then(|()| {
             if is_worker() {
-                return work().map(|()| ExitCode::SUCCESS);
+                return Ok(worker::work().map(|()| ExitCode::SUCCESS)?);
             }
             command()
         });
@@ -157,7 +127,7 @@ impl Lswitch {
         }
         if is_worker() {
             start_logging();
-            let exit = work().map_or_else(|error| error.told(), |()| 0);
+            let exit = worker::work().map_or_else(|error| EntryError::from(error).told(), |()| 0);
             std::process::exit(exit.into());
         }
     }
@@ -174,33 +144,13 @@ fn is_worker() -> bool {
 }
 
 #[cfg(feature = "cli")]
-fn command() -> Result<ExitCode, WorkError> {
+fn command() -> Result<ExitCode, EntryError> {
     Ok(crate::cmd::command())
 }
 
 #[cfg(not(feature = "cli"))]
-fn command() -> Result<ExitCode, WorkError> {
-    Err(WorkError::NoCommands)
-}
-
-/// Serves invocations until the runtime goes away.
-pub(crate) fn work() -> Result<(), WorkError> {
-    if !runtime::is_lambda() {
-        return Err(WorkError::NoLambda);
-    }
-    let is_missing = |name: &&str| std::env::var_os(name).is_none();
-    if let Some(name) = RUNTIME_VARIABLES.into_iter().find(|name| is_missing(name)) {
-        return Err(WorkError::NoRuntime(name));
-    }
-    #[cfg(target_os = "linux")]
-    if std::env::var_os(LOCAL_VARIABLE).is_some() {
-        use rustix::process::{Signal, set_parent_process_death_signal};
-        set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
-    }
-    let threads = Runtime::new()?;
-    let worked = threads.block_on(runtime::run(pack::run));
-    threads.shutdown_timeout(ABANDONED_MAX);
-    worked.map_err(|error| WorkError::Runtime(error.to_string()))
+fn command() -> Result<ExitCode, EntryError> {
+    Err(EntryError::NoCommands)
 }
 
 /// Sends what the library logs to stderr: warnings, or what `LSWITCH_LOG` asks for.

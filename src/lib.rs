@@ -69,7 +69,8 @@
 //!
 //! # A bootstrap of your own
 //!
-//! Built with `default-features = false` a program has no commands, and is a worker alone: what a function needs, in 10 MB.
+//! Built with `default-features = false` a program has no commands, and is a worker alone: what a function needs, in 10 MB. It finds
+//! AWS's settings in variables, as Lambda sets them, and nowhere else; so a [`Pool`] for functions on AWS is for the other build.
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]

@@ -81,6 +81,7 @@ struct Row {
 impl Bench {
     /// Measures and prints.
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+        self.fleet.check_alone()?;
         raise_descriptor_limit();
         let ranks = self.fleet.workers()?.unwrap_or(2);
         let per_pack = self.fleet.workers_per_function;

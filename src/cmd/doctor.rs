@@ -101,6 +101,7 @@ impl Doctor {
     /// Tries everything, and prints what was found.
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
         self.fleet.check()?;
+        self.fleet.check_alone()?;
         block_on(async {
             let mut findings = Vec::new();
             let mut note = |finding: Finding| -> anyhow::Result<bool> {

@@ -15,9 +15,9 @@ mod sort;
 mod vertex;
 mod wordcount;
 
-use crate::cmd::UsageError;
 use crate::cmd::record::{own, parse_id};
 use crate::cmd::ui::Ui;
+use crate::cmd::{UsageError, block_on};
 use crate::net::token::JobId;
 use clap::Subcommand;
 pub(in crate::cmd) use fleet::FleetArgs;
@@ -122,10 +122,14 @@ impl Job {
         }
     }
 
-    /// Runs it, and says what it cost however it ended.
+    /// Runs it, and says what it cost however it ended, and what a worker said last that failed.
     fn run_and_say(&self, ui: &Ui, id: JobId) -> anyhow::Result<()> {
-        let outcome = self.run(ui, id);
-        let said = self.fleet().say_cost(ui);
+        let fleet = self.fleet();
+        let outcome = self.run(ui, id).or_else(|error| {
+            // What the job has left is cleared away by now.
+            block_on(async { Err(fleet.with_log(ui, error).await) })
+        });
+        let said = fleet.say_cost(ui);
         outcome.and(said)
     }
 

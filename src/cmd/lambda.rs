@@ -1,7 +1,7 @@
 //! `lswitch lambda`: the worker. Lambda starts the same binary as `bootstrap`, without a subcommand.
 
 use crate::cmd::UsageError;
-use crate::entry;
+use crate::job::worker;
 
 /// Run as a worker; Lambda does this, on AWS or locally
 #[derive(Debug, clap::Args)]
@@ -14,7 +14,7 @@ pub struct Lambda {}
 impl Lambda {
     /// Serves invocations until the runtime goes away.
     pub fn run(&self) -> anyhow::Result<()> {
-        entry::work().map_err(|error| match error.is_usage() {
+        worker::work().map_err(|error| match error.is_usage() {
             true => UsageError(error.to_string()).into(),
             false => error.into(),
         })

@@ -6,7 +6,6 @@
 
 use crate::job::report::{Report, TAG};
 use crate::job::start::{Starter, fan_out, join_within};
-use crate::lambda::cost::Usage;
 use crate::lambda::event::Event;
 use crate::lambda::launch::{Called, LaunchError, Launcher, Request, Way};
 use crate::lambda::meter::Spent;
@@ -40,7 +39,7 @@ const COME_WITHIN: Duration = Duration::from_secs(10);
 /// How often a worker is called.
 const CALLS_MAX: u32 = 4;
 
-/// How often it is looked whether workers have come.
+/// How often it is looked whether workers have come, and what the job has cost.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// How long the driver tries to reach the switch.
@@ -124,8 +123,6 @@ pub struct JobOutcome {
     pub launch: Duration,
     /// From then until the last rank's result.
     pub run: Duration,
-    /// What it took from AWS.
-    pub usage: Usage,
 }
 
 /// A worker by its number and ranks.
@@ -267,7 +264,6 @@ pub async fn run(
             bytes: watch.traffic.1,
             launch,
             run,
-            usage: launcher.usage(),
         })
 }
 
@@ -295,8 +291,12 @@ struct Watch<'a> {
     called: Vec<u32>,
     /// Workers that are to come though no call is open, and since when (or from when on).
     coming: BTreeMap<u32, Instant>,
-    /// The last calls that started workers and ended with that.
+    /// Workers that others start, by those.
+    led: BTreeMap<u32, Vec<u32>>,
+    /// The only calls of workers, where these ended with a start.
     requests: BTreeMap<u32, Request>,
+    /// When it is looked next what the job has cost.
+    look_at_cost: Instant,
     ranks: u32,
     ranks_per_pack: u32,
     switch: String,
@@ -344,7 +344,9 @@ impl<'a> Watch<'a> {
             launcher,
             called: vec![0; workers.len()],
             coming: BTreeMap::new(),
+            led: BTreeMap::new(),
             requests: BTreeMap::new(),
+            look_at_cost: Instant::now(),
             join_within: join_within(workers.len() as u32),
             workers,
             ranks: spec.ranks,
@@ -367,15 +369,32 @@ impl<'a> Watch<'a> {
         let fan_out = fan_out(packs, levels);
         let function = self.launcher.only_function().unwrap_or_default();
         let spans = self.workers.iter().map(|worker| worker.span);
-        // By Lambda's rule the last of them come no sooner.
-        let by_then = Instant::now() + time_to_start(packs);
+        // By Lambda's rule the last of them come no sooner, and after those that start them.
+        let by_then = Instant::now() + time_to_start(packs) + COME_WITHIN;
         for event in self.starter.events(spans, function, fan_out) {
+            let leader = event.first_rank / self.ranks_per_pack;
             for other in event.start.iter().flat_map(|others| &others.packs) {
                 let number = other.first_rank / self.ranks_per_pack;
                 self.called[number as usize] += 1;
                 self.is_coming(number, by_then);
+                self.led.entry(leader).or_default().push(number);
             }
-            self.send(event.first_rank / self.ranks_per_pack, event);
+            self.send(leader, event);
+        }
+    }
+
+    /// Those that a worker starts have all the time they need from when it is there itself.
+    fn leads(&mut self, span: Span) {
+        let now = Instant::now();
+        for number in self
+            .led
+            .remove(&(span.first_rank / self.ranks_per_pack))
+            .into_iter()
+            .flatten()
+        {
+            if let Some(since) = self.coming.get_mut(&number) {
+                *since = now.max(*since);
+            }
         }
     }
 
@@ -448,6 +467,11 @@ impl<'a> Watch<'a> {
         let mut last_words = tokio::time::Instant::now() + AFTERMATH;
         let mut overdue = false;
         loop {
+            // By the clock, since there may always be something else to do.
+            if Instant::now() >= self.look_at_cost {
+                self.launcher.check_budget().map_err(JobError::from)?;
+                self.look_at_cost = Instant::now() + LOOK;
+            }
             let complete = self.results.len() as u32 == self.ranks;
             let all_left = self.left as usize == self.workers.len();
             // Who is not heard of otherwise gets to leave in order.
@@ -497,10 +521,7 @@ impl<'a> Watch<'a> {
                     }
                     overdue = true;
                 }
-                _ = looks.tick() => {
-                    self.launcher.check_budget().map_err(JobError::from)?;
-                    self.call_again();
-                }
+                _ = looks.tick() => self.call_again(),
                 Some(call) = self.calls.join_next() => {
                     self.returned(call.expect("an Invoke call does not panic"))?;
                     last_words = tokio::time::Instant::now() + AFTERMATH;
@@ -521,6 +542,7 @@ impl<'a> Watch<'a> {
         match notice {
             Notice::Joined { span, .. } => {
                 self.joined.insert(span.first_rank, span.ranks);
+                self.leads(span);
                 tell(JobEvent::Joined(self.joined.values().sum()));
             }
             Notice::Left { failure: None, .. } => {
@@ -559,7 +581,12 @@ impl<'a> Watch<'a> {
         match outcome {
             Ok(Called::Returned(_)) => Ok(()),
             Ok(Called::Accepted(request)) => {
-                self.requests.insert(number, request);
+                if self.called[number as usize] == 1 {
+                    self.requests.insert(number, request);
+                } else {
+                    // Nobody knows which of them runs.
+                    self.requests.remove(&number);
+                }
                 self.is_coming(number, Instant::now());
                 Ok(())
             }
@@ -584,6 +611,14 @@ impl<'a> Watch<'a> {
             {
                 // An earlier call has started it.
                 warn!("{}: {error}", self.workers[number as usize]);
+                self.unheard += 1;
+                Ok(())
+            }
+            // It was called again, and this is not the call that has started it; or the switch tells.
+            Err(LaunchError::Function { message, .. })
+                if self.called[number as usize] > 1 && self.has_joined(number) =>
+            {
+                warn!("{}: {message}", self.workers[number as usize]);
                 self.unheard += 1;
                 Ok(())
             }

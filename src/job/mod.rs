@@ -27,3 +27,4 @@ pub mod sort;
 pub mod start;
 pub mod vertex;
 pub mod wordcount;
+pub mod worker;

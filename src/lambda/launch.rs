@@ -216,7 +216,7 @@ impl Launcher {
     /// The same, for a job that may cost so much.
     pub fn with_budget(self, budget: Arc<Budget>) -> Launcher {
         Launcher {
-            meter: Arc::new(Mutex::new(Meter::new(Some(budget.size())))),
+            meter: Arc::new(Mutex::new(budget.meter())),
             budget: Some(budget),
             ..self
         }
@@ -231,7 +231,7 @@ impl Launcher {
     }
 
     /// What the job takes; its driver tells.
-    pub(crate) fn meter(&self) -> MutexGuard<'_, Meter> {
+    pub fn meter(&self) -> MutexGuard<'_, Meter> {
         self.meter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -381,7 +381,11 @@ impl Launcher {
             let error = match sent {
                 Ok(reply) => {
                     self.pace().accepted(function, Instant::now());
-                    self.meter().called();
+                    let mut meter = self.meter();
+                    meter.called();
+                    if starts {
+                        meter.starts(event.first_rank, Instant::now());
+                    }
                     return Ok(reply);
                 }
                 Err(error) => error,

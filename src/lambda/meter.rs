@@ -18,9 +18,13 @@ pub struct Size {
 /// Counts what workers take: as they say, or by the clock while they have not said, which a worker that was lost never does.
 #[derive(Debug, Default)]
 pub struct Meter {
-    /// The functions' size, once anybody has told it.
+    /// The functions' size, once anybody has told it; the largest if they differ.
     size: Option<Size>,
+    /// That is not what anybody has told, but what is taken for it.
+    guessed: bool,
     said: Usage,
+    /// Whom Lambda starts, and since when.
+    coming: BTreeMap<u32, Instant>,
     /// Who is there and has not said, and since when.
     running: BTreeMap<u32, Instant>,
     /// Those that have ended without a word, and their time together.
@@ -30,12 +34,25 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Nobody is there yet.
-    pub fn new(size: Option<Size>) -> Meter {
+    /// Nobody is there yet. The size is what is taken for it if it is `guessed`.
+    pub fn new(size: Size, guessed: bool) -> Meter {
         Meter {
-            size,
+            size: Some(size),
+            guessed,
             ..Meter::default()
         }
+    }
+
+    /// The functions have this size, if no worker has said another.
+    pub fn suppose(&mut self, size: Size) {
+        if self.size.is_none() || self.guessed {
+            self.size = Some(size);
+        }
+    }
+
+    /// True if the functions' size is neither known nor said.
+    pub fn wants_size(&self) -> bool {
+        self.size.is_none()
     }
 
     /// Lambda has taken a call.
@@ -43,20 +60,36 @@ impl Meter {
         self.calls += 1;
     }
 
+    /// Lambda has taken a call and will start this worker.
+    pub fn starts(&mut self, worker: u32, now: Instant) {
+        if self.running.contains_key(&worker) {
+            return;
+        }
+        if let Some(since) = self.coming.insert(worker, now) {
+            self.silent += 1;
+            self.silent_ms += coming_ms(since, now);
+        }
+    }
+
     /// The worker with this lowest rank is there.
     pub fn joined(&mut self, worker: u32, now: Instant) {
-        self.running.insert(worker, now);
+        let since = self.coming.remove(&worker).unwrap_or(now);
+        self.running.insert(worker, since);
     }
 
     /// A worker has said what it took, at its end.
     pub fn said(&mut self, worker: u32, usage: WorkerUsage) {
+        self.coming.remove(&worker);
         self.running.remove(&worker);
         self.said.add(usage);
-        if usage.memory_mb > 0 {
-            self.size = Some(Size {
-                memory_mb: usage.memory_mb,
-                arm: usage.arm,
-            });
+        let said = Size {
+            memory_mb: usage.memory_mb,
+            arm: usage.arm,
+        };
+        let known = self.size.filter(|_| !self.guessed);
+        if said.memory_mb > known.map_or(0, |size| size.memory_mb) {
+            self.size = Some(said);
+            self.guessed = false;
         }
     }
 
@@ -75,16 +108,21 @@ impl Meter {
             ..self.said
         };
         if let Some(size) = self.size {
+            let coming = self.coming.values().map(|since| coming_ms(*since, now));
             let running = self.running.values().map(|since| elapsed_ms(*since, now));
-            usage.estimated = self.silent + self.running.len() as u64;
-            usage.add_time(
-                size.memory_mb,
-                size.arm,
-                self.silent_ms + running.sum::<u64>(),
-            );
+            usage.estimated = self.silent + (self.coming.len() + self.running.len()) as u64;
+            let ms = self.silent_ms + coming.sum::<u64>() + running.sum::<u64>();
+            usage.add_time(size.memory_mb, size.arm, ms);
         }
         usage
     }
+}
+
+/// What one takes at most of which nobody has heard: it waits for the switch no longer.
+const COMING_MAX: Duration = Duration::from_secs(60);
+
+fn coming_ms(since: Instant, now: Instant) -> u64 {
+    elapsed_ms(since, now).min(COMING_MAX.as_millis() as u64)
 }
 
 fn elapsed_ms(since: Instant, now: Instant) -> u64 {
@@ -98,6 +136,8 @@ pub struct Budget {
     prices: Prices,
     /// The functions' size; the largest if they differ.
     size: Size,
+    /// It is not known, and that is the most that it can be.
+    guessed: bool,
     switches: usize,
     /// What has ended has cost so much.
     spent: Mutex<f64>,
@@ -114,20 +154,21 @@ pub struct Spent {
 }
 
 impl Budget {
-    /// So many dollars for functions of this size, and so many switches.
-    pub fn new(max: f64, prices: Prices, size: Size, switches: usize) -> Budget {
+    /// So many dollars for functions of this size, which may be `guessed`, and so many switches.
+    pub fn new(max: f64, prices: Prices, (size, guessed): (Size, bool), switches: usize) -> Budget {
         Budget {
             max,
             prices,
             size,
+            guessed,
             switches,
             spent: Mutex::default(),
         }
     }
 
-    /// The functions' size.
-    pub fn size(&self) -> Size {
-        self.size
+    /// A meter for one job of it.
+    pub fn meter(&self) -> Meter {
+        Meter::new(self.size, self.guessed)
     }
 
     /// Is there something left, if what goes on has taken this?
@@ -175,7 +216,7 @@ mod tests {
     fn who_says_nothing_is_counted_by_the_clock() {
         let begun = Instant::now();
         let at = |seconds| begun + Duration::from_secs(seconds);
-        let mut meter = Meter::new(Some(SIZE));
+        let mut meter = Meter::new(SIZE, false);
         for rank in 0..4 {
             meter.joined(rank, begun);
         }
@@ -196,16 +237,70 @@ mod tests {
     #[test]
     fn the_size_is_what_workers_say_and_without_one_nothing_is_estimated() {
         let begun = Instant::now();
-        let mut meter = Meter::new(None);
+        let mut meter = Meter::default();
         meter.joined(0, begun);
         meter.joined(1, begun);
         meter.ended(0, begun + Duration::from_secs(5));
         let usage = meter.usage(begun + Duration::from_secs(5));
         assert_eq!((usage.estimated, usage.gb_seconds()), (0, 0.0));
+        assert!(meter.wants_size());
+        meter.suppose(Size {
+            memory_mb: 512,
+            ..SIZE
+        });
+        let usage = meter.usage(begun + Duration::from_secs(5));
+        assert_eq!((usage.estimated, usage.gb_seconds()), (2, 5.0));
         meter.said(1, worker(6_000));
         let usage = meter.usage(begun + Duration::from_secs(9));
         assert_eq!(usage.estimated, 1);
         assert!((usage.gb_seconds() - 11.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn who_does_not_come_is_counted_for_as_long_as_it_may_wait() {
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut meter = Meter::new(SIZE, false);
+        for rank in 0..3 {
+            meter.called();
+            meter.starts(rank, begun);
+        }
+        meter.joined(0, at(4));
+        assert!((meter.usage(at(10)).gb_seconds() - 30.0).abs() < 1e-9);
+        // One is called again, and comes.
+        meter.starts(1, at(10));
+        meter.joined(1, at(12));
+        meter.said(0, worker(15_000));
+        meter.said(1, worker(5_000));
+        let usage = meter.usage(at(100));
+        assert!((usage.gb_seconds() - (15.0 + 5.0 + 10.0 + 60.0)).abs() < 1e-9);
+        assert_eq!((usage.workers, usage.estimated), (2, 2));
+    }
+
+    #[test]
+    fn a_guess_gives_way_to_what_is_said_and_the_largest_stays() {
+        let mut meter = Meter::new(
+            Size {
+                memory_mb: 10_240,
+                arm: false,
+            },
+            true,
+        );
+        let begun = Instant::now();
+        meter.joined(0, begun);
+        meter.joined(1, begun);
+        meter.said(0, worker(0));
+        let second = begun + Duration::from_secs(1);
+        assert!((meter.usage(second).gb_seconds() - 1.0).abs() < 1e-9);
+        meter.said(
+            2,
+            WorkerUsage {
+                memory_mb: 4096,
+                ..worker(0)
+            },
+        );
+        meter.said(3, worker(0));
+        assert!((meter.usage(second).gb_seconds() - 4.0).abs() < 1e-9);
     }
 
     #[test]
@@ -216,7 +311,7 @@ mod tests {
             switch_hour: 0.0,
             ..Prices::default()
         };
-        let budget = Budget::new(1.0, prices, SIZE, 1);
+        let budget = Budget::new(1.0, prices, (SIZE, false), 1);
         let of = |seconds: u64| {
             let mut usage = Usage::default();
             usage.add(worker(seconds * 1000));

@@ -240,6 +240,7 @@ impl Server {
             self.switch.wake(now, &mut self.out);
             let wanted = self.out.gathers();
             if self.gather.goes_on(wanted, seen.awaited, Instant::now()) {
+                self.busy += woken.elapsed();
                 thread::yield_now();
                 continue;
             }

@@ -209,8 +209,25 @@ fn workers_of_a_fixed_job_start_each_other() {
         .end();
     assert_says(
         several.fails_with(2),
-        &["--launch tree is for one function"],
+        &["--launch tree and --levels are for one function"],
     );
+}
+
+#[test]
+fn workers_that_are_slow_to_start_have_their_time_in_a_tree_too() {
+    let place = Place::new();
+    place.small_graph();
+    let executable = env!("CARGO_BIN_EXE_lswitch");
+    place.write(
+        "slow.toml",
+        format!("command = [{executable:?}]\ncold_start_ms = 6000\n"),
+    );
+    // Two starts one after the other are more than one worker is waited for.
+    let ended = place
+        .lswitch("invoke pagerank --graph graph --launch tree --local-function slow.toml --json")
+        .ok();
+    assert_eq!(ended.json()["usage"]["calls"], 2);
+    assert!(!ended.stderr.contains("started again"), "{}", ended.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -18,6 +18,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::OnceCell;
 
+/// How long is waited for what Lambda says of a function's memory.
+const SIZE_WITHIN: Duration = Duration::from_secs(5);
+
 /// What a user says about money.
 #[derive(Debug, Clone, clap::Args)]
 pub(in crate::cmd) struct CostArgs {
@@ -58,6 +61,11 @@ impl CostArgs {
         self.dry_run
     }
 
+    /// True if there is a most that jobs may cost.
+    pub(in crate::cmd) fn has_limit(&self) -> bool {
+        self.max_cost.is_some()
+    }
+
     /// The prices that were given, or AWS's.
     pub(super) fn prices(&self) -> anyhow::Result<Prices> {
         let Some(path) = &self.prices else {
@@ -82,6 +90,13 @@ impl CostArgs {
 impl FleetArgs {
     /// Ends what a job was started with, and notes what it took.
     pub(in crate::cmd) async fn end(&self, fleet: Fleet) {
+        if self.function().is_some() && fleet.launcher.meter().wants_size() {
+            // Nobody has said how large workers are: none did well, or they are not of Rust.
+            let known = tokio::time::timeout(SIZE_WITHIN, self.far()).await;
+            if let Ok(Ok(known)) = known {
+                fleet.launcher.meter().suppose(largest(&known));
+            }
+        }
         let (usage, took) = (fleet.launcher.usage(), fleet.launcher.elapsed());
         fleet.stop().await;
         let account = &self.cost.account;
@@ -135,7 +150,7 @@ impl FleetArgs {
         };
         let make = async {
             let size = match self.far().await {
-                Ok(found) => largest(&found),
+                Ok(found) => (largest(&found), false),
                 Err(error) if error.is::<UsageError>() => return Err(error),
                 Err(error) => {
                     let memory_mb = *MEMORY_MB.end();
@@ -143,7 +158,7 @@ impl FleetArgs {
                         "{error:#}; --max-cost counts workers as of {memory_mb} MB until the first has said how much it has"
                     );
                     let arm = false;
-                    Size { memory_mb, arm }
+                    (Size { memory_mb, arm }, true)
                 }
             };
             let (prices, switches) = (self.cost.prices()?, self.switches()?.len());
@@ -208,7 +223,14 @@ impl FleetArgs {
         // Workers of a map are replaced when their time is up.
         let most = timeout.filter(|_| job.is_fixed);
         let most = most.map(|seconds| cost(Duration::from_secs(seconds.into())));
-        let start = time_to_start(packs.div_ceil(found.len().max(1) as u32));
+        let functions = self.functions()?;
+        let share = functions
+            .as_ref()
+            .map_or(packs, |functions| functions.largest_share(packs));
+        let start = time_to_start(share);
+        if let (None, Some(functions)) = (self.function(), &functions) {
+            functions.load(&self.aws_settings()).await?;
+        }
         let places: Vec<String> = switches.iter().map(ToString::to_string).collect();
         if job.json {
             print_json(&json!({
@@ -264,8 +286,11 @@ impl FleetArgs {
                     let words = format!("{:.0} s, by Lambda's scaling rate", start.as_secs_f64());
                     facts.push(("all there in", words));
                 }
-                let most =
-                    most.map(|most| format!(", at most ${most:.4} until the functions' time-out"));
+                let most = most.map(|most| {
+                    format!(
+                        ", at most ${most:.4} until the functions' time-out (one try, without S3)"
+                    )
+                });
                 let most = most.unwrap_or_default();
                 facts.push((
                     "cost",

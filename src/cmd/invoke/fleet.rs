@@ -156,13 +156,28 @@ impl FleetArgs {
         Ok(())
     }
 
+    /// Refuses what only a job of "lswitch invoke" can do.
+    pub(in crate::cmd) fn check_alone(&self) -> anyhow::Result<()> {
+        if self.launch == Launch::Tree || self.cost.is_dry_run() || self.cost.has_limit() {
+            let what = "--launch, --max-cost and --dry-run are for \"lswitch invoke\"";
+            return Err(UsageError(what.into()).into());
+        }
+        Ok(())
+    }
+
     /// Refuses ways to launch that there cannot be, and prices that cannot be read.
     pub(in crate::cmd) fn check_launch(&self) -> anyhow::Result<()> {
         self.cost.prices()?;
+        Ok(self.check_levels(self.levels())?)
+    }
+
+    /// Refuses workers that start others of another function.
+    pub(super) fn check_levels(&self, levels: u32) -> Result<(), UsageError> {
         let several = self.functions()?.is_some_and(|named| named.are_several());
-        if self.launch == Launch::Tree && several {
-            let what = "--launch tree is for one function; here several share the job";
-            return Err(UsageError(what.into()).into());
+        if levels > 1 && several {
+            let what =
+                "--launch tree and --levels are for one function; here several share the job";
+            return Err(UsageError(what.into()));
         }
         Ok(())
     }
@@ -380,44 +395,47 @@ impl FleetArgs {
         .await;
         line.clear();
         self.end(fleet).await;
-        match outcome {
-            Ok(outcome) => Ok(outcome),
-            Err(error) => Err(failed(self.with_log(ui, error).await)),
-        }
+        outcome.map_err(failed)
     }
 
     /// The error with what its worker has printed last, if its call has not told it.
-    pub(in crate::cmd) async fn with_log(&self, ui: &Ui, error: JobError) -> JobError {
-        let JobError::Worker {
-            lost,
-            worker,
-            reason,
-            log,
-            request: Some(request),
-        } = error
-        else {
-            return error;
+    pub(super) async fn with_log(&self, ui: &Ui, error: anyhow::Error) -> anyhow::Error {
+        let (lost, worker, reason, request) = match error.downcast() {
+            Ok(JobError::Worker {
+                lost,
+                worker,
+                reason,
+                log,
+                request: Some(request),
+            }) if log.is_empty() => (lost, worker, reason, request),
+            Ok(error) => return error.into(),
+            Err(error) => return error,
         };
-        let mut log = log;
+        let mut log = Vec::new();
         // Where Lambda is a stand-in, logs are nowhere, unless they have one too.
-        if log.is_empty() && (self.is_far() || variable(LOGS_ENDPOINT).is_some()) {
+        if self.is_far() || variable(LOGS_ENDPOINT).is_some() {
             ui.say(format!("{worker} failed; its log is awaited"));
             let logs = Logs::new(&self.aws_settings().load().await);
             let tail = logs.tail(&request, LOG_LINES, LOG_WITHIN);
-            // With no more patience than that for a service that does not answer.
-            match tokio::time::timeout(LOG_WITHIN * 2, tail).await {
-                Ok(Ok(lines)) => log = lines,
-                Ok(Err(error)) => tracing::warn!("{error}"),
-                Err(_) => tracing::warn!("CloudWatch Logs does not answer"),
+            tokio::select! {
+                found = tail => match found {
+                    Ok(lines) => log = lines,
+                    Err(error) => tracing::warn!("{error}"),
+                },
+                // A service that does not answer, and somebody who does not want to know.
+                () = tokio::time::sleep(LOG_WITHIN * 2) => tracing::warn!("CloudWatch Logs does not answer"),
+                () = interrupted() => {}
             }
         }
-        JobError::Worker {
+        let request = Some(request);
+        let error = JobError::Worker {
             lost,
             worker,
             reason,
             log,
-            request: Some(request),
-        }
+            request,
+        };
+        error.into()
     }
 
     pub(in crate::cmd) fn timeout(&self) -> Option<Duration> {

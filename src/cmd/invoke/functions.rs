@@ -66,6 +66,13 @@ impl Functions {
         counts.map(|counts| counts.into_iter().fold(0, u32::saturating_add))
     }
 
+    /// How many of so many workers one function runs at most.
+    pub fn largest_share(&self, workers: u32) -> u32 {
+        let counts = self.named.iter().filter_map(|(_, count)| *count);
+        let even = workers.div_ceil(self.named.len().max(1) as u32);
+        counts.max().unwrap_or(even)
+    }
+
     /// Which ranks each runs.
     pub fn shares(&self) -> Vec<Share> {
         let mut end = 0u32;

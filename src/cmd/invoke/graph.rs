@@ -145,7 +145,7 @@ impl GraphArgs {
     }
 
     /// Says how long it took, what it moved, and where the values are.
-    pub(super) fn say_cost(&self, ui: &Ui, job: &JobOutcome, load: Duration) {
+    pub(super) fn say_times(&self, ui: &Ui, job: &JobOutcome, load: Duration) {
         ui.say(format!(
             "launch {}, load {}, run {}; {} messages and {} through the switch",
             ui::seconds(job.launch),

@@ -130,16 +130,7 @@ impl MapArgs {
         self.fleet.check()?;
         let workers = self.fleet.elastic_workers()?;
         let levels = self.levels.unwrap_or(self.fleet.levels());
-        if levels > 1
-            && self
-                .fleet
-                .functions()?
-                .is_some_and(|named| named.are_several())
-        {
-            let what =
-                "--levels and --launch tree are for one function; here several share the job";
-            return Err(UsageError(what.into()).into());
-        }
+        self.fleet.check_levels(levels)?;
         let within = self.check_batches()?;
         block_on(async {
             let items = Items::find(&self.items, self.split, &self.fleet.aws_settings())

@@ -196,7 +196,7 @@ impl PagerankArgs {
             "{}: {} vertices, {} edges; {iterations} supersteps, L1 change {l1_change:.3e}{how}; sum of ranks {:.12}",
             manifest.source, manifest.vertices, manifest.edges, outcome.sum
         ));
-        self.on.say_cost(ui, job, outcome.load);
+        self.on.say_times(ui, job, outcome.load);
         self.on.say_output(ui, "ranks");
         Ok(())
     }

@@ -184,7 +184,7 @@ impl<'a> VertexJob<'a> {
                 return print_json(&summary);
             }
             print_facts(&self.facts(&outcome))?;
-            self.on.say_cost(ui, &job, outcome.load);
+            self.on.say_times(ui, &job, outcome.load);
             self.on.say_output(ui, self.values);
             Ok(())
         })

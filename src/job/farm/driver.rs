@@ -6,7 +6,6 @@ use super::schedule::{Assignment, Ending, Final, Micros, Policy, Schedule, Settl
 use crate::job::driver::{JobError, SwitchAccess, Worker, more};
 use crate::job::report::{self, Report};
 use crate::job::start::{Starter, fan_out};
-use crate::lambda::cost::Usage;
 use crate::lambda::event::Event;
 use crate::lambda::launch::{Called, LaunchError, Launcher, Request, Way};
 use crate::net::address::places;
@@ -39,6 +38,9 @@ const COME_WITHIN: Duration = Duration::from_secs(15);
 
 /// The same while others are there: as long as Lambda keeps an event that it cannot start yet, and a start.
 const QUEUED_WITHIN: Duration = Duration::from_secs(75);
+
+/// How often it is looked what the job has cost.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// How often slow tasks and lost workers are looked at.
 const TICK: Duration = Duration::from_millis(20);
@@ -152,8 +154,6 @@ pub struct FarmOutcome {
     pub run: Duration,
     /// Workers that were lost.
     pub lost: u32,
-    /// What it took from AWS.
-    pub usage: Usage,
 }
 
 /// Runs tasks as they come, until their channel is closed and all are settled. `cancel` completing stops it.
@@ -269,7 +269,13 @@ impl Farm<'_> {
         let mut further = Further::On;
         let mut batch = Vec::new();
         let mut burst = 0;
+        let mut look_at_cost = Instant::now();
         loop {
+            // By the clock, since there may always be something else to do.
+            if Instant::now() >= look_at_cost {
+                self.launcher.check_budget()?;
+                look_at_cost = Instant::now() + LOOK;
+            }
             if further == Further::Enough || !open && self.schedule.unsettled() == 0 {
                 return Ok(());
             }
@@ -388,20 +394,6 @@ impl Farm<'_> {
         self.roster.present().map(|(rank, _)| rank).collect()
     }
 
-    fn failed(&mut self, rank: u32, reason: String, log: Vec<String>) -> JobError {
-        let worker = Worker {
-            number: rank,
-            span: Span::one(rank),
-        };
-        JobError::Worker {
-            lost: false,
-            worker,
-            reason,
-            log,
-            request: self.requests.remove(&rank),
-        }
-    }
-
     /// Forgets a worker, and what was half said. True if it was there.
     fn remove(&mut self, rank: u32) -> bool {
         self.sending.remove(&rank);
@@ -482,7 +474,8 @@ impl Farm<'_> {
                 let least = cost(ORDER_LEN + PIECE_MAX);
                 if u64::from(mailbox) < least {
                     let reason = format!("its mailbox has {mailbox} bytes; orders need {least}");
-                    return Err(self.failed(span.first_rank, reason, Vec::new()));
+                    let request = self.requests.remove(&span.first_rank);
+                    return Err(failed(span.first_rank, reason, Vec::new(), request));
                 }
                 let now = Instant::now();
                 self.roster.joined(span.first_rank, now);
@@ -498,7 +491,10 @@ impl Farm<'_> {
             Notice::Left {
                 span,
                 failure: Some(reason),
-            } => return Err(self.failed(span.first_rank, reason, Vec::new())),
+            } => {
+                let request = self.requests.remove(&span.first_rank);
+                return Err(failed(span.first_rank, reason, Vec::new(), request));
+            }
             Notice::Lost { span, reason } => {
                 let rank = span.first_rank;
                 let until = Instant::now() + AFTERMATH;
@@ -630,7 +626,9 @@ impl Farm<'_> {
         let end = match &outcome {
             Ok(Called::Returned(_)) => CallEnd::Returned,
             Ok(Called::Accepted(request)) => {
-                self.requests.insert(rank, request.clone());
+                if self.roster.has(rank) {
+                    self.requests.insert(rank, request.clone());
+                }
                 CallEnd::Open
             }
             Err(LaunchError::Call { .. }) if self.launcher.way() == Way::Start => CallEnd::Open,
@@ -653,6 +651,7 @@ impl Farm<'_> {
             Some(line) if !reason.contains(line.as_str()) => format!("{reason}: {line}"),
             _ => reason.clone(),
         };
+        let request = self.requests.get(&rank).cloned();
         let further = match meaning {
             Meaning::Nothing => return Ok(Further::On),
             Meaning::GoesOn => {
@@ -667,7 +666,7 @@ impl Farm<'_> {
             }
         };
         if self.is_fruitless() {
-            return Err(self.failed(rank, reason, log));
+            return Err(failed(rank, reason, log, request));
         }
         Ok(further)
     }
@@ -687,7 +686,6 @@ impl Farm<'_> {
     }
 
     fn tick(&mut self, hear: &mut impl FnMut(FarmEvent) -> Further) -> Result<Further, JobError> {
-        self.launcher.check_budget()?;
         let now = Instant::now();
         let mut further = Further::On;
         for (rank, reason) in self.roster.overdue(now) {
@@ -777,7 +775,6 @@ impl Farm<'_> {
             launch,
             run,
             lost: self.lost,
-            usage: self.launcher.usage(),
         }
     }
 }
@@ -790,4 +787,18 @@ async fn once<F: Future>(future: F) -> Option<F::Output> {
         std::task::Poll::Pending => std::task::Poll::Ready(None),
     })
     .await
+}
+
+fn failed(rank: u32, reason: String, log: Vec<String>, request: Option<Request>) -> JobError {
+    let worker = Worker {
+        number: rank,
+        span: Span::one(rank),
+    };
+    JobError::Worker {
+        lost: false,
+        worker,
+        reason,
+        log,
+        request,
+    }
 }

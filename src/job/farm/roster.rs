@@ -216,6 +216,11 @@ impl Roster {
         (self.present == 0 && count > 0 && waits).then_some(count)
     }
 
+    /// True if a worker is there, or on its way.
+    pub(super) fn has(&self, rank: u32) -> bool {
+        self.workers.contains_key(&rank)
+    }
+
     /// How many have come and gone, if nobody is left and there is no rank for another one.
     pub(super) fn used_up(&self) -> Option<u32> {
         (self.workers.is_empty() && self.next_rank >= self.slots).then_some(self.next_rank)

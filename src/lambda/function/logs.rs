@@ -11,8 +11,11 @@ use std::time::{Duration, SystemTime};
 /// How much later than its own time an event may be found, in milliseconds.
 const LATE_MS: i64 = 15_000;
 
-/// Lines around which an invocation's are looked for.
+/// The last lines of an invocation that are looked at.
 const PAGE: i32 = 1000;
+
+/// How much later than an invocation's end what belongs to it may be dated, in milliseconds.
+const AFTER_MS: i64 = 100;
 
 /// How often it is looked whether lines have come.
 const LOOK: Duration = Duration::from_secs(1);
@@ -140,39 +143,43 @@ impl Logs {
         let ask = ask
             .start_time(from_ms)
             .filter_pattern(format!("\"{}\"", request.id));
-        let found = match ask.send().await {
-            Ok(found) => found,
-            Err(error) if error.code() == Some("ResourceNotFoundException") => {
-                return Ok(Vec::new());
+        // Pages may be empty, and more follow.
+        let mut pages = ask.into_paginator().send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.next().await {
+            match page {
+                Ok(page) => found.extend(page.events.unwrap_or_default()),
+                Err(error) if error.code() == Some("ResourceNotFoundException") => break,
+                Err(error) => return Err(failed("read log group", &group)(error)),
             }
-            Err(error) => return Err(failed("read log group", &group)(error)),
-        };
+        }
         let is = |message: Option<&str>, word: &str| {
             message.is_some_and(|message| {
                 message.starts_with(&format!("{word} RequestId: {}", request.id))
             })
         };
-        let mut events = found.events().iter();
-        let Some(start) = events.find(|event| is(event.message(), "START")) else {
+        let at = |word| found.iter().find(|event| is(event.message(), word));
+        let (Some(start), Some(end)) = (at("START"), at("END")) else {
             return Ok(Vec::new());
         };
-        if !events.any(|event| is(event.message(), "END")) {
-            return Ok(Vec::new());
-        }
         let page = self.client.get_log_events().log_group_name(&group);
         let page = page
             .log_stream_name(start.log_stream_name().unwrap_or_default())
             .start_time(start.timestamp().unwrap_or_default())
-            .start_from_head(true)
+            .end_time(end.timestamp().unwrap_or_default() + AFTER_MS)
+            .start_from_head(false)
             .limit(PAGE);
         let page = page
             .send()
             .await
             .map_err(failed("read log group", &group))?;
-        let messages = page.events().iter().map(|event| event.message());
-        let inside = messages
-            .skip_while(|message| !is(*message, "START"))
-            .skip(1)
+        let messages: Vec<Option<&str>> =
+            page.events().iter().map(|event| event.message()).collect();
+        // Of one that printed more than a page the last page is enough.
+        let first = messages.iter().position(|message| is(*message, "START"));
+        let inside = messages[first.map_or(0, |first| first + 1)..]
+            .iter()
+            .copied()
             .take_while(|message| !is(*message, "REPORT"));
         let printed = inside.filter(|message| !is(*message, "END"));
         let lines = printed.flatten().flat_map(str::lines).map(str::trim_end);

@@ -344,7 +344,11 @@ impl Pool {
     pub(super) fn stop(&mut self, now: Instant) {
         self.stopping = true;
         self.queue_bytes = 0;
-        for queued in self.queue.drain(..) {
+        for queued in std::mem::take(&mut self.queue) {
+            if self.delivered(&queued.request) {
+                // Another delivery of the same event runs, and ends it.
+                continue;
+            }
             self.actions.push_back(Action::Refuse {
                 request: queued.request,
                 refusal: Refusal::Stopping,

@@ -352,12 +352,12 @@ impl MapJob<'_> {
         bar.finish_and_clear();
         self.args.fleet.end(fleet).await;
         let gathered = printing.await.expect("printing does not panic")?;
-        match ran {
-            Ok(outcome) => Ok((outcome, gathered)),
-            Err(MapError::Job(error)) => Err(failed(self.args.fleet.with_log(ui, error).await)),
-            Err(MapError::Items(error)) => Err(error.into()),
-            Err(MapError::Journal(error)) => Err(error.into()),
-        }
+        let outcome = ran.map_err(|error| match error {
+            MapError::Job(error) => failed(error),
+            MapError::Items(error) => error.into(),
+            MapError::Journal(error) => error.into(),
+        })?;
+        Ok((outcome, gathered))
     }
 
     fn conclude(&self, outcome: &MapOutcome) -> anyhow::Result<()> {

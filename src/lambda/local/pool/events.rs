@@ -164,7 +164,7 @@ impl Pool {
     }
 
     /// One delivery of an event is over. True if there is another.
-    fn delivered(&mut self, request: &RequestId) -> bool {
+    pub(super) fn delivered(&mut self, request: &RequestId) -> bool {
         let Some(event) = self.events.get_mut(request) else {
             return false;
         };

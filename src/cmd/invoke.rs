@@ -8,6 +8,7 @@ mod functions;
 mod graph;
 mod map;
 mod pagerank;
+mod plan;
 mod pool;
 mod progress;
 mod run;

@@ -1,18 +1,16 @@
-//! What a job on AWS will cost, may cost, and has cost.
+//! What a job on AWS may cost, and has cost.
 
 use super::fleet::FleetArgs;
-use crate::cmd::ui::{Ui, print_facts, print_json};
-use crate::cmd::{Planned, UsageError};
+use crate::cmd::UsageError;
+use crate::cmd::ui::Ui;
 use crate::job::fleet::Fleet;
-use crate::lambda::cost::{Prices, Usage, WorkerUsage};
+use crate::lambda::cost::{Prices, Usage};
 use crate::lambda::function::Deployed;
 use crate::lambda::function::manage::Manager;
 use crate::lambda::limits::MEMORY_MB;
 use crate::lambda::meter::{Budget, Size};
-use crate::lambda::pace::time_to_start;
 use crate::store::Requests;
 use anyhow::Context;
-use serde_json::json;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -169,7 +167,7 @@ impl FleetArgs {
     }
 
     /// The functions on AWS that were named.
-    async fn far(&self) -> anyhow::Result<Vec<Deployed>> {
+    pub(super) async fn far(&self) -> anyhow::Result<Vec<Deployed>> {
         let manager = Manager::new(&self.aws_settings().load().await);
         let mut found = Vec::new();
         for name in self.far_functions()?.unwrap_or_default() {
@@ -183,141 +181,10 @@ impl FleetArgs {
         }
         Ok(found)
     }
-
-    /// With --dry-run shows what a job would start, and ends with that.
-    pub(super) async fn plan(&self, job: &Plan<'_>) -> anyhow::Result<()> {
-        if !self.cost.dry_run {
-            return Ok(());
-        }
-        self.check_launch()?;
-        let (found, unknown) = match self.far().await {
-            Ok(found) => (found, None),
-            Err(error) if error.is::<UsageError>() => return Err(error),
-            Err(error) => (Vec::new(), Some(format!("{error:#}"))),
-        };
-        let switches = self.switches()?;
-        if self.function().is_some() && switches.is_empty() {
-            // It says what to do.
-            self.switch().await?;
-        }
-        let prices = self.cost.prices()?;
-        let packs = job.workers.div_ceil(self.workers_per_function.max(1));
-        let cost = |time: Duration| {
-            let mut usage = Usage {
-                calls: packs.into(),
-                ..Usage::default()
-            };
-            let size = largest(&found);
-            for _ in 0..packs {
-                usage.add(WorkerUsage {
-                    memory_mb: size.memory_mb,
-                    arm: size.arm,
-                    elapsed_ms: time.as_millis() as u64,
-                    ..WorkerUsage::default()
-                });
-            }
-            prices.cost(&usage, time, switches.len()).total()
-        };
-        let minute = cost(Duration::from_secs(60));
-        let timeout = found.iter().map(|function| function.timeout_s).max();
-        // Workers of a map are replaced when their time is up.
-        let most = timeout.filter(|_| job.is_fixed);
-        let most = most.map(|seconds| cost(Duration::from_secs(seconds.into())));
-        let functions = self.functions()?;
-        let share = functions
-            .as_ref()
-            .map_or(packs, |functions| functions.largest_share(packs));
-        let start = time_to_start(share);
-        if let (None, Some(functions)) = (self.function(), &functions) {
-            functions.load(&self.aws_settings()).await?;
-        }
-        let places: Vec<String> = switches.iter().map(ToString::to_string).collect();
-        if job.json {
-            print_json(&json!({
-                "dry_run": true,
-                "program": job.program,
-                "workers": job.workers,
-                "instances": packs,
-                "functions": found.iter().map(|function| json!({
-                    "name": function.name,
-                    "memory_mb": function.memory_mb,
-                    "timeout_s": function.timeout_s,
-                    "architecture": function.architecture,
-                })).collect::<Vec<_>>(),
-                "switches": places,
-                "store": self.store,
-                "seconds": { "launch": start.as_secs_f64() },
-                "cost": { "minute": (!found.is_empty()).then_some(minute), "most": most, "prices": prices.of },
-            }))?;
-            return Err(Planned.into());
-        }
-        let mut facts = vec![
-            (
-                "job",
-                format!(
-                    "{}: {} workers in {packs} function instances",
-                    job.program, job.workers
-                ),
-            ),
-            ("store", self.store.clone()),
-        ];
-        match (&found[..], unknown) {
-            (_, Some(unknown)) => {
-                facts.push(("functions", unknown));
-                facts.push(("switches", places.join(", ")));
-            }
-            ([], None) => {
-                facts.push(("functions", "processes of this machine".into()));
-                facts.push(("cost", "nothing".into()));
-            }
-            (found, None) => {
-                let functions = found.iter().map(|function| {
-                    format!(
-                        "{} ({} MB, {}, time-out {} s)",
-                        function.name,
-                        function.memory_mb,
-                        function.architecture,
-                        function.timeout_s
-                    )
-                });
-                facts.push(("functions", functions.collect::<Vec<_>>().join(", ")));
-                facts.push(("switches", places.join(", ")));
-                if start > Duration::ZERO {
-                    let words = format!("{:.0} s, by Lambda's scaling rate", start.as_secs_f64());
-                    facts.push(("all there in", words));
-                }
-                let most = most.map(|most| {
-                    format!(
-                        ", at most ${most:.4} until the functions' time-out (one try, without S3)"
-                    )
-                });
-                let most = most.unwrap_or_default();
-                facts.push((
-                    "cost",
-                    format!(
-                        "about ${minute:.4} a minute{most}, at prices of {}",
-                        prices.of
-                    ),
-                ));
-            }
-        }
-        print_facts(&facts)?;
-        Err(Planned.into())
-    }
-}
-
-/// A job that is to be started.
-pub(super) struct Plan<'a> {
-    pub(super) program: &'a str,
-    pub(super) workers: u32,
-    /// Its workers are there from its start to its end.
-    pub(super) is_fixed: bool,
-    /// It is shown as JSON.
-    pub(super) json: bool,
 }
 
 /// The size of the largest of these functions; on Graviton only if all are.
-fn largest(functions: &[Deployed]) -> Size {
+pub(super) fn largest(functions: &[Deployed]) -> Size {
     let memory = functions.iter().map(|function| function.memory_mb).max();
     Size {
         memory_mb: memory.unwrap_or(0),

@@ -1,7 +1,7 @@
 //! What every job over a graph takes: the graph, where the values go, how the result is printed, and where it runs.
 
-use super::cost::Plan;
 use super::fleet::FleetArgs;
+use super::plan::Plan;
 use crate::cmd::UsageError;
 use crate::cmd::ui::{self, Ui};
 use crate::graph::{Manifest, rank_parts};

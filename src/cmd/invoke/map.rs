@@ -3,9 +3,9 @@
 mod job;
 mod printer;
 
-use super::cost::Plan;
 use super::data::{MemoryArgs, check_reach};
 use super::fleet::FleetArgs;
+use super::plan::Plan;
 use crate::cmd::settings::parse_size;
 use crate::cmd::ui::Ui;
 use crate::cmd::{UsageError, block_on};

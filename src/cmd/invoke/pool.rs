@@ -1,8 +1,8 @@
 //! `lswitch invoke pool`: warm workers for a program that speaks over this one's standard input and output, such as the
 //! Executor of the Python client. `docs/FARM.md` specifies what is spoken.
 
-use super::cost::Plan;
 use super::fleet::{FleetArgs, failed};
+use super::plan::Plan;
 use super::run::read_event;
 use crate::cmd::ui::Ui;
 use crate::cmd::{UsageError, interrupted, raise_descriptor_limit};

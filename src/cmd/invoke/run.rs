@@ -1,7 +1,7 @@
 //! `lswitch invoke run`: a program of the user's own crate, on every worker.
 
-use super::cost::Plan;
 use super::fleet::FleetArgs;
+use super::plan::Plan;
 use crate::cmd::ui::{self, Ui, print, print_json};
 use crate::cmd::{UsageError, block_on};
 use crate::job::driver::{JobOutcome, JobSpec};

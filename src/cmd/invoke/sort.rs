@@ -1,8 +1,8 @@
 //! `lswitch invoke sort`: files or objects in, parts in order out.
 
-use super::cost::Plan;
 use super::data::{DataJob, MemoryArgs, find_inputs};
 use super::fleet::FleetArgs;
+use super::plan::Plan;
 use crate::cmd::check::RecordArgs;
 use crate::cmd::ui::{self, Ui, print_facts, print_json};
 use crate::cmd::{UsageError, block_on};

@@ -1,8 +1,8 @@
 //! `lswitch invoke wordcount`: texts in, words and how often they occur out.
 
-use super::cost::Plan;
 use super::data::{DataJob, MemoryArgs, find_inputs, print_parts};
 use super::fleet::FleetArgs;
+use super::plan::Plan;
 use crate::cmd::block_on;
 use crate::cmd::ui::{self, Ui, print_json};
 use crate::job::output::finish_output;

@@ -94,6 +94,7 @@ class Driver:
         self.key = job_key(switches[0].secret, self.job)
         self.results: Dict[int, bytes] = {}
         self.progress: List[Tuple[int, bytes]] = []
+        self.usage: List[Tuple[int, bytes]] = []
         self.failures: Dict[int, str] = {}
         self.lost: List[str] = []
         self.ended: Optional[str] = None
@@ -217,7 +218,8 @@ class Driver:
         if fields.u32() == 1:
             self.results[rank] = fields.bytes()
         else:
-            self.progress.append((rank, data))
+            # What it says of how far it is begins with 0, and of what it took with 2.
+            (self.progress if data[0] == 0 else self.usage).append((rank, data))
 
 
 class Context:

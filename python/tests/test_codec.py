@@ -52,6 +52,7 @@ class Golden(unittest.TestCase):
         self.assertEqual(frame.control(frame.LEAVE, codec.leave(None)), GOLDEN["leave, done"])
         self.assertEqual(frame.control(frame.LEAVE, codec.leave("it broke")), GOLDEN["leave, failed"])
         self.assertEqual(codec.progress(12, 0.5), GOLDEN["a progress report, as the driver reads it"])
+        self.assertEqual(codec.usage(1769, True, 61_250), GOLDEN["what a pack has taken, as the driver reads it"])
 
     def test_what_the_switch_says(self) -> None:
         self.assertEqual(codec.welcome(body_of("welcome")), codec.Welcome(1, 0, 2000, 10000))

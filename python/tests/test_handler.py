@@ -93,6 +93,7 @@ class Handlers(OnASwitch):
             due = {"event": {"a": 1}, "rank": rank, "uid": rank, "peers": [0, 1, 2], "total": 3}
             self.assertEqual(json.loads(driver.results[rank]), due)
         self.assertEqual(len(driver.progress), 3)
+        self.assertEqual(sorted(rank for rank, _ in driver.usage), [0, 1, 2])
 
     def test_bytes_are_results_as_they_are(self) -> None:
         driver, _ = self.run_handler(functions.ring, 3)

@@ -219,7 +219,9 @@ class Invoked(unittest.TestCase):
                 echo = self.function("echo", "functions.echo", module)
                 done = self.invoke("--local-function", echo, "--workers", "3", "--json", event={"a": 1})
                 self.assertEqual(done.returncode, 0, done.stderr)
-                results = json.loads(done.stdout)["results"]
+                said = json.loads(done.stdout)
+                results = said["results"]
+                self.assertEqual((said["usage"]["calls"], said["usage"]["workers"]), (3, 3))
                 self.assertEqual([one["total"] for one in results], [3, 3, 3])
                 self.assertEqual(results[1]["event"], {"a": 1})
 

@@ -8,6 +8,7 @@ use lswitch::graph::part::{PART_HEADER_BYTES, PART_MAGIC, PART_VERSION};
 use lswitch::graph::{Manifest, Part};
 use lswitch::job::driver::SWITCHES_MAX;
 use lswitch::job::report::{Report, TAG};
+use lswitch::lambda::cost::WorkerUsage;
 use lswitch::lambda::event::{EVENT_MAX, Event, EventError, EventToken, VERSION};
 use lswitch::net::client::{MAILBOX_BYTES, MAILBOX_MIN};
 use lswitch::net::codec::{CONTROL_MAX, HELLO_MAX};
@@ -605,6 +606,22 @@ fn entries() -> Vec<String> {
                 step: 12,
                 measure: 0.5,
             }
+            .to_bytes()
+            .expect("small")),
+        new("what a pack has taken, as the driver reads it")
+            .u32(2, "usage")
+            .u32(1769, "memory in MB")
+            .put(&[1], "on Graviton")
+            .u64(61_250, "milliseconds")
+            .u64(0, "requests that write")
+            .u64(0, "requests that read")
+            .of(&Report::Usage(WorkerUsage {
+                memory_mb: 1769,
+                arm: true,
+                elapsed_ms: 61_250,
+                store_writes: 0,
+                store_reads: 0,
+            })
             .to_bytes()
             .expect("small")),
         {

@@ -170,6 +170,10 @@ class Comm(Reading):
         """Tells the driver how far the program is."""
         self.send_to_driver(codec.progress(superstep, measure))
 
+    def usage(self, memory_mb: int, arm: bool, elapsed_s: float) -> None:
+        """Tells the driver what the pack has taken so far: memory, whether on Graviton, and for how long."""
+        self.send_to_driver(codec.usage(memory_mb, arm, int(elapsed_s * 1000)))
+
     def result(self, data: Data) -> None:
         """Tells the driver what the rank returns: once, as its last message."""
         self.send_to_driver(codec.result(as_bytes(data)))

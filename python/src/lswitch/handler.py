@@ -5,8 +5,11 @@ Environments are reused: nothing of a job outlives its invocation, and its threa
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import os
+import platform
 import time
 import traceback
 from typing import Any, Callable, Dict
@@ -46,13 +49,16 @@ def in_job(
     event: Event, context: Any, run: Callable[[Job], Any], encode: Callable[[Any], bytes]
 ) -> Any:
     """Joins, runs, reports and leaves; gives when the job had started, and what `run` returned."""
+    invoked = time.monotonic()
     with_margin = deadline_of(context)
     comm = Comm.join(event, with_margin)
     begun = time.monotonic()
     try:
         try:
             returned = run(Job(comm, event.allow_pickle, event.store))
-            comm.result(encode(returned))
+            encoded = encode(returned)
+            tell_usage(comm, invoked)
+            comm.result(encoded)
         except BaseException as error:
             comm.leave(words_of(event.rank, error))
             raise
@@ -60,6 +66,14 @@ def in_job(
         return begun, returned
     finally:
         comm.close()
+
+
+def tell_usage(comm: Comm, invoked: float) -> None:
+    """Tells the driver what this invocation has taken since then. Where that cannot be told, nothing has failed."""
+    memory = os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
+    arm = platform.machine() in ("aarch64", "arm64")
+    with contextlib.suppress(LswitchError):
+        comm.usage(int(memory) if memory.isdigit() else 0, arm, time.monotonic() - invoked)
 
 
 def encode_result(value: Any) -> bytes:

@@ -19,7 +19,7 @@ from .event import parse
 from .farm import ANSWER, CANCEL, DONE, FAILED_FOR_GOOD, LEAVE, PAYLOAD_MAX, PIECE, PIECE_MAX, TAG, answers, order
 from .frame import DRIVER
 from .function import named, stand_in_for_main
-from .handler import deadline_of, words_of
+from .handler import deadline_of, tell_usage, words_of
 
 #: After how many seconds an answer goes out at the latest while there is more to do and the keeper cannot run.
 _GATHER_S = 0.001
@@ -35,6 +35,7 @@ Answer = Tuple[int, bytes]
 
 def handler(event: Any, context: Any = None) -> Dict[str, Any]:
     """The Lambda handler."""
+    invoked = time.monotonic()
     parsed = parse(event)
     comm = Comm.join(parsed, deadline_of(context))
     begun = time.monotonic()
@@ -44,6 +45,7 @@ def handler(event: Any, context: Any = None) -> Dict[str, Any]:
         except BaseException as error:
             comm.leave(words_of(parsed.rank, error))
             raise
+        tell_usage(comm, invoked)
         comm.leave()
     finally:
         comm.close()

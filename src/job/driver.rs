@@ -161,7 +161,7 @@ pub enum JobError {
         /// The end of its log, if its call has told.
         log: Vec<String>,
         /// The call that started it, by which its log can be found otherwise.
-        request: Option<Request>,
+        request: Option<Box<Request>>,
     },
     /// Not all ranks joined in time.
     #[error(
@@ -731,7 +731,7 @@ impl<'a> Watch<'a> {
                 worker: self.workers[number as usize],
                 reason,
                 log,
-                request: self.requests.remove(&number),
+                request: self.requests.remove(&number).map(Box::new),
             },
         };
         let brief = error.to_string();

@@ -799,6 +799,6 @@ fn failed(rank: u32, reason: String, log: Vec<String>, request: Option<Request>)
         worker,
         reason,
         log,
-        request,
+        request: request.map(Box::new),
     }
 }

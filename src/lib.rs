@@ -83,6 +83,7 @@ pub mod graph;
 pub mod job;
 pub mod lambda;
 pub mod net;
+mod private;
 pub mod random;
 pub mod store;
 

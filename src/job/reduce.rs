@@ -12,6 +12,7 @@ use crate::job::sort::shuffle::Shuffle;
 use crate::job::sort::spill::Output;
 use crate::job::sort::{exchange, extension, finish};
 use crate::net::codec::{self, REPORT_MAX};
+use crate::private;
 use crate::store::StoreError;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufWriter, Write};
@@ -78,7 +79,7 @@ fn reduce(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
             break Output::create(&output, &key)?;
         }
         let (within, _) = arguments.command.within(context, invocation);
-        let folder = tempfile::tempdir()
+        let folder = private::temporary_folder("lswitch-reduce-")
             .map_err(|error| ProgramError::new(format!("cannot make a folder: {error}")))?;
         let exec = Exec {
             program: program.clone().into(),

@@ -3,6 +3,7 @@
 
 use crate::job::context::{BlockingStore, Context};
 use crate::job::program::ProgramError;
+use crate::private;
 use crate::random::to_hex;
 use crate::store::{Entry, Store, StoreError};
 use bytes::Bytes;
@@ -114,9 +115,9 @@ impl Code {
                 cache.display()
             ))
         };
-        fs::create_dir_all(&cache).map_err(wrong)?;
+        private::make_folder(&cache).map_err(wrong)?;
         // Whole or not at all: another worker of this machine may be at it too.
-        let unpacked = tempfile::tempdir_in(&cache).map_err(wrong)?;
+        let unpacked = private::temporary_folder_in(&cache).map_err(wrong)?;
         if self.folder {
             tar::Archive::new(&bytes[..])
                 .unpack(unpacked.path())

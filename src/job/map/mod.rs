@@ -17,6 +17,7 @@ use crate::job::items::Item;
 use crate::job::items::read::{Input, Sources};
 use crate::job::program::{Program, ProgramError};
 use crate::net::codec;
+use crate::private;
 use bytes::Bytes;
 
 use serde::{Deserialize, Serialize};
@@ -175,7 +176,7 @@ impl Worker {
             ProgramError::new(format!("cannot make a folder for an item: {error}"))
         };
         // Each item finds an empty folder, and leaves nothing to the next.
-        let folder = tempfile::tempdir().map_err(wrong)?;
+        let folder = private::temporary_folder("lswitch-item-").map_err(wrong)?;
         let takes_argument = self.takes_argument();
         let mut as_arguments = Vec::new();
         if takes_argument {

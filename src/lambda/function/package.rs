@@ -1,6 +1,7 @@
 //! The zip file with a function's code: the same bytes for the same code, so that their hash tells whether it has changed.
 
 use super::{Architecture, CUSTOM, OWN, Runtime, elf, python};
+use crate::private;
 use base64::Engine;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -112,9 +113,11 @@ pub fn package(contents: &Contents) -> Result<Package, PackageError> {
             let asked = architecture.unwrap_or(Architecture::X86_64);
             architecture = Some(asked);
             if let Some(requirements) = &contents.requirements {
-                let folder = tempfile::tempdir().map_err(|source| PackageError::Read {
-                    path: std::env::temp_dir(),
-                    source,
+                let folder = private::temporary_folder("lswitch-package-").map_err(|source| {
+                    PackageError::Read {
+                        path: std::env::temp_dir(),
+                        source,
+                    }
                 })?;
                 python::install(requirements, version, asked, folder.path())?;
                 add(&mut files, folder.path(), "")?;

@@ -5,7 +5,7 @@ use crate::cmd::settings::home;
 use crate::cmd::ui::{self, Ui, print_json};
 use crate::cmd::{block_on, interrupted, raise_descriptor_limit};
 use crate::lambda::local::{
-    DEFAULT_FUNCTION, LocalFunction, LocalLambda, LocalOptions, Scaling, own_function,
+    Admission, DEFAULT_FUNCTION, LocalFunction, LocalLambda, LocalOptions, Scaling, own_function,
 };
 use serde_json::json;
 use std::net::SocketAddr;
@@ -20,6 +20,8 @@ Examples:
   aws lambda invoke --endpoint-url http://127.0.0.1:9001 --function-name NAME --payload '{}' \\
       --cli-binary-format raw-in-base64-out out.json
   AWS_ENDPOINT_URL_LAMBDA=http://127.0.0.1:9001 lswitch invoke pagerank --function lswitch --switch 127.0.0.1:7000 ...
+
+On Linux it serves processes of the same user alone. Elsewhere it prints keys, with which its clients have to sign.
 
 Functions are $LSWITCH_HOME/functions/NAME.toml (~/.lswitch/functions), for example:
   command = [\"python3\", \"-m\", \"awslambdaric\", \"app.handler\"]
@@ -88,18 +90,30 @@ impl Local {
                 functions,
                 concurrency: self.concurrency,
                 scaling: self.scaling,
+                admission: Admission::default(),
                 log_sink: Some(Arc::new(move |line| ui::echo(quiet, line))),
             };
             let stop = interrupted();
             let local = LocalLambda::start(options).await?;
             if self.json {
-                print_json(&json!({ "endpoint": local.endpoint(), "functions": names }))?;
+                let mut found = json!({ "endpoint": local.endpoint(), "functions": names });
+                if let Some(keys) = local.keys() {
+                    found["access_key_id"] = keys.access_key.clone().into();
+                    found["secret_access_key"] = keys.secret_key.clone().into();
+                }
+                print_json(&found)?;
             }
             ui.say(format!(
                 "the local Lambda serves {} at {}; Ctrl-C ends it",
                 names.join(", "),
                 local.endpoint()
             ));
+            if let Some(keys) = local.keys() {
+                ui.say(format!(
+                    "its clients sign with AWS_ACCESS_KEY_ID={} AWS_SECRET_ACCESS_KEY={}",
+                    keys.access_key, keys.secret_key
+                ));
+            }
             stop.await;
             local.stop().await;
             ui.say("the local Lambda is down, and its functions with it");

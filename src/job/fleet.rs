@@ -3,7 +3,7 @@
 use crate::aws::AwsSettings;
 use crate::job::driver::SwitchAccess;
 use crate::lambda::launch::{Launcher, Share, Way};
-use crate::lambda::local::{LocalError, LocalFunction, LocalLambda, LocalOptions};
+use crate::lambda::local::{Admission, LocalError, LocalFunction, LocalLambda, LocalOptions};
 use crate::net::server;
 use crate::net::token::Secret;
 use std::io;
@@ -125,10 +125,12 @@ impl Fleet {
                     functions,
                     concurrency,
                     scaling: None,
+                    admission: Admission::default(),
                     log_sink: None,
                 };
                 let local = LocalLambda::start(options).await?;
-                (Launcher::local(&local.endpoint(), shares), Some(local))
+                let launcher = Launcher::local(&local.endpoint(), local.keys(), shares);
+                (launcher, Some(local))
             }
         };
         Ok(Fleet {

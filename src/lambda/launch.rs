@@ -3,6 +3,7 @@
 use crate::aws::{AwsSettings, error_chain};
 use crate::lambda::cost::Usage;
 use crate::lambda::event::{Event, EventError};
+use crate::lambda::local::LocalKeys;
 use crate::lambda::meter::{Budget, Meter, Spent};
 use crate::lambda::pace::{Pace, Throttle};
 use aws_config::timeout::TimeoutConfig;
@@ -43,6 +44,9 @@ const WORDS_MAX: usize = 200;
 
 /// Where a local Lambda tells its functions that it takes calls.
 pub const ENDPOINT_VARIABLE: &str = "LSWITCH_LAMBDA_ENDPOINT";
+
+/// With what calls there are to be signed, `ACCESS_KEY:SECRET_KEY`; not set where they need no signature.
+pub const KEYS_VARIABLE: &str = "LSWITCH_LAMBDA_KEYS";
 
 /// Calls the functions of a job, and knows what it takes. Clones share their pace and that.
 #[derive(Clone)]
@@ -164,15 +168,19 @@ impl Launcher {
         Launcher::new(Builder::from(config), shares, way)
     }
 
-    /// Calls functions on a local Lambda. The endpoint is set on this client alone, never in the environment; the
-    /// credentials mean nothing, and a proxy for the web is not asked for this machine's own loopback.
-    pub fn local(endpoint: &str, shares: Vec<Share>) -> Launcher {
+    /// Calls functions on a local Lambda, whose keys are needed if it has some. The endpoint is set on this client alone, never in the
+    /// environment; a proxy for the web is not asked for this machine's own loopback.
+    pub fn local(endpoint: &str, keys: Option<&LocalKeys>, shares: Vec<Share>) -> Launcher {
+        let (access_key, secret_key) = match keys {
+            Some(keys) => (&keys.access_key[..], &keys.secret_key[..]),
+            None => ("local", "local"),
+        };
         let config = aws_sdk_lambda::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("us-east-1"))
             .credentials_provider(Credentials::new(
-                "local",
-                "local",
+                access_key,
+                secret_key,
                 None,
                 None,
                 "lswitch local Lambda",
@@ -185,7 +193,11 @@ impl Launcher {
     /// Calls functions from within one: on AWS, or on the local Lambda that runs it.
     pub async fn within_lambda(aws: &AwsSettings, shares: Vec<Share>) -> Launcher {
         match std::env::var(ENDPOINT_VARIABLE) {
-            Ok(endpoint) => Launcher::local(&endpoint, shares),
+            Ok(endpoint) => {
+                let keys = std::env::var(KEYS_VARIABLE).ok();
+                let keys = keys.as_deref().and_then(LocalKeys::parse);
+                Launcher::local(&endpoint, keys.as_ref(), shares)
+            }
             Err(_) => Launcher::on_aws(&aws.load().await, shares, Way::Start),
         }
     }

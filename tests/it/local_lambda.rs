@@ -12,7 +12,7 @@ use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::InvocationType;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use lswitch::lambda::local::{LocalFunction, LocalLambda, LocalOptions};
+use lswitch::lambda::local::{Admission, LocalFunction, LocalLambda, LocalOptions};
 use serde_json::{Value, json};
 
 use stage::{
@@ -685,6 +685,7 @@ async fn options_that_cannot_work_are_refused() {
             functions,
             concurrency,
             scaling: None,
+            admission: Admission::default(),
             log_sink: None,
         };
         LocalLambda::start(options)

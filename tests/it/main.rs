@@ -39,6 +39,7 @@ mod switch;
 mod switches;
 mod texts;
 mod tls;
+mod users;
 mod vertex;
 mod wire;
 mod wordcount;

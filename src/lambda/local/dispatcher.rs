@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::decision::{Action, EnvironmentId, Misuse, PoolLimits};
-use super::environment::{Environment, describe_exit};
+use super::environment::{Environment, Surroundings, describe_exit};
 use super::function::LocalFunction;
 use super::invocation::{Outcome, RequestId};
 use super::log::{Log, LogSink, Report};
@@ -25,9 +25,7 @@ pub(super) const STOP_LIMIT: Duration = Duration::from_secs(3);
 pub(super) struct Dispatcher {
     pool: Pool,
     functions: Arc<BTreeMap<String, Arc<LocalFunction>>>,
-    region: String,
-    /// Where it takes calls.
-    endpoint: String,
+    surroundings: Surroundings,
     sink: Option<LogSink>,
     environments: HashMap<EnvironmentId, Seat>,
     /// Accepted and not yet answered; an event stays here until it is not delivered any more.
@@ -54,16 +52,14 @@ impl Dispatcher {
     pub(super) fn new(
         limits: PoolLimits,
         functions: Arc<BTreeMap<String, Arc<LocalFunction>>>,
-        region: String,
-        endpoint: String,
+        surroundings: Surroundings,
         sink: Option<LogSink>,
     ) -> (Dispatcher, mpsc::Sender<Message>) {
         let (events, messages) = mpsc::channel(MESSAGES_MAX);
         let dispatcher = Dispatcher {
             pool: Pool::new(limits, &functions),
             functions,
-            region,
-            endpoint,
+            surroundings,
             sink,
             environments: HashMap::new(),
             invocations: HashMap::new(),
@@ -339,7 +335,7 @@ impl Dispatcher {
         let started = Environment::start(
             id,
             function,
-            (&self.region, &self.endpoint),
+            &self.surroundings,
             self.sink.clone(),
             self.events.clone(),
         );

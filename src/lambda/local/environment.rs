@@ -20,15 +20,17 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::lambda::launch::ENDPOINT_VARIABLE;
-use crate::random;
+use crate::lambda::launch::{ENDPOINT_VARIABLE, KEYS_VARIABLE};
+use crate::{private, random};
 
 use super::decision::EnvironmentId;
 use super::function::LocalFunction;
+use super::gate::Gate;
 use super::log::{Log, LogSink, utc_date};
 use super::memory;
 use super::message::{Call, Message};
 use super::runtime_api;
+use super::signature::LocalKeys;
 
 /// How often a busy environment's memory is looked at.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
@@ -47,6 +49,15 @@ const PASSED_ON: [&str; 10] = [
 ];
 /// Endpoints of stand-ins for AWS's services: `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>`.
 const PASSED_ON_PREFIX: &str = "AWS_ENDPOINT_URL";
+
+/// What all environments of a local Lambda are told of it.
+pub(super) struct Surroundings {
+    pub(super) region: String,
+    /// Where it takes calls.
+    pub(super) endpoint: String,
+    /// What calls have to be signed with, if they have to.
+    pub(super) keys: Option<LocalKeys>,
+}
 
 /// A running environment. Dropping it kills its processes and removes its folder.
 pub(super) struct Environment {
@@ -85,18 +96,17 @@ impl Environment {
     pub(super) fn start(
         id: EnvironmentId,
         function: &Arc<LocalFunction>,
-        (region, endpoint): (&str, &str),
+        surroundings: &Surroundings,
         sink: Option<LogSink>,
         events: mpsc::Sender<Message>,
     ) -> io::Result<Environment> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let api = listener.local_addr()?;
-        let folder = tempfile::Builder::new()
-            .prefix("lswitch-local-")
-            .tempdir()?;
+        let gate = Gate::new(api, surroundings.keys.is_none(), runtime_api::BOUNDS)?;
+        let folder = private::temporary_folder("lswitch-local-")?;
         let (output, input) = io::pipe()?;
-        let mut command = command(function, (region, endpoint), api, &folder)?;
+        let mut command = command(function, surroundings, api, &folder)?;
         command
             .stdin(Stdio::null())
             .stdout(input.try_clone()?)
@@ -124,12 +134,9 @@ impl Environment {
         memory.measured.store(true, Ordering::Relaxed);
         let limit_kib = u64::from(function.memory_mb) * 1024;
         let mut tasks = JoinSet::new();
-        tasks.spawn(runtime_api::serve(
-            tokio::net::TcpListener::from_std(listener)?,
-            id,
-            Arc::clone(function),
-            events.clone(),
-        ));
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let router = runtime_api::router(id, Arc::clone(function), events.clone());
+        tasks.spawn(gate.serve(listener, router));
         tasks.spawn(read_log(output, Arc::clone(&log)));
         tasks.spawn(supervise(
             child,
@@ -282,7 +289,7 @@ fn signal_name(signal: i32) -> String {
 
 fn command(
     function: &LocalFunction,
-    (region, endpoint): (&str, &str),
+    surroundings: &Surroundings,
     api: SocketAddr,
     folder: &TempDir,
 ) -> io::Result<Command> {
@@ -312,8 +319,8 @@ fn command(
         random::to_hex(&random::bytes::<16>())
     );
     command
-        .env("AWS_REGION", region)
-        .env("AWS_DEFAULT_REGION", region)
+        .env("AWS_REGION", &surroundings.region)
+        .env("AWS_DEFAULT_REGION", &surroundings.region)
         .env("TZ", ":UTC")
         .env("HOME", &home)
         .env("TMPDIR", &temporary)
@@ -333,8 +340,11 @@ fn command(
         )
         .env("AWS_LAMBDA_LOG_STREAM_NAME", stream)
         .env("AWS_LAMBDA_RUNTIME_API", api.to_string())
-        .env(ENDPOINT_VARIABLE, endpoint)
+        .env(ENDPOINT_VARIABLE, &surroundings.endpoint)
         .envs(&function.environment);
+    if let Some(keys) = &surroundings.keys {
+        command.env(KEYS_VARIABLE, keys.written());
+    }
     Ok(command)
 }
 

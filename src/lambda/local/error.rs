@@ -17,13 +17,19 @@ pub enum LocalError {
         /// What the system said.
         source: io::Error,
     },
-    /// The Invoke API asks for no credentials, so it stays on this machine.
+    /// Callers are known by their user on this machine, so the Invoke API stays on it.
     #[error(
-        "the local Lambda runs commands for whoever can reach it, so it listens on loopback only, not on {listen}; use 127.0.0.1"
+        "the local Lambda runs commands for the user that started it, so it listens on loopback only, not on {listen}; use 127.0.0.1"
     )]
     NotLoopback {
         /// The address that was asked for.
         listen: SocketAddr,
+    },
+    /// Everybody's calls would have to be taken, or nobody's.
+    #[error("the local Lambda serves its own user alone and cannot tell who connects: {source}")]
+    Users {
+        /// What the system said.
+        source: io::Error,
     },
     /// No environment would ever be allowed to start.
     #[error("the local Lambda's concurrency is 0, so nothing could ever run; give 1 or more")]

@@ -7,32 +7,41 @@ use std::time::{Duration, SystemTime};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use axum::response::Response;
 use axum::routing::post;
-use axum::serve::ListenerExt;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::random;
 
-use super::body::{BodyError, read_body};
+use super::body::{BodyError, BodyTimes, read_body};
 use super::function::LocalFunction;
+use super::gate::Bounds;
 use super::invocation::{
     EVENT_PAYLOAD_BYTES_MAX, Outcome, Refusal, RequestId, SYNC_PAYLOAD_BYTES_MAX,
 };
 use super::message::{Answer, Invocation, Message, Work};
+use super::signature::{LocalKeys, Request};
 use crate::lambda::limits::is_function_name;
 
-/// A caller on this machine sends 6 MB in far less.
-const BODY_PATIENCE: Duration = Duration::from_secs(60);
-/// Payloads that are read at once, 6 MB each; callers beyond it wait their turn.
-const BODIES_AT_ONCE_MAX: usize = 64;
+/// A caller on this machine sends 6 MB in far less, and has them when it begins.
+const BODY_TIMES: BodyTimes = BodyTimes {
+    whole: Duration::from_secs(60),
+    idle: Duration::from_secs(5),
+};
+/// Long payloads that are read at once, up to 6 MB each; others wait for their turn, short ones never do.
+const LONG_BODIES_MAX: usize = 64;
+/// Callers of each environment that may run (1,000, unless more was asked for) stay connected until it answers. Headers are a
+/// client context of 3.5 KB and a session's token of a few more.
+pub(super) const BOUNDS: Bounds = Bounds {
+    connections: 16_384,
+    header_bytes: 64 * 1024,
+};
 /// AWS account ids have twelve digits; no account has this one.
 const ACCOUNT: &str = "000000000000";
 
@@ -41,37 +50,34 @@ const ACCOUNT: &str = "000000000000";
 pub(super) struct InvokeApi {
     functions: Arc<BTreeMap<String, Arc<LocalFunction>>>,
     region: Arc<str>,
+    /// What calls have to be signed with, if they have to.
+    keys: Option<LocalKeys>,
     dispatcher: mpsc::Sender<Message>,
-    bodies: Arc<Semaphore>,
+    long_bodies: Arc<Semaphore>,
 }
 
 impl InvokeApi {
     pub(super) fn new(
         functions: Arc<BTreeMap<String, Arc<LocalFunction>>>,
         region: &str,
+        keys: Option<LocalKeys>,
         dispatcher: mpsc::Sender<Message>,
     ) -> InvokeApi {
         InvokeApi {
             functions,
             region: region.into(),
+            keys,
             dispatcher,
-            bodies: Arc::new(Semaphore::new(BODIES_AT_ONCE_MAX)),
+            long_bodies: Arc::new(Semaphore::new(LONG_BODIES_MAX)),
         }
     }
 
-    /// Serves until it is dropped.
-    pub(super) async fn serve(self, listener: TcpListener) {
-        let router = Router::new()
+    pub(super) fn router(self) -> Router {
+        Router::new()
             .route("/2015-03-31/functions/{name}/invocations", post(invoke))
             .fallback(async || Refused::unknown_path().into_response(&RequestId::random()))
             .layer(DefaultBodyLimit::disable()) // The handler reads with the limit of the invocation's kind.
-            .with_state(self);
-        let listener = listener.tap_io(|stream| {
-            let _best_effort = stream.set_nodelay(true);
-        });
-        if let Err(error) = axum::serve(listener, router).await {
-            tracing::warn!(%error, "the local Lambda's Invoke API ended");
-        }
+            .with_state(self)
     }
 }
 
@@ -107,15 +113,6 @@ impl InvokeApi {
         headers: &HeaderMap,
         body: Body,
     ) -> Result<Response, Refused> {
-        // Programs do not say where they come from; pages in a browser do, and they have no business here.
-        if headers.contains_key(header::ORIGIN) {
-            return Err(Refused::new(
-                StatusCode::FORBIDDEN,
-                "AccessDeniedException",
-                "invocations by web pages are refused",
-            ));
-        }
-        let (function, arn) = self.find(name, uri.query())?;
         let kind = match text(headers, "x-amz-invocation-type").as_deref() {
             None | Some("RequestResponse") => Kind::RequestResponse,
             Some("Event") => Kind::Event,
@@ -132,6 +129,19 @@ impl InvokeApi {
             SYNC_PAYLOAD_BYTES_MAX
         };
         let payload = self.read_payload(body, limit).await?;
+        if let Some(keys) = &self.keys {
+            let request = Request {
+                method: "POST",
+                path: uri.path(),
+                query: uri.query().unwrap_or_default(),
+                headers,
+                body: &payload,
+            };
+            let verified = keys.verify(request, unix_s());
+            verified.map_err(|error| Refused::signature(&error.to_string()))?;
+        }
+        let (function, arn) = self.find(name, uri.query())?;
+        let payload = parse_payload(payload)?;
         if kind == Kind::DryRun {
             return Ok(respond(StatusCode::NO_CONTENT, Bytes::new()));
         }
@@ -216,39 +226,37 @@ impl InvokeApi {
     }
 
     async fn read_payload(&self, body: Body, limit: usize) -> Result<Bytes, Refused> {
-        let _turn = self
-            .bodies
-            .acquire()
-            .await
-            .expect("the semaphore is never closed");
-        let payload = match read_body(body, limit, BODY_PATIENCE).await {
-            Ok(body) => body.bytes,
+        match read_body(body, limit, BODY_TIMES, Some(&self.long_bodies)).await {
+            Ok(body) => Ok(body.bytes),
             Err(BodyError::TooLarge) => {
                 let message = format!(
                     "Request must be smaller than {limit} bytes for the InvokeFunction operation"
                 );
-                return Err(Refused::new(
+                Err(Refused::new(
                     StatusCode::PAYLOAD_TOO_LARGE,
                     "RequestTooLargeException",
                     &message,
-                ));
+                ))
             }
-            Err(BodyError::Broken(problem)) => return Err(Refused::content(&problem)),
-        };
-        if payload.is_empty() {
-            return Ok(Bytes::from_static(b"{}")); // What functions on AWS get from callers who send nothing.
+            Err(BodyError::Broken(problem)) => Err(Refused::content(&problem)),
         }
-        let utf8 = std::str::from_utf8(&payload).map_err(|error| error.to_string());
-        utf8.and_then(|text| {
-            serde_json::from_str::<IgnoredAny>(text).map_err(|error| error.to_string())
-        })
-        .map_err(|problem| {
-            Refused::content(&format!(
-                "Could not parse request body into json: {problem}"
-            ))
-        })?;
-        Ok(payload)
     }
+}
+
+fn parse_payload(payload: Bytes) -> Result<Bytes, Refused> {
+    if payload.is_empty() {
+        return Ok(Bytes::from_static(b"{}")); // What functions on AWS get from callers who send nothing.
+    }
+    let utf8 = std::str::from_utf8(&payload).map_err(|error| error.to_string());
+    utf8.and_then(|text| {
+        serde_json::from_str::<IgnoredAny>(text).map_err(|error| error.to_string())
+    })
+    .map_err(|problem| {
+        Refused::content(&format!(
+            "Could not parse request body into json: {problem}"
+        ))
+    })?;
+    Ok(payload)
 }
 
 /// The header comes in Base64; runtimes get the JSON in it.
@@ -259,11 +267,15 @@ fn read_client_context(encoded: &str) -> Result<String, Refused> {
     Ok(value.to_string()) // On one line, as a header has to be.
 }
 
-fn new_trace() -> String {
-    let seconds = SystemTime::now()
+fn unix_s() -> u64 {
+    SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
-        .as_secs();
+        .as_secs()
+}
+
+fn new_trace() -> String {
+    let seconds = unix_s();
     let (root, parent) = (
         random::to_hex(&random::bytes::<12>()),
         random::to_hex(&random::bytes::<8>()),
@@ -317,6 +329,10 @@ impl Refused {
             "InvalidRequestContentException",
             message,
         )
+    }
+
+    fn signature(message: &str) -> Refused {
+        Refused::new(StatusCode::FORBIDDEN, "InvalidSignatureException", message)
     }
 
     fn parameter(message: &str) -> Refused {

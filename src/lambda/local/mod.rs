@@ -4,7 +4,7 @@
 //! [`LocalLambda::start`] takes [`LocalFunction`]s and gives an endpoint for any AWS SDK. As on AWS: environments are
 //! reused, and frozen while idle; time-out and memory are enforced by killing; payloads are limited; what is above the
 //! concurrency gets `TooManyRequestsException`; a caller who leaves does not end an invocation. Unlike AWS: there is one
-//! version of each function, nobody signs in, and CPU is not rationed.
+//! version of each function, callers are known by their user instead of their keys ([`Admission`]), and CPU is not rationed.
 //!
 //! What makes jobs slow or hurts them on AWS happens to those who ask for it: [`LocalFunction`] has switches for cold
 //! starts, environments that are not reused, a concurrency of the function's own, and events that are tried again when
@@ -12,9 +12,9 @@
 //! them an environment serves as soon as it is up, and an event runs once, whether it fails or not.
 //!
 //! ```text
-//! invoke_api ─┐                    ┌─ pool: what to do (pure)
-//!             ├─ messages ─ dispatcher
-//! runtime_api ┘                    └─ environment: a process, its log, its memory
+//! gate ─ invoke_api ──┐                    ┌─ pool: what to do (pure)
+//!                     ├─ messages ─ dispatcher
+//! gate ─ runtime_api ─┘                    └─ environment: a process, its log, its memory
 //! ```
 
 use std::collections::BTreeMap;
@@ -33,24 +33,35 @@ mod dispatcher;
 mod environment;
 mod error;
 mod function;
+mod gate;
 mod invocation;
 mod invoke_api;
 mod log;
 mod memory;
 mod message;
 mod own;
+#[cfg(target_os = "linux")]
+mod peer;
 mod pool;
+#[cfg(target_os = "linux")]
+mod proc_net;
 mod runtime_api;
 mod scaling;
+mod signature;
+#[cfg(target_os = "linux")]
+mod sock_diag;
 
 pub use error::LocalError;
 pub use function::LocalFunction;
 pub use log::{LogLine, LogSink};
 pub use own::{DEFAULT_FUNCTION, LOCAL_VARIABLE, function_of, own_function};
 pub use scaling::Scaling;
+pub use signature::LocalKeys;
 
 use decision::PoolLimits;
 use dispatcher::{Dispatcher, STOP_LIMIT};
+use environment::Surroundings;
+use gate::Gate;
 use invoke_api::InvokeApi;
 use message::Message;
 
@@ -69,6 +80,27 @@ const EVENTS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Where the functions think they are, if nothing else says so.
 const DEFAULT_REGION: &str = "us-east-1";
 
+/// Whose calls a local Lambda takes. Its functions run with the rights and keys of the user that started it, so nobody else's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// Connections of this process's own user, to both APIs. Clients need nothing for it. On Linux alone.
+    SameUser,
+    /// Invocations that are signed with the keys of [`LocalLambda::keys`]. The Runtime API, whose clients do not sign, then has
+    /// only the order of its calls and its port, which nobody is told.
+    Signature,
+}
+
+/// What this system has: the first on Linux, the second elsewhere.
+impl Default for Admission {
+    fn default() -> Admission {
+        if cfg!(target_os = "linux") {
+            Admission::SameUser
+        } else {
+            Admission::Signature
+        }
+    }
+}
+
 /// What a local Lambda serves, and how much of it at once.
 pub struct LocalOptions {
     /// The Invoke API's address, on loopback; port 0 takes a free one.
@@ -80,6 +112,8 @@ pub struct LocalOptions {
     /// How fast each function gets new environments. Synchronous invocations that need one sooner are refused with 429,
     /// events wait. Without it they start as fast as this machine starts processes.
     pub scaling: Option<Scaling>,
+    /// Whose calls are taken.
+    pub admission: Admission,
     /// Gets each line that the functions, and Lambda about them, log.
     pub log_sink: Option<LogSink>,
 }
@@ -91,6 +125,7 @@ impl fmt::Debug for LocalOptions {
             functions,
             concurrency,
             scaling,
+            admission,
             log_sink,
         } = self;
         formatter
@@ -99,6 +134,7 @@ impl fmt::Debug for LocalOptions {
             .field("functions", functions)
             .field("concurrency", concurrency)
             .field("scaling", scaling)
+            .field("admission", admission)
             .field("log_sink", &log_sink.is_some())
             .finish()
     }
@@ -108,6 +144,7 @@ impl fmt::Debug for LocalOptions {
 #[derive(Debug)]
 pub struct LocalLambda {
     address: SocketAddr,
+    keys: Option<LocalKeys>,
     messages: mpsc::Sender<Message>,
     server: AbortHandle,
     dispatcher: JoinHandle<()>,
@@ -117,13 +154,14 @@ impl LocalLambda {
     /// Starts serving, in tasks of the current tokio runtime. No function is started before it is invoked.
     ///
     /// # Errors
-    /// A function breaks AWS's limits, two have one name, or the address cannot be had.
+    /// A function breaks AWS's limits, two have one name, the address cannot be had, or users cannot be told apart.
     pub async fn start(options: LocalOptions) -> Result<LocalLambda, LocalError> {
         let LocalOptions {
             listen,
             functions: given,
             concurrency,
             scaling,
+            admission,
             log_sink,
         } = options;
         if !listen.ip().is_loopback() {
@@ -145,6 +183,10 @@ impl LocalLambda {
         let listen_error = |source| LocalError::Listen { listen, source };
         let listener = TcpListener::bind(listen).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
+        let same_user = admission == Admission::SameUser;
+        let gate = Gate::new(address, same_user, invoke_api::BOUNDS)
+            .map_err(|source| LocalError::Users { source })?;
+        let keys = (!same_user).then(LocalKeys::random);
         let limits = PoolLimits {
             concurrency,
             scaling,
@@ -164,16 +206,20 @@ impl LocalLambda {
         let (dispatcher, messages) = Dispatcher::new(
             limits,
             Arc::clone(&functions),
-            region.clone(),
-            format!("http://{address}"),
+            Surroundings {
+                region: region.clone(),
+                endpoint: format!("http://{address}"),
+                keys: keys.clone(),
+            },
             log_sink,
         );
         let dispatcher = tokio::spawn(dispatcher.run());
-        let api = InvokeApi::new(functions, &region, messages.clone());
-        let server = tokio::spawn(api.serve(listener)).abort_handle();
+        let api = InvokeApi::new(functions, &region, keys.clone(), messages.clone());
+        let server = tokio::spawn(gate.serve(listener, api.router())).abort_handle();
         tracing::debug!(%address, concurrency, "the local Lambda serves");
         Ok(LocalLambda {
             address,
+            keys,
             messages,
             server,
             dispatcher,
@@ -183,6 +229,11 @@ impl LocalLambda {
     /// What to give an AWS SDK as its endpoint, such as `http://127.0.0.1:9001`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// What clients have to sign with, if they have to ([`Admission::Signature`]).
+    pub fn keys(&self) -> Option<&LocalKeys> {
+        self.keys.as_ref()
     }
 
     /// Refuses new invocations, ends all environments, and waits until their processes and folders are gone. Those

@@ -10,24 +10,32 @@ use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::random;
 
-use super::body::{BodyError, WholeBody, read_body};
+use super::body::{BodyError, BodyTimes, WholeBody, read_body};
 use super::decision::{EnvironmentId, Misuse, Subscriptions};
 use super::function::LocalFunction;
+use super::gate::Bounds;
 use super::invocation::{Outcome, RequestId, SYNC_PAYLOAD_BYTES_MAX, error_body};
 use super::message::{Call, Done, ExtensionEvent, Handed, Message};
 
-/// A body may take as long as the longest invocation, whose deadline ends it sooner.
-const BODY_PATIENCE: Duration = Duration::from_secs(900);
+/// A response may be streamed as long as the longest invocation takes, whose deadline ends it sooner, with any pauses.
+const BODY_TIMES: BodyTimes = BodyTimes {
+    whole: Duration::from_secs(900),
+    idle: Duration::from_secs(900),
+};
+/// A runtime and ten extensions have a connection or two each. Runtimes describe a failure's causes to X-Ray in a header, of which this is
+/// hyper's own limit.
+pub(super) const BOUNDS: Bounds = Bounds {
+    connections: 128,
+    header_bytes: 400 * 1024,
+};
 /// Lists of events are short.
 const REGISTRATION_BYTES_MAX: usize = 64 * 1024;
 /// Lambda's bound on the length of an extension's name.
@@ -44,16 +52,15 @@ struct Api {
     dispatcher: mpsc::Sender<Message>,
 }
 
-/// Serves until it is dropped.
-pub(super) async fn serve(
-    listener: TcpListener,
+/// The API of one environment.
+pub(super) fn router(
     id: EnvironmentId,
     function: Arc<LocalFunction>,
     dispatcher: mpsc::Sender<Message>,
-) {
+) -> Router {
     let runtime = "/2018-06-01/runtime";
     let extension = "/2020-01-01/extension";
-    let router = Router::new()
+    Router::new()
         .route(&format!("{runtime}/invocation/next"), get(runtime_next))
         .route(
             &format!("{runtime}/invocation/{{id}}/response"),
@@ -80,13 +87,7 @@ pub(super) async fn serve(
             id,
             function,
             dispatcher,
-        });
-    let listener = listener.tap_io(|stream| {
-        let _best_effort = stream.set_nodelay(true);
-    });
-    if let Err(error) = axum::serve(listener, router).await {
-        tracing::warn!(environment = id.0, %error, "an environment's Runtime API ended");
-    }
+        })
 }
 
 impl Api {
@@ -145,7 +146,7 @@ fn hand_over(
 
 async fn response(State(api): State<Api>, Path(id): Path<String>, body: Body) -> Response {
     let request = RequestId(id);
-    match read_body(body, SYNC_PAYLOAD_BYTES_MAX, BODY_PATIENCE).await {
+    match read_body(body, SYNC_PAYLOAD_BYTES_MAX, BODY_TIMES, None).await {
         Ok(WholeBody { bytes, trailers }) => {
             // A streamed response that fails midway says so behind its body.
             let outcome = match header_text(&trailers, ERROR_TYPE) {
@@ -231,7 +232,7 @@ async fn init_error(State(api): State<Api>, headers: HeaderMap, body: Body) -> R
 
 /// A runtime's description of an error. What is no JSON is wrapped, so that callers always get an error's shape.
 async fn read_error(headers: &HeaderMap, body: Body) -> Result<Outcome, Response> {
-    let bytes = match read_body(body, SYNC_PAYLOAD_BYTES_MAX, BODY_PATIENCE).await {
+    let bytes = match read_body(body, SYNC_PAYLOAD_BYTES_MAX, BODY_TIMES, None).await {
         Ok(body) => body.bytes,
         Err(BodyError::TooLarge) => Bytes::new(),
         Err(BodyError::Broken(problem)) => {
@@ -265,7 +266,7 @@ async fn register(State(api): State<Api>, headers: HeaderMap, body: Body) -> Res
             "the header Lambda-Extension-Name names none",
         );
     }
-    let body = match read_body(body, REGISTRATION_BYTES_MAX, BODY_PATIENCE).await {
+    let body = match read_body(body, REGISTRATION_BYTES_MAX, BODY_TIMES, None).await {
         Ok(body) => body.bytes,
         Err(_) => {
             return refuse(

@@ -87,7 +87,7 @@ async fn the_first_cause_is_reported_and_not_what_follows_from_it() {
     ));
     let (failed, consequence) = std::sync::mpsc::channel();
     let endpoint = lambda_with_a_cause_and_a_consequence(failed).await;
-    let launcher = Launcher::local(&endpoint, Share::all("f"));
+    let launcher = Launcher::local(&endpoint, None, Share::all("f"));
     let spec = JobSpec {
         id: JobId::random(),
         program: "pagerank".into(),

@@ -15,7 +15,9 @@ use aws_sdk_lambda::primitives::Blob;
 use aws_sdk_lambda::types::{InvocationType, LogType};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use lswitch::lambda::local::{LocalFunction, LocalLambda, LocalOptions, LogLine, LogSink, Scaling};
+use lswitch::lambda::local::{
+    Admission, LocalFunction, LocalLambda, LocalOptions, LogLine, LogSink, Scaling,
+};
 use serde_json::Value;
 
 /// What a test waits for at most: far more than anything takes.
@@ -245,6 +247,7 @@ impl Stage {
             functions,
             concurrency,
             scaling,
+            admission: Admission::default(),
             log_sink: Some(log_sink),
         };
         let lambda = LocalLambda::start(options)

@@ -11,6 +11,7 @@ from support import driver_code, job_key, pack_code
 
 from lswitch import codec, frame, routing
 from lswitch.errors import ProtocolError
+from lswitch.proof import is_proved, proof
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,6 +33,7 @@ GOLDEN = golden()
 JOB = bytes(range(16))
 EXPIRY = 1_900_000_000
 SECRET = b"an example, and nobody's secret"
+NONCE = b"\xa5" * 32
 
 
 def body_of(title: str) -> bytes:
@@ -45,6 +47,9 @@ class Golden(unittest.TestCase):
         self.assertEqual(frame.control(frame.HELLO, pack), GOLDEN["the hello of a pack"])
         driver = codec.hello(0, "0.1.0", JOB, EXPIRY, driver_code(key, EXPIRY), codec.driver_role(8, 1 << 20))
         self.assertEqual(frame.control(frame.HELLO, driver), GOLDEN["the hello of a driver"])
+        code = pack_code(key, 4, 2, 1, EXPIRY)
+        asking = codec.hello(0, "0.1.0", JOB, EXPIRY, code, codec.pack_role(4, 2, 1, 0, 1 << 20), NONCE)
+        self.assertEqual(frame.control(frame.HELLO, asking), GOLDEN["the hello of a pack that asks for a proof"])
         self.assertEqual(frame.PREAMBLE, GOLDEN["the preamble, both ways"])
 
     def test_what_a_client_says(self) -> None:
@@ -56,6 +61,11 @@ class Golden(unittest.TestCase):
 
     def test_what_the_switch_says(self) -> None:
         self.assertEqual(codec.welcome(body_of("welcome")), codec.Welcome(1, 0, 2000, 10000))
+        code = pack_code(job_key(SECRET, JOB), 4, 2, 1, EXPIRY)
+        proved = codec.welcome(body_of("welcome, with the proof"))
+        self.assertEqual(proved, codec.Welcome(1, frame.PROOF, 2000, 10000, proof(code, NONCE)))
+        self.assertTrue(is_proved(code, NONCE, proved.proof))
+        self.assertFalse(is_proved(code, bytes(32), proved.proof))
         self.assertEqual(codec.refused(body_of("refused, by the code of a wrong token")), (2, "the token is wrong"))
         self.assertEqual(codec.end(body_of("end")), "enough")
         start = codec.start(body_of("start, of four packs of two ranks, the last with larger mailboxes"))
@@ -96,6 +106,7 @@ class Hostile(unittest.TestCase):
     def test_each_cut_of_a_body_is_refused(self) -> None:
         readers = {
             "welcome": codec.welcome,
+            "welcome, with the proof": codec.welcome,
             "refused, by the code of a wrong token": codec.refused,
             "end": codec.end,
             "start, of four packs of two ranks, the last with larger mailboxes": codec.start,

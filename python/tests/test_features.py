@@ -20,7 +20,8 @@ from lswitch.checksum import crc32c
 from lswitch.collectives import Collectives
 from lswitch.comm import Comm
 from lswitch.errors import ConnectionLostError, ProtocolError, RefusedError, UnreachableError, UsageError
-from lswitch.frame import ANNOUNCE, CREDIT, DATA, DRIVER, FIRST, GRANT, HEADER, LAST, START, SWITCH, U32, U64, WELCOME
+from lswitch.frame import ANNOUNCE, CRC32, CREDIT, DATA, DRIVER, FIRST, GRANT, HEADER, LAST, PROOF, START, SWITCH, U32, U64, WELCOME
+from lswitch.proof import NONCE_LEN, proof
 
 
 class Script:
@@ -47,12 +48,17 @@ class Script:
             self.exactly(8)
             self.socket.sendall(frame.PREAMBLE)
             _, self.hello = self.take()
-            self.give(WELCOME, struct.pack("<HQII", 1, self.features, 200, 1000))
+            self.give(WELCOME, self.welcome())
             runs = U64.pack(0) if self.elastic else U64.pack(1) + struct.pack("<4I", 2, 1, 1 << 20, 1)
             self.give(START, runs + struct.pack("<II", 1 << 20, 0 if self.elastic else 65536))
             act(self)
         except BaseException as error:
             self.error.append(error)
+
+    def welcome(self) -> bytes:
+        """As of a switch that knows the token of the event."""
+        nonce, code = self.hello[-NONCE_LEN:], bytes.fromhex(self.event()["token"]["code"])
+        return struct.pack("<HQII", 1, self.features | PROOF, 200, 1000) + proof(code, nonce)
 
     def give(self, kind: int, body: bytes = b"", flags: int = 0, sequence: int = 0, source: int = SWITCH, tag: int = 0) -> None:
         to = DRIVER if source == SWITCH else 0
@@ -121,7 +127,7 @@ class Features(unittest.TestCase):
         found = [comm.receive().data for _ in range(3)]
         self.assertEqual(found, [b"by crc-32", b"by crc32c", bytes(range(200)) * 500])
         features, (short, body), (first, _), (last, end) = seen
-        self.assertEqual(features, 1)
+        self.assertEqual(features, CRC32 | PROOF)
         self.assertEqual((short.flags, body[-4:]), (7, U32.pack(crc32(b"hello"))))
         self.assertEqual((first.flags, last.flags, end[-4:]), (5, 6, U32.pack(crc32(bytes(70_000)))))
 
@@ -133,6 +139,30 @@ class Features(unittest.TestCase):
         comm.flush()
         script.thread.join(10)
         self.assertEqual((seen[0][0].flags, seen[0][1][-4:]), (3, U32.pack(crc32c(b"hello"))))
+
+    def test_a_process_that_has_taken_the_switchs_port_gives_a_worker_no_calls_and_learns_no_token(self) -> None:
+        def of_another_token(script: Script) -> bytes:
+            return struct.pack("<HQII", 1, PROOF, 200, 1000) + proof(b"x" * 32, script.hello[-NONCE_LEN:])
+
+        def mirrored(script: Script) -> bytes:
+            code = script.hello[-NONCE_LEN - 24 - 32 : -NONCE_LEN - 24]
+            return struct.pack("<HQII", 1, PROOF, 200, 1000) + code
+
+        answers: List[Callable[[Script], bytes]] = [
+            lambda script: struct.pack("<HQII", 1, 0, 200, 1000),
+            lambda script: struct.pack("<HQII", 1, CRC32, 200, 1000),
+            of_another_token,
+            mirrored,
+        ]
+        for answer in answers:
+            script = Script(0, lambda script: script.message(0, b"a call", False, source=DRIVER), elastic=True)
+            script.welcome = lambda answer=answer, script=script: answer(script)  # type: ignore[method-assign,misc]
+            self.addCleanup(script.end)
+            event = script.event()
+            event["token"] = {**event["token"], "code": "7a" * 32}
+            with self.assertRaisesRegex(UnreachableError, "does not know the job's secret.*another process listens there"):
+                Comm.join(events.parse(event), time.monotonic() + 10)
+            self.assertNotIn(bytes.fromhex("7a" * 32), script.hello)
 
     def broken(self, words: str, act: Callable[[Script], None], error: type = ProtocolError) -> None:
         def then_wait(script: Script) -> None:

@@ -187,6 +187,7 @@ fn refused(span: Span, error: &LinkError) -> Failure {
         LinkError::Refused(_) => "Lswitch.Refused",
         LinkError::Unreachable { .. }
         | LinkError::NotASwitch(_)
+        | LinkError::NotProved(_)
         | LinkError::OtherCertificate { .. }
         | LinkError::Plain(_)
         | LinkError::Handshake { .. } => "Lswitch.Unreachable",

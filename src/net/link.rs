@@ -8,6 +8,7 @@ use crate::net::message::{Control, End, Hello, MessageError, Refused, Span, Welc
 use crate::net::reassembly::ReassemblyError;
 use crate::net::socket;
 use crate::net::tls::{Session, TlsError};
+use crate::random;
 use bytes::{Buf, BytesMut};
 use std::io;
 use std::sync::Arc;
@@ -81,6 +82,12 @@ pub enum LinkError {
         /// What went wrong.
         reason: String,
     },
+    /// It speaks the protocol and does not know the job's secret.
+    #[error(
+        "what answers at {0} does not know the job's secret, so it is not the job's switch: another process listens there now; \
+         is the job's driver still running?"
+    )]
+    NotProved(String),
     /// The switch turned the hello down.
     #[error("the switch refused the connection: {}", .0.reason)]
     Refused(Refused),
@@ -262,11 +269,11 @@ pub async fn write_frames(
     let _ = timeout(stall, socket.shutdown()).await;
 }
 
-/// Connects to a switch, says hello and waits to be welcomed. An address that does not answer is tried again until
+/// Connects to a switch, says hello and waits to be welcomed, by a switch that knows the hello's token. An address that does not answer is tried again until
 /// the deadline, since a switch may start after its clients.
 ///
 /// # Errors
-/// When nobody answers in time, what answers is no switch, or the switch refuses.
+/// When nobody answers in time, what answers is no switch or not the job's, or the switch refuses.
 pub async fn dial(
     address: &SwitchAddress,
     hello: &Hello,
@@ -315,7 +322,8 @@ pub async fn dial(
         // What the switch may answer with, reasons included, is longer than what it reads from us.
         reader.trust();
         let mut bytes = BytesMut::from(&PREAMBLE[..]);
-        hello.to_frame(false).put(&mut bytes);
+        let nonce = random::bytes();
+        hello.challenging(nonce).to_frame(false).put(&mut bytes);
         // Who closes before it has read all of this may have answered, or be a stranger: reading tells.
         let _ = write.write_all(&bytes).await;
         let _ = write.flush().await;
@@ -325,8 +333,11 @@ pub async fn dial(
         let frame = reader.next().await?;
         match frame.header.kind {
             kind::WELCOME => {
-                Welcome::from_body(&frame.body)?;
-                Ok((reader, write))
+                let proof = Welcome::from_body(&frame.body)?.proof;
+                match proof.is_some_and(|proof| hello.token.is_proved_by(&proof, &nonce)) {
+                    true => Ok((reader, write)),
+                    false => Err(LinkError::NotProved(place.into())),
+                }
             }
             _ => Err(ending(&frame)),
         }

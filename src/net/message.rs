@@ -4,7 +4,7 @@
 
 use crate::net::codec::{self, CONTROL_MAX, HELLO_MAX};
 use crate::net::frame::{DRIVER, Frame, FrameError, Header, PROTOCOL, RANKS_MAX, SWITCH, kind};
-use crate::net::token::{Bearer, JobId, Token};
+use crate::net::token::{Bearer, JobId, Nonce, Proof, Token};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::fmt;
@@ -61,8 +61,16 @@ impl fmt::Display for Span {
 /// The feature of packs whose ranks check CRC-32 faster than CRC32C: messages to them carry it.
 pub const FEATURE_CRC32: u32 = 1;
 
-/// All features that this build knows.
+/// The features of members that this build knows, which the others are told.
 pub const FEATURES: u64 = FEATURE_CRC32 as u64;
+
+/// The feature of clients that want a switch to prove itself: the hello ends with a nonce, and the welcome with a proof. It is a
+/// matter of the one connection.
+pub const FEATURE_PROOF: u64 = 2;
+
+/// Where the features are in the bodies of a hello and of a welcome, in bytes.
+const HELLO_FEATURES_AT: usize = 4;
+const WELCOME_FEATURES_AT: usize = 2;
 
 /// As what a client connects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,10 +109,13 @@ pub struct Hello {
     pub release: String,
     /// The job.
     pub job: JobId,
-    /// Its proof.
+    /// Its proof; beside a nonce, sealed with it.
     pub token: Token,
     /// As what it connects.
     pub role: Role,
+    /// What the switch must prove itself with, if [`FEATURE_PROOF`] is among the features.
+    #[serde(skip)]
+    pub nonce: Option<Nonce>,
 }
 
 impl Hello {
@@ -117,6 +128,17 @@ impl Hello {
             job,
             token,
             role,
+            nonce: None,
+        }
+    }
+
+    /// The same, which asks the switch for a proof and does not show it the token.
+    pub fn challenging(&self, nonce: Nonce) -> Hello {
+        Hello {
+            features: self.features | FEATURE_PROOF,
+            token: self.token.sealed(&nonce),
+            nonce: Some(nonce),
+            ..self.clone()
         }
     }
 
@@ -153,6 +175,9 @@ pub struct Welcome {
     pub heartbeat_ms: u32,
     /// The silence after which either side takes the other for lost, in milliseconds.
     pub lost_after_ms: u32,
+    /// That the switch knows the client's token, if [`FEATURE_PROOF`] is among the features.
+    #[serde(skip)]
+    pub proof: Option<Proof>,
 }
 
 /// Why the switch refuses a connection. The numbers are the protocol's error codes, in this order from 0.
@@ -393,16 +418,64 @@ pub trait Control: Serialize + DeserializeOwned {
     /// # Errors
     /// When the body is not one.
     fn from_body(body: &[u8]) -> Result<Self, MessageError> {
-        let decoded = if Self::KIND == kind::HELLO {
-            codec::decode::<Self, HELLO_MAX>(body)
-        } else {
-            codec::decode::<Self, CONTROL_MAX>(body)
-        };
-        decoded.map_err(|source| MessageError::Body {
-            name: Self::NAME,
-            source,
-        })
+        decode::<Self, CONTROL_MAX>(body)
     }
+}
+
+fn decode<T: Control, const LIMIT: usize>(body: &[u8]) -> Result<T, MessageError> {
+    codec::decode::<T, LIMIT>(body).map_err(|source| MessageError::Body {
+        name: T::NAME,
+        source,
+    })
+}
+
+impl Control for Hello {
+    const KIND: u8 = kind::HELLO;
+    const NAME: &'static str = "hello";
+
+    fn to_frame(&self, from_switch: bool) -> Frame {
+        frame_with_tail(self, self.nonce, from_switch)
+    }
+
+    fn from_body(body: &[u8]) -> Result<Hello, MessageError> {
+        let (body, nonce) = split_tail(body, HELLO_FEATURES_AT);
+        let hello = decode::<Hello, HELLO_MAX>(body)?;
+        Ok(Hello { nonce, ..hello })
+    }
+}
+
+impl Control for Welcome {
+    const KIND: u8 = kind::WELCOME;
+    const NAME: &'static str = "welcome";
+
+    fn to_frame(&self, from_switch: bool) -> Frame {
+        frame_with_tail(self, self.proof, from_switch)
+    }
+
+    fn from_body(body: &[u8]) -> Result<Welcome, MessageError> {
+        let (body, proof) = split_tail(body, WELCOME_FEATURES_AT);
+        let welcome = decode::<Welcome, CONTROL_MAX>(body)?;
+        Ok(Welcome { proof, ..welcome })
+    }
+}
+
+/// A message whose features decide whether 32 bytes follow its other fields.
+fn frame_with_tail<T: Control>(message: &T, tail: Option<[u8; 32]>, from_switch: bool) -> Frame {
+    let mut body = codec::encode::<CONTROL_MAX>(message)
+        .expect("control messages are bounded where they are made");
+    body.extend(tail.into_iter().flatten());
+    control_frame(T::KIND, body.into(), from_switch)
+}
+
+/// The body of such a message, and what follows it. Where that is missing the body is too short for its fields.
+fn split_tail(body: &[u8], features_at: usize) -> (&[u8], Option<[u8; 32]>) {
+    let features = body.get(features_at..).and_then(<[u8]>::first_chunk::<8>);
+    if features.is_some_and(|bytes| u64::from_le_bytes(*bytes) & FEATURE_PROOF != 0)
+        && let Some((body, tail)) = body.split_last_chunk()
+    {
+        return (body, Some(*tail));
+    }
+    (body, None)
 }
 
 macro_rules! control {
@@ -415,8 +488,6 @@ macro_rules! control {
 }
 
 control! {
-    Hello = HELLO, "hello";
-    Welcome = WELCOME, "welcome";
     Refused = REFUSED, "refused";
     Start = START, "start";
     Leave = LEAVE, "leave";

@@ -3,6 +3,10 @@
 //! The switch and the driver share a secret. From it and the job's id both derive the job's key; with the key the driver
 //! makes one token for itself and one for each start of a pack, bound to the job, the ranks, the incarnation and an
 //! expiry. The switch keeps no table of tokens: it makes the same one again and compares in constant time.
+//!
+//! A token works both ways. A client sends a nonce and, in place of its token's code, a code that is made from both; a switch that knows
+//! the secret finds the token from it and answers with another such code. A process that has taken the switch's port can neither answer nor
+//! use what it was sent.
 
 use crate::random;
 use hmac::{Hmac, KeyInit, Mac};
@@ -114,6 +118,39 @@ impl fmt::Debug for Token {
     }
 }
 
+/// What a client makes up for one connection.
+pub type Nonce = [u8; 32];
+
+/// The code by which a switch shows that it knows a token.
+pub type Proof = [u8; 32];
+
+impl Token {
+    /// The token as it travels beside a nonce.
+    pub fn sealed(&self, nonce: &Nonce) -> Token {
+        Token {
+            code: self.sealing(b"hello", nonce).finalize().into_bytes().into(),
+            ..*self
+        }
+    }
+
+    /// What a switch that knows the token answers.
+    pub fn proof(&self, nonce: &Nonce) -> Proof {
+        self.sealing(b"welcome", nonce)
+            .finalize()
+            .into_bytes()
+            .into()
+    }
+
+    /// Whether a switch's answer shows that it knows the token; in constant time.
+    pub fn is_proved_by(&self, proof: &Proof, nonce: &Nonce) -> bool {
+        self.sealing(b"welcome", nonce).verify_slice(proof).is_ok()
+    }
+
+    fn sealing(&self, purpose: &[u8], nonce: &Nonce) -> Hmac<Sha256> {
+        keyed(&self.code, &[purpose, nonce])
+    }
+}
+
 impl JobKey {
     /// Makes a token.
     pub fn token(&self, bearer: Bearer, expiry_s: u64) -> Token {
@@ -130,6 +167,19 @@ impl JobKey {
             .verify_slice(&token.code)
             .is_ok();
         genuine && now_s <= token.expiry_s
+    }
+
+    /// The answer to a token that came beside a nonce, if it was made with this key for `bearer` and has not expired.
+    pub fn verify_sealed(
+        &self,
+        sealed: &Token,
+        nonce: &Nonce,
+        bearer: Bearer,
+        now_s: u64,
+    ) -> Option<Proof> {
+        let token = self.token(bearer, sealed.expiry_s);
+        let genuine = token.sealing(b"hello", nonce).verify_slice(&sealed.code);
+        (genuine.is_ok() && now_s <= sealed.expiry_s).then(|| token.proof(nonce))
     }
 
     fn mac(&self, bearer: Bearer, expiry_s: u64) -> Hmac<Sha256> {
@@ -154,9 +204,13 @@ impl JobKey {
 }
 
 fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    keyed(key, parts).finalize().into_bytes().into()
+}
+
+fn keyed(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
     parts.iter().for_each(|part| mac.update(part));
-    mac.finalize().into_bytes().into()
+    mac
 }
 
 #[cfg(test)]
@@ -193,6 +247,45 @@ mod tests {
             ..token
         };
         assert!(!key.verify(&longer, pack(4, 2, 1), 1000));
+    }
+
+    #[test]
+    fn a_switch_proves_that_it_knows_the_token_which_it_is_not_sent() {
+        let key = Secret::random().job_key(JobId([1; 16]));
+        let (token, nonce) = (key.token(Bearer::Driver, 1000), [7; 32]);
+        let sealed = token.sealed(&nonce);
+        let answer = |key: &JobKey, sealed: &Token, nonce: &Nonce, bearer, now_s| {
+            key.verify_sealed(sealed, nonce, bearer, now_s)
+        };
+        let proof = answer(&key, &sealed, &nonce, Bearer::Driver, 1000).expect("it is genuine");
+        assert!(token.is_proved_by(&proof, &nonce));
+        assert!(!token.is_proved_by(&proof, &[8; 32]));
+        // What is sent shows neither the token nor the answer, and is no token itself.
+        for other in [token.code, proof] {
+            assert_ne!(sealed.code, other);
+            assert!(!token.is_proved_by(&sealed.code, &nonce));
+        }
+        assert!(!key.verify(&sealed, Bearer::Driver, 1000));
+        let stranger = Secret::random().job_key(JobId([1; 16]));
+        let longer = Token {
+            expiry_s: 2000,
+            ..sealed
+        };
+        let pack = Bearer::Pack {
+            first_rank: 0,
+            ranks: 1,
+            incarnation: 1,
+        };
+        for refused in [
+            answer(&stranger, &sealed, &nonce, Bearer::Driver, 1000),
+            answer(&key, &token, &nonce, Bearer::Driver, 1000),
+            answer(&key, &sealed, &[8; 32], Bearer::Driver, 1000),
+            answer(&key, &sealed, &nonce, pack, 1000),
+            answer(&key, &sealed, &nonce, Bearer::Driver, 1001),
+            answer(&key, &longer, &nonce, Bearer::Driver, 1000),
+        ] {
+            assert_eq!(refused, None);
+        }
     }
 
     #[test]

@@ -2,13 +2,19 @@
 
 use crate::fabric::{Job, Net, next_notice, on_thread, one, pattern, within};
 use crate::net::next_of;
+use crate::support::assert_says;
 use bytes::{Bytes, BytesMut};
-use lswitch::net::client::Pack;
+use lswitch::net::address::SwitchAddress;
+use lswitch::net::client::{JoinOptions, Pack};
+use lswitch::net::codec::HELLO_MAX;
 use lswitch::net::comm::CommError;
+use lswitch::net::driver_link::{DriverLink, Membership};
 use lswitch::net::element::Fold;
 use lswitch::net::frame::{BODY_MAX, FLAG_SKIPPABLE, Frame, Header, PREAMBLE, chunks, kind};
 use lswitch::net::link::LinkError;
-use lswitch::net::message::{Control, Notice, Refusal, Refused, Role, Span, bare_frame};
+use lswitch::net::message::{
+    Control, FEATURE_PROOF, Notice, Refusal, Refused, Role, Span, Start, Welcome, bare_frame,
+};
 use lswitch::net::reassembly::Reassembly;
 use lswitch::net::token::JobId;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -90,6 +96,75 @@ async fn strangers_on_the_port_are_told_so_and_disturb_nobody() {
     job.run(|comm| comm.barrier().expect("the job goes on"))
         .await;
     job.end().await;
+    net.stop().await;
+}
+
+/// Takes one connection, welcomes whoever it is, and starts it as a job's only rank. Gives the body of the hello.
+async fn impostor(listener: TcpListener, proof: Option<[u8; 32]>) -> Bytes {
+    let (mut stream, _) = listener.accept().await.expect("a client comes");
+    let mut bytes = BytesMut::new();
+    let hello = loop {
+        let read = stream.read_buf(&mut bytes).await.expect("it is open");
+        assert!(read > 0, "a hello comes first");
+        let mut behind = BytesMut::from(bytes.get(PREAMBLE.len()..).unwrap_or_default());
+        if let Some(frame) = Frame::decode(&mut behind, HELLO_MAX).expect("it is a frame") {
+            break frame.body;
+        }
+    };
+    let welcome = Welcome {
+        protocol: 1,
+        features: proof.map_or(0, |_| FEATURE_PROOF),
+        heartbeat_ms: 2_000,
+        lost_after_ms: 10_000,
+        proof,
+    };
+    let mut answer = BytesMut::from(&PREAMBLE[..]);
+    welcome.to_frame(true).put(&mut answer);
+    Start::from_iter([]).to_frame(true).put(&mut answer);
+    let _closed_already = stream.write_all(&answer).await;
+    let _until_it_leaves = stream.read_buf(&mut bytes).await;
+    hello
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_has_taken_the_switchs_port_learns_no_token_and_is_not_joined() {
+    let net = Net::start().await;
+    let job = JobId::random();
+    let membership = Membership::Fixed(1);
+    for proof in [None, Some([7; 32])] {
+        for is_driver in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address: SwitchAddress = listener.local_addr().expect("bound").into();
+            let impostor = tokio::spawn(impostor(listener, proof));
+            let options = net.options(job, one(0), 1);
+            let token = options.token;
+            let error = if is_driver {
+                let limit = Duration::from_secs(10);
+                let created = DriverLink::create(&address, job, token, membership, limit);
+                created.await.err()
+            } else {
+                let switches = vec![address];
+                Pack::join(JoinOptions {
+                    switches,
+                    ..options
+                })
+                .await
+                .err()
+            };
+            let error = error.expect("it is not the job's switch");
+            assert!(matches!(error, LinkError::NotProved(_)), "{error}");
+            let words = [
+                "does not know the job's secret",
+                "another process listens there",
+            ];
+            assert_says(&error.to_string(), &words);
+            let hello = within(10, "the impostor", impostor)
+                .await
+                .expect("it has a hello");
+            let shown = hello.windows(32).any(|bytes| bytes == token.code);
+            assert!(!shown, "the token travelled");
+        }
+    }
     net.stop().await;
 }
 

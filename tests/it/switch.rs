@@ -10,8 +10,8 @@ use lswitch::net::frame::{
     TOTAL_LEN, chunks, kind,
 };
 use lswitch::net::message::{
-    Abort, Control, End, Hello, Leave, Notice, Refusal, Refused, Role, Span, Start, Traffic,
-    Welcome, bare_frame,
+    Abort, Control, End, FEATURE_PROOF, Hello, Leave, Notice, Refusal, Refused, Role, Span, Start,
+    Traffic, Welcome, bare_frame,
 };
 use lswitch::net::reassembly::Reassembly;
 use lswitch::net::switch::{HELLO_WITHIN_MS, Now, Switch, Taken};
@@ -448,6 +448,45 @@ fn a_token_that_is_not_for_this_bearer_this_job_and_this_time_is_refused() {
     bench.now.unix_s = EXPIRY_S;
     let (id, said) = bench.greet(&genuine);
     assert!(said.contains(&(id, Said::Welcome)), "in its last second");
+}
+
+#[test]
+fn a_switch_that_is_asked_proves_that_it_knows_the_token_and_is_not_shown_it() {
+    let mut bench = Bench::new();
+    let role = Role::Driver {
+        size: 8,
+        mailbox: MAILBOX,
+        elastic: false,
+    };
+    let (genuine, nonce) = (bench.hello(RED, role), [7; 32]);
+    let asking = genuine.challenging(nonce);
+    let unsealed = Hello {
+        token: genuine.token,
+        ..asking.clone()
+    };
+    let of_another_nonce = Hello {
+        nonce: Some([8; 32]),
+        ..asking.clone()
+    };
+    let unasked = Hello {
+        token: asking.token,
+        ..genuine.clone()
+    };
+    for hello in [unsealed, of_another_nonce, unasked] {
+        assert_eq!(bench.refusal(&hello).0, Refusal::Token, "{hello:?}");
+    }
+    let id = bench.connect();
+    let mut actions = Vec::new();
+    let bytes = bytes_of(&asking.to_frame(false));
+    bench.switch.received(id, &bytes, bench.now, &mut actions);
+    let [Action::Send(to, frame)] = &actions[..] else {
+        panic!("one welcome and nothing else");
+    };
+    let welcome = Welcome::from_body(&frame.body).expect("it is one");
+    assert_eq!((*to, welcome.features), (id, FEATURE_PROOF));
+    let proof = welcome.proof.expect("it was asked for");
+    assert!(genuine.token.is_proved_by(&proof, &nonce));
+    assert!(!genuine.token.is_proved_by(&proof, &[8; 32]));
 }
 
 #[test]

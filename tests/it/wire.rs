@@ -23,14 +23,14 @@ use lswitch::net::frame::{
     chunks, kind,
 };
 use lswitch::net::message::{
-    Abort, Alike, Control, End, FEATURE_CRC32, Hello, Leave, Notice, Peer, REASON_MAX, Refusal,
-    Refused, Role, Span, Start, Traffic, Welcome, bare_frame,
+    Abort, Alike, Control, End, FEATURE_CRC32, FEATURE_PROOF, Hello, Leave, Notice, Peer,
+    REASON_MAX, Refusal, Refused, Role, Span, Start, Traffic, Welcome, bare_frame,
 };
 use lswitch::net::queues::QUEUE_MAX;
 use lswitch::net::server::{CONNECTIONS_MAX, MEMORY, MEMORY_MIN};
 use lswitch::net::shared::switch_between;
 use lswitch::net::switch::{HELLO_WITHIN_MS, JOBS_MAX};
-use lswitch::net::token::{Bearer, JobId, Secret};
+use lswitch::net::token::{Bearer, JobId, Nonce, Secret};
 use lswitch::net::{HEARTBEAT_MS, LOST_AFTER_MS};
 use lswitch::random::parse_hex;
 use proptest::prelude::*;
@@ -42,6 +42,7 @@ use std::path::PathBuf;
 const JOB: JobId = JobId([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
 const SECRET: &str = "an example, and nobody's secret";
 const EXPIRY_S: u64 = 1_900_000_000;
+const NONCE: Nonce = [0xa5; 32];
 
 /// Each rank's mailbox in the examples, in bytes.
 const MAILBOX: u32 = 1 << 20;
@@ -185,15 +186,32 @@ fn entries() -> Vec<String> {
     let pack_hello = hello(pack);
     let key = Secret::new(SECRET).expect("long enough").job_key(JOB);
     let greeting = |spelling: Spelling, hello: &Hello, length: u32| {
+        let (features, code) = match hello.nonce {
+            None => ("features", "token's code"),
+            Some(_) => ("features: PROOF", "token's code, sealed"),
+        };
         spelling
             .control(kind::HELLO, "HELLO", false, length)
             .u16(1, "lowest protocol version")
             .u16(1, "highest protocol version")
-            .u64(0, "features")
+            .u64(hello.features, features)
             .string("0.1.0", "release")
             .put(&JOB.0, "job")
             .u64(EXPIRY_S, "token's expiry")
-            .put(&hello.token.code, "token's code")
+            .put(&hello.token.code, code)
+    };
+    let asking_hello = pack_hello.challenging(NONCE);
+    let welcome = Welcome {
+        protocol: 1,
+        features: 0,
+        heartbeat_ms: 2_000,
+        lost_after_ms: 10_000,
+        proof: None,
+    };
+    let proved_welcome = Welcome {
+        features: FEATURE_PROOF,
+        proof: Some(pack_hello.token.proof(&NONCE)),
+        ..welcome
     };
     let message = Bytes::from_static(b"one message");
     let crc = crc32c::crc32c(&message);
@@ -253,21 +271,33 @@ fn entries() -> Vec<String> {
             .u32(0, "epoch")
             .u32(MAILBOX, "mailbox")
             .of_frame(pack_hello.to_frame(false)),
+        greeting(
+            new("> the hello of a pack that asks for a proof"),
+            &asking_hello,
+            137,
+        )
+        .u32(1, "role: pack")
+        .span(4, 2)
+        .u32(1, "incarnation")
+        .u32(0, "epoch")
+        .u32(MAILBOX, "mailbox")
+        .put(&NONCE, "nonce")
+        .of_frame(asking_hello.to_frame(false)),
         new("< welcome")
             .control(kind::WELCOME, "WELCOME", true, 18)
             .u16(1, "protocol version")
             .u64(0, "features")
             .u32(2_000, "heartbeat_ms")
             .u32(10_000, "lost_after_ms")
-            .of_frame(
-                Welcome {
-                    protocol: 1,
-                    features: 0,
-                    heartbeat_ms: 2_000,
-                    lost_after_ms: 10_000,
-                }
-                .to_frame(true),
-            ),
+            .of_frame(welcome.to_frame(true)),
+        new("< welcome, with the proof")
+            .control(kind::WELCOME, "WELCOME", true, 50)
+            .u16(1, "protocol version")
+            .u64(2, "features: PROOF")
+            .u32(2_000, "heartbeat_ms")
+            .u32(10_000, "lost_after_ms")
+            .put(&pack_hello.token.proof(&NONCE), "proof")
+            .of_frame(proved_welcome.to_frame(true)),
         new("< refused, by the code of a wrong token")
             .control(kind::REFUSED, "REFUSED", true, 30)
             .u32(2, "code: Token")
@@ -1245,6 +1275,54 @@ fn the_formats_tables_find_every_field_of_a_part() {
     }
     let arrays = crc32c::crc32c(&bytes[PART_HEADER_BYTES..end]);
     assert_eq!(bytes[end..], u64::from(arrays).to_le_bytes(), "the trailer");
+}
+
+#[test]
+fn a_hello_and_a_welcome_say_by_their_features_whether_32_bytes_follow() {
+    let role = Role::Driver {
+        size: 8,
+        mailbox: MAILBOX,
+        elastic: false,
+    };
+    let plain = hello(role);
+    let asking = plain.challenging(NONCE);
+    assert_eq!(asking.features, FEATURE_PROOF);
+    assert_ne!(asking.token, plain.token, "the token is not shown");
+    let welcome = Welcome {
+        protocol: 1,
+        features: FEATURE_PROOF,
+        heartbeat_ms: 2_000,
+        lost_after_ms: 10_000,
+        proof: Some([7; 32]),
+    };
+    let [plain_body, asking_body, welcome_body] = [
+        plain.to_frame(false).body,
+        asking.to_frame(false).body,
+        welcome.to_frame(true).body,
+    ];
+    assert_eq!(asking_body.len(), plain_body.len() + NONCE.len());
+    assert!(asking_body.len() <= HELLO_MAX);
+    assert_eq!(Hello::from_body(&plain_body).expect("it is one"), plain);
+    assert_eq!(Hello::from_body(&asking_body).expect("it is one"), asking);
+    assert_eq!(
+        Welcome::from_body(&welcome_body).expect("it is one"),
+        welcome
+    );
+    for length in 0..asking_body.len() {
+        assert!(
+            Hello::from_body(&asking_body[..length]).is_err(),
+            "{length}"
+        );
+    }
+    for length in 0..welcome_body.len() {
+        assert!(
+            Welcome::from_body(&welcome_body[..length]).is_err(),
+            "{length}"
+        );
+    }
+    // What follows without the feature is too much.
+    let more = [&plain_body[..], &NONCE].concat();
+    assert!(Hello::from_body(&more).is_err());
 }
 
 #[test]

@@ -9,7 +9,8 @@ import struct
 from typing import List, NamedTuple, Optional, Tuple, Union
 
 from .errors import ProtocolError
-from .frame import RANKS_MAX, REASON_MAX, U32, U64, VERSION
+from .frame import PROOF, RANKS_MAX, REASON_MAX, U32, U64, VERSION
+from .proof import PROOF_LEN, sealed
 
 _HELLO = struct.Struct("<HHQ")
 _WELCOME = struct.Struct("<HQII")
@@ -97,6 +98,8 @@ class Welcome(NamedTuple):
     features: int
     heartbeat_ms: int
     lost_after_ms: int
+    #: That the switch knows the client's token; empty from one that was not asked.
+    proof: bytes = b""
 
 
 class Run(NamedTuple):
@@ -124,10 +127,14 @@ class Start(NamedTuple):
         return [run[:3] for run in self.runs] == [run[:3] for run in other.runs]
 
 
-def hello(features: int, release: str, job: bytes, expiry: int, code: bytes, role: bytes) -> bytes:
-    """The body of a HELLO."""
+def hello(
+    features: int, release: str, job: bytes, expiry: int, code: bytes, role: bytes, nonce: Optional[bytes] = None
+) -> bytes:
+    """The body of a HELLO. With a nonce it asks for a proof, and does not show the token's code."""
+    if nonce is not None:
+        features, code = features | PROOF, sealed(code, nonce)
     head = _HELLO.pack(VERSION, VERSION, features) + put_string(release)
-    return head + job + U64.pack(expiry) + code + role
+    return head + job + U64.pack(expiry) + code + role + (nonce or b"")
 
 
 def pack_role(first_rank: int, ranks: int, incarnation: int, epoch: int, mailbox: int) -> bytes:
@@ -139,9 +146,12 @@ def driver_role(size: int, mailbox: int, elastic: bool = False) -> bytes:
 
 
 def welcome(body: Bytes) -> Welcome:
-    if len(body) != _WELCOME.size:
+    fields, answer = bytes(body[: _WELCOME.size]), bytes(body[_WELCOME.size :])
+    if len(fields) != _WELCOME.size:
         raise ProtocolError(f"a WELCOME of {len(body)} bytes, not {_WELCOME.size}")
-    found = Welcome(*_WELCOME.unpack(body))
+    found = Welcome(*_WELCOME.unpack(fields), answer)
+    if len(answer) != (PROOF_LEN if found.features & PROOF else 0):
+        raise ProtocolError(f"a WELCOME of {len(body)} bytes with the features {found.features:#x}")
     if found.version != VERSION:
         raise ProtocolError(f"the switch speaks version {found.version} of the protocol; this client speaks {VERSION}")
     if not (0 < found.heartbeat_ms < found.lost_after_ms):

@@ -37,6 +37,7 @@ SKIPPABLE = 0x80
 
 # Features, in HELLO and WELCOME
 CRC32 = 0x01
+PROOF = 0x02
 
 # Addresses
 DRIVER = 0xFFFFFFFF

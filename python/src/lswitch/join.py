@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import time
@@ -14,6 +15,7 @@ from .errors import ConnectionLostError, LswitchError, ProtocolError, RefusedErr
 from .event import Event
 from .frame import CRC32, END, HEARTBEAT, HELLO, MAILBOX_BYTES, PREAMBLE, REFUSED, START, WELCOME, control
 from .frame import Header
+from .proof import NONCE_LEN, is_proved
 from .release import RELEASE
 from .wire import Wire
 
@@ -40,18 +42,17 @@ def join(event: Event, until: Optional[float] = None, mailbox: int = MAILBOX_BYT
 
     `until` is a time of `time.monotonic`, at which waiting ends at the latest; the event's own bound may be sooner.
 
-    Raises UnreachableError, RefusedError, or ConnectionLostError.
+    Raises UnreachableError, also when what answers is not the job's switch, RefusedError, or ConnectionLostError.
     """
     deadline = time.monotonic() + event.join_within_s
     if until is not None:
         deadline = min(deadline, until)
     role = codec.pack_role(event.rank, 1, event.incarnation, event.epoch, mailbox)
-    hello = codec.hello(CRC32, RELEASE, event.job, event.expiry_s, event.code, role)
     wires: List[Wire] = []
     try:
         joining = _Joining(wires, event, deadline)
         for number, address in enumerate(event.switches):
-            joining.connect(number, address, PREAMBLE + control(HELLO, hello))
+            joining.connect(number, address, role)
         return joining.wait_for_start()
     except BaseException:
         for wire in wires:
@@ -70,7 +71,7 @@ class _Joining:
         self._starts: List[Optional[Start]] = []
         self._beat_at = 0.0
 
-    def connect(self, number: int, address: str, hello: bytes) -> None:
+    def connect(self, number: int, address: str, role: bytes) -> None:
         begun = time.monotonic()
         place, pin = known = addresses.parse(address)
         while True:
@@ -90,13 +91,21 @@ class _Joining:
         # Only who has an address with a fingerprint needs what TLS takes to load.
         wire = Wire(connected if pin is None else _seal(connected, place, pin), place, number)
         self._wires.append(wire)
-        wire.push(hello)
+        # The port may be another process's by now, which must neither learn the token nor give this one calls.
+        event, nonce = self._event, os.urandom(NONCE_LEN)
+        hello = codec.hello(CRC32, RELEASE, event.job, event.expiry_s, event.code, role, nonce)
+        wire.push(PREAMBLE + control(HELLO, hello))
         wire.flush()
         self._expect_preamble(wire)
         header, body = self._frame(wire)
         if header.kind != WELCOME:
             raise _ending(wire, header, body)
         welcome = codec.welcome(body)
+        if not is_proved(event.code, nonce, welcome.proof):
+            raise UnreachableError(
+                f"rank {event.rank}: what answers at {place} does not know the job's secret, so it is not the job's switch: "
+                "another process listens there now; is the job's driver still running?"
+            )
         wire.crc32 = bool(welcome.features & CRC32)
         self._welcomes.append(welcome)
         self._starts.append(None)

@@ -4,7 +4,9 @@ use super::job::{Job, Pack};
 use super::{JOBS_MAX, Now, Refuse, Switch, Who, protocol};
 use crate::net::egress::{ConnectionId, Egress};
 use crate::net::frame::{Header, PROTOCOL, RANKS_MAX, kind};
-use crate::net::message::{Control, FEATURES, Hello, Notice, Refusal, Refused, Role, Welcome};
+use crate::net::message::{
+    Control, FEATURE_PROOF, FEATURES, Hello, Notice, Refusal, Refused, Role, Welcome,
+};
 use crate::net::token::JobId;
 use crate::net::{HEARTBEAT_MS, LOST_AFTER_MS};
 
@@ -40,16 +42,20 @@ impl Switch {
             ));
         }
         let hello = Hello::from_body(body).map_err(protocol)?;
-        if !self
-            .secret
-            .job_key(hello.job)
-            .verify(&hello.token, hello.bearer(), now.unix_s)
-        {
+        let key = self.secret.job_key(hello.job);
+        let (bearer, now_s) = (hello.bearer(), now.unix_s);
+        let proof = match &hello.nonce {
+            None => key.verify(&hello.token, bearer, now_s).then_some(None),
+            Some(nonce) => key
+                .verify_sealed(&hello.token, nonce, bearer, now_s)
+                .map(Some),
+        };
+        let Some(proof) = proof else {
             return Err((
                 Refusal::Token,
                 "the token is wrong or has expired; do driver and switch have the same secret, and their clocks the same time?".into(),
             ));
-        }
+        };
         let who = match hello.role {
             Role::Driver {
                 size,
@@ -79,9 +85,10 @@ impl Switch {
             .who = Some((hello.job, who));
         let welcome = Welcome {
             protocol: PROTOCOL,
-            features: hello.features & FEATURES,
+            features: hello.features & (FEATURES | FEATURE_PROOF),
             heartbeat_ms: HEARTBEAT_MS as u32,
             lost_after_ms: LOST_AFTER_MS as u32,
+            proof,
         };
         out.send(id, &welcome.to_frame(true));
         if let Who::Pack(_) = who {

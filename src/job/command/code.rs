@@ -104,18 +104,19 @@ impl Code {
         let cache = std::env::temp_dir().join(CACHE);
         let place = cache.join(&self.sha256);
         let program = place.join(&self.program);
-        if place.is_dir() {
-            return Ok(program);
-        }
-        let store = context.store()?;
-        let bytes = self.download(&store)?;
         let wrong = |error: io::Error| {
             ProgramError::new(format!(
                 "cannot put the program into {}: {error}",
                 cache.display()
             ))
         };
+        // Before what is there is taken: a temporary folder may be shared with other users.
         private::make_folder(&cache).map_err(wrong)?;
+        if place.is_dir() {
+            return Ok(program);
+        }
+        let store = context.store()?;
+        let bytes = self.download(&store)?;
         // Whole or not at all: another worker of this machine may be at it too.
         let unpacked = private::temporary_folder_in(&cache).map_err(wrong)?;
         if self.folder {

@@ -57,6 +57,8 @@ pub(super) struct Surroundings {
     pub(super) endpoint: String,
     /// What calls have to be signed with, if they have to.
     pub(super) keys: Option<LocalKeys>,
+    /// Who may call their Runtime APIs.
+    pub(super) gate: Gate,
 }
 
 /// A running environment. Dropping it kills its processes and removes its folder.
@@ -103,7 +105,6 @@ impl Environment {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let api = listener.local_addr()?;
-        let gate = Gate::new(api, surroundings.keys.is_none(), runtime_api::BOUNDS)?;
         let folder = private::temporary_folder("lswitch-local-")?;
         let (output, input) = io::pipe()?;
         let mut command = command(function, surroundings, api, &folder)?;
@@ -136,7 +137,7 @@ impl Environment {
         let mut tasks = JoinSet::new();
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let router = runtime_api::router(id, Arc::clone(function), events.clone());
-        tasks.spawn(gate.serve(listener, router));
+        tasks.spawn(surroundings.gate.clone().serve(listener, router));
         tasks.spawn(read_log(output, Arc::clone(&log)));
         tasks.spawn(supervise(
             child,

@@ -53,10 +53,10 @@ pub(super) struct Bounds {
 }
 
 /// Decides which connections are served.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Gate {
     #[cfg(target_os = "linux")]
-    peers: Option<PeerCheck>,
+    peers: Option<Arc<PeerCheck>>,
     bounds: Bounds,
 }
 
@@ -69,9 +69,20 @@ impl Gate {
     pub(super) fn new(address: SocketAddr, same_user: bool, bounds: Bounds) -> io::Result<Gate> {
         Ok(Gate {
             #[cfg(target_os = "linux")]
-            peers: same_user.then(|| PeerCheck::new(address)).transpose()?,
+            peers: match same_user {
+                true => Some(Arc::new(PeerCheck::new(address)?)),
+                false => None,
+            },
             bounds,
         })
+    }
+
+    /// A gate for the same clients with other bounds.
+    pub(super) fn with(&self, bounds: Bounds) -> Gate {
+        Gate {
+            bounds,
+            ..self.clone()
+        }
     }
 
     #[cfg(target_os = "linux")]
@@ -89,6 +100,7 @@ impl Gate {
     pub(super) async fn serve(self, listener: TcpListener, router: Router) {
         let places = Arc::new(Semaphore::new(self.bounds.connections));
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+        let mut has_refused = false;
         loop {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -121,7 +133,12 @@ impl Gate {
                     ),
                 },
             };
-            tracing::warn!(reason, "the local Lambda refused a connection");
+            // Whoever is refused can come back as often as they like.
+            if std::mem::replace(&mut has_refused, true) {
+                tracing::debug!(reason, "the local Lambda refused a connection");
+            } else {
+                tracing::warn!(reason, "the local Lambda refused a connection");
+            }
             if let Ok(turn) = Arc::clone(&refusals).try_acquire_owned() {
                 tokio::spawn(async move {
                     let _best_effort =
@@ -190,7 +207,7 @@ async fn serve_connection(stream: TcpStream, router: Router, bounds: Bounds) {
             match answer {
                 Ok(answer) => answer.await,
                 Err(reason) => {
-                    tracing::warn!(reason, "the local Lambda refused a request");
+                    tracing::debug!(reason, "the local Lambda refused a request");
                     Ok::<_, Infallible>(forbidden(&reason))
                 }
             }

@@ -210,6 +210,7 @@ impl LocalLambda {
                 region: region.clone(),
                 endpoint: format!("http://{address}"),
                 keys: keys.clone(),
+                gate: gate.with(runtime_api::BOUNDS),
             },
             log_sink,
         );

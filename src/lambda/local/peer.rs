@@ -11,7 +11,8 @@ use std::net::SocketAddr;
 
 use rustix::process::geteuid;
 
-use super::{proc_net, sock_diag};
+use super::proc_net;
+use super::sock_diag::SockDiag;
 
 /// TCP's states in which a client may be whose request was not answered yet: connected, or done with sending.
 const ESTABLISHED: u8 = 1;
@@ -46,14 +47,14 @@ pub(super) enum Stranger {
     NotFound { own: u32 },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 enum Table {
-    SockDiag,
+    SockDiag(SockDiag),
     ProcNet,
 }
 
 /// Tells connections of this process's user from those of others.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct PeerCheck {
     own: u32,
     table: Table,
@@ -75,9 +76,11 @@ impl PeerCheck {
         }
         // No connection has port 0, so neither table has a row; only whether they can be read is of interest. A kernel without
         // TCP's sock_diag says "not found" to all questions, so it is asked for what exists.
-        let table = match sock_diag::can_find_listener(listener) {
-            true => Table::SockDiag,
-            false => {
+        let kernel = SockDiag::open().ok();
+        let kernel = kernel.filter(|kernel| kernel.can_find_listener(listener));
+        let table = match kernel {
+            Some(kernel) => Table::SockDiag(kernel),
+            None => {
                 proc_net::find(listener, listener)?;
                 Table::ProcNet
             }
@@ -91,9 +94,9 @@ impl PeerCheck {
         let (Ok(ours), Ok(theirs)) = (stream.local_addr(), stream.peer_addr()) else {
             return Err(not_found);
         };
-        let found = match self.table {
+        let found = match &self.table {
             // 20 microseconds, in which nothing is waited for.
-            Table::SockDiag => sock_diag::find(theirs, ours),
+            Table::SockDiag(kernel) => kernel.find(theirs, ours),
             Table::ProcNet => {
                 let search = move || proc_net::find(theirs, ours);
                 let searched = tokio::task::spawn_blocking(search).await;

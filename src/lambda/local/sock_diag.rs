@@ -5,6 +5,8 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -25,39 +27,67 @@ const HEADER_LEN: usize = 16;
 const REQUEST_LEN: usize = HEADER_LEN + 56;
 /// `struct inet_diag_msg`, in bytes; attributes may follow.
 const ANSWER_LEN: usize = 72;
+/// Where a header has the number of the request.
+const NUMBER_AT: usize = 8;
 /// No attribute is asked for, so an answer is one header and one message.
 const BUFFER_LEN: usize = 4096;
 /// `ENOENT`: there is no such socket, or this kernel has no `sock_diag` for TCP.
 const NOT_FOUND: i32 = 2;
 
-/// The socket whose own address is `local` and whose peer is `remote`; `None` if there is none.
-///
-/// # Errors
-/// The kernel does not answer such requests, or refuses this one.
-pub(super) fn find(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<PeerSocket>> {
-    let socket = rustix::net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        Some(netlink::SOCK_DIAG),
-    )?;
-    let kernel = SocketAddrNetlink::new(0, 0);
-    rustix::net::sendto(
-        &socket,
-        &request(local, remote),
-        SendFlags::empty(),
-        &kernel,
-    )?;
-    let mut buffer = [0; BUFFER_LEN];
-    // The kernel answers within the call that sends, so an answer that is not there will not come.
-    let (length, _, _) = rustix::net::recvfrom(&socket, &mut buffer[..], RecvFlags::DONTWAIT)?;
-    parse(&buffer[..length], local, remote)
+/// Asks the kernel for sockets. It stays open, so that a process without a descriptor to spare still knows its clients.
+#[derive(Debug)]
+pub(super) struct SockDiag {
+    /// With the number of the last request.
+    socket: Mutex<(OwnedFd, u32)>,
 }
 
-/// Whether this kernel answers such requests, seen by one for a socket that listens at `listener`.
-pub(super) fn can_find_listener(listener: SocketAddr) -> bool {
-    let nobody = SocketAddr::new(unspecified(listener.ip()), 0);
-    matches!(find(listener, nobody), Ok(Some(_)))
+impl SockDiag {
+    /// # Errors
+    /// This process may not open such a socket.
+    pub(super) fn open() -> io::Result<SockDiag> {
+        let socket = rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC,
+            Some(netlink::SOCK_DIAG),
+        )?;
+        Ok(SockDiag {
+            socket: Mutex::new((socket, 0)),
+        })
+    }
+
+    /// The socket whose own address is `local` and whose peer is `remote`; `None` if there is none.
+    ///
+    /// # Errors
+    /// The kernel does not answer such requests, or refuses this one.
+    pub(super) fn find(
+        &self,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> io::Result<Option<PeerSocket>> {
+        let mut guard = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let (socket, number) = &mut *guard;
+        *number = number.wrapping_add(1);
+        let kernel = SocketAddrNetlink::new(0, 0);
+        let request = request(*number, local, remote);
+        rustix::net::sendto(&*socket, &request, SendFlags::empty(), &kernel)?;
+        let mut buffer = [0; BUFFER_LEN];
+        loop {
+            // The kernel answers within the call that sends, so an answer that is not there will not come.
+            let (length, _, _) =
+                rustix::net::recvfrom(&*socket, &mut buffer[..], RecvFlags::DONTWAIT)?;
+            // The answer to an earlier request is still there if reading it has failed.
+            if field(&buffer[..length], NUMBER_AT) == Some(number.to_ne_bytes()) {
+                return parse(&buffer[..length], local, remote);
+            }
+        }
+    }
+
+    /// Whether this kernel answers such requests, seen by one for a socket that listens at `listener`.
+    pub(super) fn can_find_listener(&self, listener: SocketAddr) -> bool {
+        let nobody = SocketAddr::new(unspecified(listener.ip()), 0);
+        matches!(self.find(listener, nobody), Ok(Some(_)))
+    }
 }
 
 fn unspecified(like: IpAddr) -> IpAddr {
@@ -69,7 +99,7 @@ fn unspecified(like: IpAddr) -> IpAddr {
 
 /// `struct nlmsghdr` and `struct inet_diag_req_v2`. Netlink's own numbers have the byte order of the machine, addresses
 /// and ports that of the network.
-fn request(local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
+fn request(number: u32, local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
     let family = if local.is_ipv4() {
         FAMILY_V4
     } else {
@@ -79,7 +109,8 @@ fn request(local: SocketAddr, remote: SocketAddr) -> Vec<u8> {
     bytes.extend((REQUEST_LEN as u32).to_ne_bytes());
     bytes.extend(BY_FAMILY.to_ne_bytes());
     bytes.extend(REQUEST.to_ne_bytes());
-    bytes.extend([0; 8]); // Sequence and sender: one request, one answer, one socket.
+    bytes.extend(number.to_ne_bytes());
+    bytes.extend([0; 4]); // The kernel knows the sender.
     bytes.extend([family, TCP, 0, 0]);
     bytes.extend(u32::MAX.to_ne_bytes()); // Any state; what is taken is the caller's decision.
     bytes.extend(local.port().to_be_bytes());
@@ -229,15 +260,18 @@ mod tests {
                 .expect("the listener takes connections");
             let (server, peer) = listener.accept().expect("the client has connected");
             let ours = server.local_addr().expect("connected");
-            if !can_find_listener(ours) {
+            let Ok(kernel) = SockDiag::open() else {
                 return; // A sandbox without netlink.
+            };
+            if !kernel.can_find_listener(ours) {
+                return; // A kernel without this kind of netlink.
             }
-            let found = find(peer, ours).expect("the kernel answers");
+            let found = kernel.find(peer, ours).expect("the kernel answers");
             let found = found.expect("the client is open");
             assert_eq!(found.uid, rustix::process::geteuid().as_raw());
             assert!(found.is_open(), "{found:?}");
             drop(client);
-            let closed = find(peer, ours).expect("it answered before");
+            let closed = kernel.find(peer, ours).expect("it answered before");
             assert!(closed.is_none_or(|found| !found.is_open()), "{closed:?}");
         }
     }

@@ -467,15 +467,15 @@ fn frame_with_tail<T: Control>(message: &T, tail: Option<[u8; 32]>, from_switch:
     control_frame(T::KIND, body.into(), from_switch)
 }
 
-/// The body of such a message, and what follows it. Where that is missing the body is too short for its fields.
+/// The body of such a message, and what follows it. Where that is missing there is no body, which is too short for its fields.
 fn split_tail(body: &[u8], features_at: usize) -> (&[u8], Option<[u8; 32]>) {
     let features = body.get(features_at..).and_then(<[u8]>::first_chunk::<8>);
-    if features.is_some_and(|bytes| u64::from_le_bytes(*bytes) & FEATURE_PROOF != 0)
-        && let Some((body, tail)) = body.split_last_chunk()
-    {
-        return (body, Some(*tail));
+    match features.map(|bytes| u64::from_le_bytes(*bytes)) {
+        Some(features) if features & FEATURE_PROOF != 0 => body
+            .split_last_chunk()
+            .map_or((&[], None), |(body, tail)| (body, Some(*tail))),
+        _ => (body, None),
     }
-    (body, None)
 }
 
 macro_rules! control {

@@ -221,7 +221,7 @@ fn an_idle_pool_and_the_workers_of_a_map_serve_their_own_user_alone() {
 
     // The Invoke API, and the Runtime API of a worker that is busy.
     let map = place
-        .lswitch("invoke map -q --workers 1 --items 1..1 --exec sleep -- 60")
+        .lswitch("invoke map -q --workers 1 --items 1..2 --exec sleep -- 60")
         .start();
     assert_serves_its_own_user_alone(map.id(), 2);
     map.signal(rustix::process::Signal::INT);

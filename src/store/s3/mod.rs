@@ -1,0 +1,355 @@
+//! A store in S3, or in anything that speaks its protocol: every object is an object, under the store's prefix.
+//!
+//! Every wait ends: connecting after 5 s, a try of a request after a minute and one more second for each MiB it carries,
+//! and a body after the same time. The SDK repeats what may be repeated, 5 tries in all with growing pauses.
+
+mod bucket;
+mod endpoint;
+mod explain;
+mod list;
+mod upload;
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::endpoint::DefaultResolver;
+use aws_sdk_s3::config::retry::RetryConfig;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::primitives::ByteStream;
+use bytes::{Bytes, BytesMut};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use crate::aws::error_chain;
+
+use super::requests::{Counting, Requests};
+use super::{Placed, StoreError, pause_after};
+
+use endpoint::PathStyleForCustomEndpoints;
+use explain::status;
+pub(super) use upload::Upload;
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long one try of a request may take, besides the time for the bytes it carries.
+const TRY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The slowest transfer that is still worth waiting for, in bytes a second.
+const SLOWEST_BYTES_A_SECOND: u64 = 1 << 20;
+
+/// How often the SDK sends one request, the first time included.
+const SEND_TRIES_MAX: u32 = 5;
+
+/// How often an object is read whose bytes stop arriving. The SDK repeats requests, but not bodies that break off.
+const READ_TRIES_MAX: u32 = 4;
+
+/// How often a write that must not overwrite is tried while S3 says that another such write is under way. With
+/// [`pause_after`] that is patience for some 6 s.
+const CONFLICT_TRIES_MAX: u32 = 8;
+
+/// Objects above this that are in memory are written in parts. One connection to S3 carries some 80 MB/s, a function's network several times that.
+const WHOLE_MAX: usize = 32 << 20;
+
+/// Bytes of each of those parts but the last; S3 takes up to 10,000 of them.
+const PART_BYTES: usize = 16 << 20;
+
+/// Parts of one object that are read at a time.
+const PARTS_AT_ONCE: usize = 8;
+
+/// Parts of all objects that are written at a time: they share one network, and each has a deadline.
+const PARTS_SENT_AT_ONCE: usize = 16;
+
+/// A bucket, and a prefix in it.
+#[derive(Clone)]
+pub(super) struct S3 {
+    client: Client,
+    bucket: String,
+    /// Empty, or ending with a slash.
+    prefix: String,
+    /// A permit for each part that is being written.
+    sending: Arc<Semaphore>,
+}
+
+/// A task that does not outlive the one that waits for it.
+struct AbortOnDropHandle<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDropHandle<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What the first of these reads gives.
+async fn first(
+    reads: &mut VecDeque<AbortOnDropHandle<Result<Bytes, StoreError>>>,
+) -> Result<Bytes, StoreError> {
+    match reads.pop_front() {
+        Some(mut read) => (&mut read.0).await.expect("reading does not panic"),
+        None => Ok(Bytes::new()),
+    }
+}
+
+impl S3 {
+    pub(super) fn new(
+        bucket: String,
+        mut prefix: String,
+        sdk_config: &SdkConfig,
+        requests: Option<Arc<Requests>>,
+    ) -> S3 {
+        let mut config = aws_sdk_s3::config::Builder::from(sdk_config)
+            .endpoint_resolver(PathStyleForCustomEndpoints(DefaultResolver::new()))
+            .retry_config(RetryConfig::standard().with_max_attempts(SEND_TRIES_MAX))
+            .timeout_config(timeouts(0));
+        if let Some(requests) = requests {
+            config = config.interceptor(Counting(requests));
+        }
+        let config = config.build();
+        if !prefix.is_empty() {
+            prefix.push('/');
+        }
+        S3 {
+            client: Client::from_conf(config),
+            bucket,
+            prefix,
+            sending: Arc::new(Semaphore::new(PARTS_SENT_AT_ONCE)),
+        }
+    }
+
+    /// What the store's prefix takes of the length that a key may have.
+    pub(super) fn prefix_bytes(&self) -> usize {
+        self.prefix.len()
+    }
+
+    pub(super) async fn get(&self, key: &str, url: String) -> Result<Bytes, StoreError> {
+        self.read(key, None, url).await
+    }
+
+    pub(super) async fn get_range(
+        &self,
+        key: &str,
+        range: Range<u64>,
+        url: String,
+    ) -> Result<Bytes, StoreError> {
+        if range.is_empty() {
+            // HTTP has no way to ask for no bytes, but the contract wants to know whether the object reaches that far.
+            let head = self
+                .client
+                .head_object()
+                .bucket(&self.bucket)
+                .key(self.key(key))
+                .send()
+                .await;
+            let head = head.map_err(|error| self.explain("read", &url, &error))?;
+            return match head
+                .content_length()
+                .and_then(|bytes| u64::try_from(bytes).ok())
+            {
+                Some(bytes) if bytes >= range.end => Ok(Bytes::new()),
+                _ => Err(StoreError::ShortObject {
+                    url,
+                    start: range.start,
+                    end: range.end,
+                }),
+            };
+        }
+        let value = self.read(key, Some(&range), url.clone()).await?;
+        if value.len() as u64 == range.end - range.start {
+            Ok(value)
+        } else {
+            Err(StoreError::ShortObject {
+                url,
+                start: range.start,
+                end: range.end,
+            })
+        }
+    }
+
+    pub(super) async fn put(&self, key: &str, value: Bytes, url: String) -> Result<(), StoreError> {
+        if value.len() > WHOLE_MAX {
+            let mut upload = self.writer(key, url);
+            upload.write(value).await?;
+            return upload.finish().await;
+        }
+        self.put_whole(key, value, url).await
+    }
+
+    async fn put_whole(&self, key: &str, value: Bytes, url: String) -> Result<(), StoreError> {
+        let bytes = value.len() as u64;
+        let put = self
+            .client
+            .put_object()
+            .bucket(&self.bucket)
+            .key(self.key(key))
+            .body(ByteStream::from(value));
+        let put = put
+            .customize()
+            .config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts(bytes)));
+        match put.send().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.explain("write", &url, &error)),
+        }
+    }
+
+    /// Reads an object of a known length, in ranges side by side.
+    pub(super) async fn get_of_length(
+        &self,
+        key: &str,
+        length: u64,
+        url: String,
+    ) -> Result<Bytes, StoreError> {
+        if length <= WHOLE_MAX as u64 {
+            return self.get(key, url).await;
+        }
+        // It grows with what comes, whatever the length is said to be.
+        let mut all = BytesMut::new();
+        let mut under_way = VecDeque::new();
+        for start in (0..length).step_by(PART_BYTES) {
+            if under_way.len() == PARTS_AT_ONCE {
+                all.extend_from_slice(&first(&mut under_way).await?);
+            }
+            let range = start..length.min(start + PART_BYTES as u64);
+            let (this, key, url) = (self.clone(), key.to_owned(), url.clone());
+            let read = async move { this.get_range(&key, range, url).await };
+            // Ends with whoever waits for it.
+            under_way.push_back(AbortOnDropHandle(tokio::spawn(read)));
+        }
+        while !under_way.is_empty() {
+            all.extend_from_slice(&first(&mut under_way).await?);
+        }
+        Ok(all.freeze())
+    }
+
+    pub(super) async fn put_if_absent(
+        &self,
+        key: &str,
+        value: Bytes,
+        url: String,
+    ) -> Result<Placed, StoreError> {
+        let bytes = value.len() as u64;
+        for tries in 1..=CONFLICT_TRIES_MAX {
+            let put = self
+                .client
+                .put_object()
+                .bucket(&self.bucket)
+                .key(self.key(key));
+            let put = put.if_none_match("*").body(ByteStream::from(value.clone()));
+            let put = put
+                .customize()
+                .config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts(bytes)));
+            match put.send().await {
+                Ok(_) => return Ok(Placed::Written),
+                Err(error) => match status(&error) {
+                    Some(412) => return Ok(Placed::Present),
+                    // Another conditional write of this key is under way; S3 asks to try again.
+                    Some(409) if error.code() == Some("ConditionalRequestConflict") => {}
+                    _ => return Err(self.explain("write", &url, &error)),
+                },
+            }
+            if tries < CONFLICT_TRIES_MAX {
+                tokio::time::sleep(pause_after(tries)).await;
+            }
+        }
+        Err(StoreError::Conflict {
+            url,
+            tries: CONFLICT_TRIES_MAX,
+        })
+    }
+
+    pub(super) async fn delete(&self, key: &str, url: String) -> Result<(), StoreError> {
+        match self
+            .client
+            .delete_object()
+            .bucket(&self.bucket)
+            .key(self.key(key))
+            .send()
+            .await
+        {
+            Ok(_) => Ok(()),
+            // S3 says yes to deleting what is not there; not everything that speaks its protocol does.
+            Err(error) => match self.explain("delete", &url, &error) {
+                StoreError::NotFound { .. } => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+
+    fn key(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    /// Reads an object or a range of it, again if its bytes break off. The range may come back shorter than asked for.
+    async fn read(
+        &self,
+        key: &str,
+        range: Option<&Range<u64>>,
+        url: String,
+    ) -> Result<Bytes, StoreError> {
+        let header = range.map(|range| format!("bytes={}-{}", range.start, range.end - 1));
+        let mut tries = 1;
+        loop {
+            let get = self
+                .client
+                .get_object()
+                .bucket(&self.bucket)
+                .key(self.key(key))
+                .set_range(header.clone());
+            let output = match (get.send().await, range) {
+                (Ok(output), _) => output,
+                (Err(error), Some(range)) if status(&error) == Some(416) => {
+                    return Err(StoreError::ShortObject {
+                        url,
+                        start: range.start,
+                        end: range.end,
+                    });
+                }
+                (Err(error), _) => return Err(self.explain("read", &url, &error)),
+            };
+            let bytes = output
+                .content_length()
+                .and_then(|bytes| usize::try_from(bytes).ok())
+                .unwrap_or(0);
+            let patience = patience(bytes as u64);
+            let cause = match tokio::time::timeout(patience, collect(output.body, bytes)).await {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(error)) => error_chain(&error),
+                Err(_) => format!("{bytes} bytes took longer than {} s", patience.as_secs()),
+            };
+            if tries == READ_TRIES_MAX {
+                return Err(StoreError::BrokenRead { url, tries, cause });
+            }
+            tokio::time::sleep(pause_after(tries)).await;
+            tries += 1;
+        }
+    }
+}
+
+/// How long to wait for a transfer of `bytes`.
+fn patience(bytes: u64) -> Duration {
+    TRY_TIMEOUT + Duration::from_secs(bytes / SLOWEST_BYTES_A_SECOND)
+}
+
+/// The deadlines of one try of a request that carries `bytes`.
+fn timeouts(bytes: u64) -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(patience(bytes))
+        .build()
+}
+
+/// Reads a body of probably `bytes` into one piece of memory.
+async fn collect(
+    mut body: ByteStream,
+    bytes: usize,
+) -> Result<Bytes, aws_sdk_s3::primitives::ByteStreamError> {
+    let mut value = BytesMut::with_capacity(bytes);
+    while let Some(piece) = body.try_next().await? {
+        value.extend_from_slice(&piece);
+    }
+    Ok(value.freeze())
+}

@@ -9,7 +9,7 @@ use crate::cmd::record::{Facts, Folder, State, parse_id};
 use crate::cmd::settings::{AwsArgs, parse_age};
 use crate::cmd::ui::{self, Ui, print_json, print_table};
 use crate::random::parse_hex;
-use crate::store::{Entry, Store};
+use crate::store::{Entry, Store, Unfinished};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -38,7 +38,11 @@ Examples:
 Shows what can go, and deletes it only with --yes: in the store programs that travelled to workers, and what jobs kept there
 that were killed or lost, or that could be gone on with by --resume; on this machine the records of jobs that have ended, with
 what they printed in the background. Nothing goes that belongs to a job that runs on this machine. Of jobs that other machines run in the same store nothing is
-known here but the age: choose --older-than above their longest. Graphs and results are never touched.")]
+known here but the age: choose --older-than above their longest. Graphs and results are never touched.
+
+Unfinished writes go, too: temporary files of a store in a folder; in S3 all uploads below the store's location that were begun
+longer than --older-than ago and neither completed nor aborted, whoever began them. Their parts cost money and no object holds them;
+S3 does not list their bytes.")]
 pub struct Clean {
     /// The jobs' own store
     #[arg(
@@ -77,7 +81,7 @@ struct Group {
 struct Doomed {
     groups: Vec<Group>,
     objects: Vec<String>,
-    unfinished: Vec<String>,
+    unfinished: Vec<Unfinished>,
     records: Vec<Folder>,
 }
 
@@ -121,7 +125,14 @@ impl Clean {
     async fn find(&self, store: &Store) -> anyhow::Result<Doomed> {
         // First the objects, then who runs: a job that begins in between has written its record before its objects.
         let code = store.list(CODE).await?;
-        let unfinished = store.unfinished().await?;
+        let unfinished = match store.unfinished().await {
+            Ok(unfinished) => unfinished,
+            // Not every server that speaks S3's protocol can list them, and credentials may lack the right.
+            Err(error) => {
+                tracing::warn!("unfinished uploads are not looked for: {error}");
+                Vec::new()
+            }
+        };
         let mut areas = Vec::new();
         for area in AREAS {
             areas.push((area, store.list(&format!("{area}/")).await?));
@@ -175,11 +186,16 @@ impl Clean {
                 .objects
                 .extend(doomed_keys(&mut doomed.groups, area, left));
         }
-        let unfinished = unfinished
-            .into_iter()
-            .filter(|entry| !in_use && is_old(entry));
-        let keys = doomed_keys(&mut doomed.groups, "unfinished writes", unfinished);
-        doomed.unfinished = keys;
+        let is_left =
+            |write: &Unfinished| !in_use && is_older(write.modified, self.older_than, now);
+        doomed.unfinished = unfinished.into_iter().filter(is_left).collect();
+        if !doomed.unfinished.is_empty() {
+            doomed.groups.push(Group {
+                what: "unfinished writes",
+                count: doomed.unfinished.len() as u64,
+                bytes: doomed.unfinished.iter().map(|write| write.bytes).sum(),
+            });
+        }
         let (unfinished, finished): (Vec<_>, Vec<_>) =
             ended.iter().partition(|(folder, _)| folder.has_journal());
         for (what, records) in [
@@ -224,8 +240,8 @@ impl Group {
 impl Doomed {
     async fn delete(&self, store: &Store) -> anyhow::Result<()> {
         store.delete_each(self.objects.iter().cloned()).await?;
-        for key in &self.unfinished {
-            store.discard(key).await?;
+        for write in &self.unfinished {
+            store.discard(write).await?;
         }
         for folder in &self.records {
             folder.delete()?;

@@ -115,7 +115,7 @@ impl Doctor {
             let functions = self.fleet.far_functions()?.unwrap_or_default();
             let mut reachable = true;
             if !functions.is_empty() {
-                let config = self.fleet.aws_settings().load().await;
+                let config = self.fleet.aws_settings().load().await?;
                 reachable &= note(credentials(&config).await)?;
                 if reachable {
                     let manager = Manager::new(&config);

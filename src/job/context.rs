@@ -172,7 +172,7 @@ impl Context {
             if !location.starts_with("s3://") {
                 return Store::open(location, &around.aws).await;
             }
-            let sdk = around.sdk.get_or_init(|| around.aws.load()).await;
+            let sdk = around.sdk.get_or_try_init(|| around.aws.load()).await?;
             Store::open_counted(location, sdk, around.requests.clone())
         })?;
         Ok(BlockingStore { store, runtime })

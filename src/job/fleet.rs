@@ -1,6 +1,6 @@
 //! What one job runs on: functions on AWS or a local Lambda, and the switch that was named or one in this process.
 
-use crate::aws::AwsSettings;
+use crate::aws::{AwsError, AwsSettings};
 use crate::job::driver::SwitchAccess;
 use crate::lambda::launch::{Launcher, Share, Way};
 use crate::lambda::local::{Admission, LocalError, LocalFunction, LocalLambda, LocalOptions};
@@ -44,6 +44,9 @@ pub enum FleetError {
     /// The local Lambda.
     #[error("cannot start the local Lambda: {0}")]
     Local(#[from] LocalError),
+    /// AWS's settings.
+    #[error(transparent)]
+    Settings(#[from] AwsError),
 }
 
 /// What is started for one job and ended with it.
@@ -111,7 +114,7 @@ impl Fleet {
                 shares,
                 way,
             } => {
-                let config = settings.load().await;
+                let config = settings.load().await?;
                 (Launcher::on_aws(&config, shares, way), None)
             }
             Place::Local {

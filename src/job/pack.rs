@@ -106,7 +106,13 @@ async fn start_others(event: Event) {
     };
     info!("job {}: {} others are started", event.job, others.len());
     let shares = Share::all(&start.function);
-    let launcher = Launcher::within_lambda(&AwsSettings::default(), shares).await;
+    let launcher = match Launcher::within_lambda(&AwsSettings::default(), shares).await {
+        Ok(launcher) => launcher,
+        Err(problem) => {
+            error!("job {}: {problem}", event.job);
+            return;
+        }
+    };
     let launcher = launcher.among(start.among);
     let within = Duration::from_secs(event.join_within_s);
     let mut calls = JoinSet::new();

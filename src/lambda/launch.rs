@@ -1,6 +1,6 @@
 //! Starting packs: one Invoke call each, through aws-sdk-lambda, on AWS or on the local Lambda alike.
 
-use crate::aws::{AwsSettings, error_chain};
+use crate::aws::{AwsError, AwsSettings, error_chain};
 use crate::lambda::cost::Usage;
 use crate::lambda::event::{Event, EventError};
 use crate::lambda::local::LocalKeys;
@@ -191,15 +191,21 @@ impl Launcher {
     }
 
     /// Calls functions from within one: on AWS, or on the local Lambda that runs it.
-    pub async fn within_lambda(aws: &AwsSettings, shares: Vec<Share>) -> Launcher {
-        match std::env::var(ENDPOINT_VARIABLE) {
+    ///
+    /// # Errors
+    /// When AWS's settings cannot be used.
+    pub async fn within_lambda(
+        aws: &AwsSettings,
+        shares: Vec<Share>,
+    ) -> Result<Launcher, AwsError> {
+        Ok(match std::env::var(ENDPOINT_VARIABLE) {
             Ok(endpoint) => {
                 let keys = std::env::var(KEYS_VARIABLE).ok();
                 let keys = keys.as_deref().and_then(LocalKeys::parse);
                 Launcher::local(&endpoint, keys.as_ref(), shares)
             }
-            Err(_) => Launcher::on_aws(&aws.load().await, shares, Way::Start),
-        }
+            Err(_) => Launcher::on_aws(&aws.load().await?, shares, Way::Start),
+        })
     }
 
     fn new(config: Builder, shares: Vec<Share>, way: Way) -> Launcher {

@@ -38,7 +38,7 @@ use tokio::task::JoinSet;
 
 use crate::aws::AwsSettings;
 
-pub use error::StoreError;
+pub use error::{Refusal, StoreError};
 pub use requests::Requests;
 
 use dir::Dir;
@@ -81,9 +81,22 @@ pub struct Entry {
     pub modified: SystemTime,
 }
 
+/// A write that was begun and is neither finished nor given up, as [`Store::unfinished`] names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The key of the object that it was to make, relative to the store; in a directory, of the temporary file.
+    pub key: String,
+    /// S3's name of the upload; none in a directory.
+    pub upload: Option<String>,
+    /// What it holds so far. S3 does not say it in a list, so there it is 0.
+    pub bytes: u64,
+    /// When it was begun, in a directory when it was last written.
+    pub modified: SystemTime,
+}
+
 /// An object that is being written piece by piece. Nobody sees it before [`finish`](Writer::finish) has returned; dropped
-/// before, it leaves what was there. A process that is killed may leave pieces that nobody lists: a file in the reserved
-/// folder, or parts of an upload in S3, which a bucket's lifecycle rule removes.
+/// before, it leaves what was there. A process that is killed may leave pieces that are no object: a file in the reserved
+/// folder, or parts of an upload in S3. [`Store::unfinished`] lists them, and a bucket's lifecycle rule may remove them.
 pub struct Writer {
     backend: BackendWriter,
 }
@@ -107,7 +120,8 @@ impl Writer {
         Ok(self)
     }
 
-    /// Gives up what was written. So does dropping it, but that may need a little longer than the process lasts.
+    /// Gives up what was written. So does dropping it, but that may need a little longer than the process lasts: see
+    /// [`abort_unfinished_writes`].
     pub async fn abort(self) {
         if let BackendWriter::S3(mut upload) = self.backend {
             upload.abort().await;
@@ -145,12 +159,13 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::BadLocation`] when `location` is none of the three forms.
+    /// [`StoreError::BadLocation`] when `location` is none of the three forms, [`StoreError::Settings`] when AWS's settings
+    /// cannot be used.
     pub async fn open(location: &str, aws: &AwsSettings) -> Result<Store, StoreError> {
         let location = Location::parse(location)?;
         match &location {
             Location::Dir(_) => Ok(Store::at(location, None)),
-            Location::S3 { .. } => Ok(Store::at(location, Some(&aws.load().await))),
+            Location::S3 { .. } => Ok(Store::at(location, Some(&aws.load().await?))),
         }
     }
 
@@ -420,31 +435,44 @@ impl Store {
         }
     }
 
-    /// What writes that were never finished have left behind: files in the reserved folder of a directory, as of a process that
-    /// was killed, or one that is still being written. Keys are those that [`discard`](Self::discard) takes, and no other method.
-    /// S3 lists none: a bucket's lifecycle rule removes parts of uploads.
+    /// What writes that were never finished have left behind: files in the reserved folder of a directory, or uploads below
+    /// the store's prefix in S3. They are of processes that were killed, or are still being written.
     ///
     /// # Errors
     ///
-    /// Those of the backend.
-    pub async fn unfinished(&self) -> Result<Vec<Entry>, StoreError> {
+    /// Those of the backend. Not every server that speaks S3's protocol can list uploads.
+    pub async fn unfinished(&self) -> Result<Vec<Unfinished>, StoreError> {
         match &self.backend {
-            Backend::Dir(dir) => dir.unfinished(self.url.to_string()).await,
-            Backend::S3(_) => Ok(Vec::new()),
+            Backend::Dir(dir) => {
+                let files = dir.unfinished(self.url.to_string()).await?;
+                let unfinished = |file: Entry| Unfinished {
+                    key: file.key,
+                    upload: None,
+                    bytes: file.bytes,
+                    modified: file.modified,
+                };
+                Ok(files.into_iter().map(unfinished).collect())
+            }
+            Backend::S3(s3) => s3.unfinished(&self.url).await,
         }
     }
 
-    /// Deletes what an unfinished write has left; of one that still goes on, the write fails. That there is nothing is no error.
+    /// Deletes what an unfinished write has left; if it is still being written, the write fails. That there is nothing is no
+    /// error.
     ///
     /// # Errors
     ///
-    /// Those of the backend, and [`StoreError::BadKey`] for what is no key of [`unfinished`](Self::unfinished).
-    pub async fn discard(&self, key: &str) -> Result<(), StoreError> {
+    /// Those of the backend, and [`StoreError::BadKey`] for what [`unfinished`](Self::unfinished) does not give.
+    pub async fn discard(&self, unfinished: &Unfinished) -> Result<(), StoreError> {
+        let key = &unfinished.key[..];
         let name = key.strip_prefix(TEMPORARY_FOLDER);
         let name = name.and_then(|rest| rest.strip_prefix('/'));
-        match (&self.backend, name) {
-            (Backend::Dir(dir), Some(name)) if key_problem(name).is_none() => {
+        match (&self.backend, name, &unfinished.upload) {
+            (Backend::Dir(dir), Some(name), None) if key_problem(name).is_none() => {
                 dir.delete(key, self.object_url(key)).await
+            }
+            (Backend::S3(s3), _, Some(upload)) => {
+                s3.discard(key, upload, &self.object_url(key)).await
             }
             _ => Err(StoreError::BadKey {
                 store: self.url.to_string(),
@@ -472,6 +500,22 @@ impl Store {
                 problem,
             }),
         }
+    }
+}
+
+/// How long the end of a process, or of an invocation, may wait for uploads to be aborted. Workers on this machine are
+/// killed a second after the signal.
+pub const ABORT_PATIENCE: Duration = Duration::from_millis(800);
+
+/// Aborts all writes to S3 that this process has begun and not finished, and waits for that, at most [`ABORT_PATIENCE`]:
+/// their parts would stay and cost money. To be called where a process ends, or an invocation after which Lambda freezes the
+/// process. It returns at once if there are none.
+pub async fn abort_unfinished_writes() {
+    let left = s3::abort_open_uploads(ABORT_PATIENCE).await;
+    if left > 0 {
+        tracing::warn!(
+            "{left} uploads to S3 could not be aborted in time; their parts stay until \"lswitch clean\" or a lifecycle rule removes them"
+        );
     }
 }
 

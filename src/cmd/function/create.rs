@@ -56,7 +56,7 @@ impl Create {
         }
         let package = self.package.package()?;
         block_on(async {
-            let config = self.aws.settings().load().await;
+            let config = self.aws.settings().load().await?;
             let manager = Manager::new(&config);
             let store = self.settings.store(&config).await?;
             if manager.find(&self.name).await?.is_some() {

@@ -41,7 +41,7 @@ impl Delete {
     /// Shows what goes, and deletes it if that was asked for.
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
         block_on(async {
-            let config = self.aws.settings().load().await;
+            let config = self.aws.settings().load().await?;
             let manager = Manager::new(&config);
             check_name(&self.name)?;
             let roles = Roles::new(&config);

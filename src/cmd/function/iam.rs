@@ -92,7 +92,7 @@ impl Iam {
     async fn scope(&self) -> anyhow::Result<Scope> {
         let settings = self.aws.settings();
         let found = match &self.account {
-            None => account(&settings.load().await).await?,
+            None => account(&settings.load().await?).await?,
             Some(id) => {
                 if id.len() != 12 || !id.bytes().all(|byte| byte.is_ascii_digit()) {
                     return Err(UsageError(format!("--account {id}: it has 12 digits")).into());

@@ -37,7 +37,7 @@ impl List {
     /// Prints them.
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
         block_on(async {
-            let config = self.aws.settings().load().await;
+            let config = self.aws.settings().load().await?;
             let functions = Manager::new(&config).list().await?;
             if self.json {
                 return print_json(&json!({ "functions": functions }));
@@ -67,7 +67,7 @@ impl Info {
     /// Prints what is known of it.
     pub fn run(&self) -> anyhow::Result<()> {
         block_on(async {
-            let config = self.aws.settings().load().await;
+            let config = self.aws.settings().load().await?;
             let function = own(&Manager::new(&config), &self.name).await?;
             show(&function, self.json)
         })

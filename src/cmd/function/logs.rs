@@ -46,7 +46,7 @@ impl Logs {
     /// Prints them as they come.
     pub fn run(&self) -> anyhow::Result<()> {
         block_on(async {
-            let config = self.aws.settings().load().await;
+            let config = self.aws.settings().load().await?;
             own(&Manager::new(&config), &self.name).await?;
             let begin = SystemTime::now() - self.since;
             let begin = begin

@@ -65,7 +65,7 @@ impl Update {
             return Err(UsageError(what.into()).into());
         }
         block_on(async {
-            let config = self.aws.settings().load().await;
+            let config = self.aws.settings().load().await?;
             let manager = Manager::new(&config);
             let deployed = own(&manager, &self.name).await?;
             let store = self.settings.store(&config).await?;

@@ -168,7 +168,7 @@ impl FleetArgs {
 
     /// The functions on AWS that were named.
     pub(super) async fn far(&self) -> anyhow::Result<Vec<Deployed>> {
-        let manager = Manager::new(&self.aws_settings().load().await);
+        let manager = Manager::new(&self.aws_settings().load().await?);
         let mut found = Vec::new();
         for name in self.far_functions()?.unwrap_or_default() {
             let function = manager.find(&name).await?;

@@ -237,7 +237,7 @@ impl FleetArgs {
         let settings = self.aws_settings();
         let store = match location.starts_with("s3://") {
             false => Store::open(location, &settings).await?,
-            true => Store::open_counted(location, &settings.load().await, self.cost.requests())?,
+            true => Store::open_counted(location, &settings.load().await?, self.cost.requests())?,
         };
         if flag == "--store" {
             own::stores_at(store.url());
@@ -415,8 +415,13 @@ impl FleetArgs {
         // Where Lambda is a stand-in, logs are nowhere, unless they have one too.
         if self.is_far() || variable(LOGS_ENDPOINT).is_some() {
             ui.say(format!("{worker} failed; its log is awaited"));
-            let logs = Logs::new(&self.aws_settings().load().await);
-            let tail = logs.tail(&request, LOG_LINES, LOG_WITHIN);
+            let tail = async {
+                let config = self.aws_settings().load().await?;
+                let lines = Logs::new(&config)
+                    .tail(&request, LOG_LINES, LOG_WITHIN)
+                    .await;
+                lines.map_err(anyhow::Error::from)
+            };
             tokio::select! {
                 found = tail => match found {
                     Ok(lines) => log = lines,

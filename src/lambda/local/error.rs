@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::aws::AwsError;
+
 /// Why a local Lambda, or one of its functions, could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
@@ -74,6 +76,9 @@ pub enum LocalError {
         /// What the system says.
         source: io::Error,
     },
+    /// AWS's settings, which workers need, cannot be used.
+    #[error(transparent)]
+    Settings(#[from] AwsError),
     /// A function's command is text.
     #[error("the path of this program is not UTF-8: {}", path.display())]
     NotUtf8 {

@@ -1,13 +1,19 @@
 //! Making a store's bucket.
 
 use aws_sdk_s3::config::Region;
+use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::operation::head_bucket::HeadBucketError;
 use aws_sdk_s3::types::{
-    BucketLocationConstraint, CreateBucketConfiguration, PublicAccessBlockConfiguration,
+    AbortIncompleteMultipartUpload, BucketLifecycleConfiguration, BucketLocationConstraint,
+    CreateBucketConfiguration, ExpirationStatus, LifecycleRule, LifecycleRuleFilter,
+    PublicAccessBlockConfiguration,
 };
 
 use super::S3;
 use crate::store::StoreError;
+
+/// Days after which S3 aborts an upload that was not finished. No write of a job takes so long, and parts cost money.
+const UNFINISHED_DAYS: i32 = 2;
 
 impl S3 {
     pub(in crate::store) async fn make_bucket(&self, url: &str) -> Result<bool, StoreError> {
@@ -30,8 +36,12 @@ impl S3 {
                     .build()
             });
         let create = self.client.create_bucket().bucket(&self.bucket);
-        let created = create.set_create_bucket_configuration(place).send().await;
-        created.map_err(|error| self.explain("make the bucket of", url, &error))?;
+        match create.set_create_bucket_configuration(place).send().await {
+            Ok(_) => {}
+            // It was not there a moment ago and is ours now: the SDK repeated a request whose answer was lost.
+            Err(error) if error.code() == Some("BucketAlreadyOwnedByYou") => {}
+            Err(error) => return Err(self.explain("make the bucket of", url, &error)),
+        }
         let block = PublicAccessBlockConfiguration::builder()
             .block_public_acls(true)
             .ignore_public_acls(true)
@@ -41,6 +51,32 @@ impl S3 {
         let close = self.client.put_public_access_block().bucket(&self.bucket);
         let closed = close.public_access_block_configuration(block).send().await;
         closed.map_err(|error| self.explain("close the bucket of", url, &error))?;
+        if let Err(error) = self.abort_unfinished_uploads(url).await {
+            // The bucket is of use without the rule.
+            tracing::warn!("{error}");
+        }
         Ok(true)
+    }
+
+    /// Has S3 abort uploads that were not finished, as those of processes that were killed.
+    async fn abort_unfinished_uploads(&self, url: &str) -> Result<(), StoreError> {
+        let action = "set the lifecycle of the bucket of";
+        let abort = AbortIncompleteMultipartUpload::builder()
+            .days_after_initiation(UNFINISHED_DAYS)
+            .build();
+        let rule = LifecycleRule::builder()
+            .id("lswitch-abort-unfinished-uploads")
+            .status(ExpirationStatus::Enabled)
+            .filter(LifecycleRuleFilter::builder().prefix("").build())
+            .abort_incomplete_multipart_upload(abort)
+            .build()
+            .expect("the rule has a status");
+        let rules = BucketLifecycleConfiguration::builder().rules(rule).build();
+        let rules = rules.expect("there is a rule");
+        let put = self.client.put_bucket_lifecycle_configuration();
+        let put = put.bucket(&self.bucket).lifecycle_configuration(rules);
+        let put = put.send().await;
+        put.map(drop)
+            .map_err(|error| self.explain(action, url, &error))
     }
 }

@@ -9,12 +9,12 @@ pub(super) struct PathStyleForCustomEndpoints(pub(super) DefaultResolver);
 
 impl ResolveEndpoint for PathStyleForCustomEndpoints {
     fn resolve_endpoint<'a>(&'a self, params: &'a Params) -> EndpointFuture<'a> {
-        if params.endpoint().is_none() {
+        let Some(endpoint) = params.endpoint() else {
             return ResolveEndpoint::resolve_endpoint(&self.0, params);
-        }
+        };
         let in_path = Params::builder()
             .force_path_style(true)
-            .set_endpoint(params.endpoint().map(str::to_owned))
+            .endpoint(with_slash(endpoint))
             .set_bucket(params.bucket().map(str::to_owned))
             .set_key(params.key().map(str::to_owned))
             .set_prefix(params.prefix().map(str::to_owned))
@@ -31,6 +31,41 @@ impl ResolveEndpoint for PathStyleForCustomEndpoints {
                 ResolveEndpoint::resolve_endpoint(&self.0, &params).await
             }),
             Err(error) => EndpointFuture::ready(Err(error.into())),
+        }
+    }
+}
+
+/// The endpoint with exactly one slash at its end. The SDK appends the bucket's name to the path as it is, so that
+/// `http://host/gateway` and the bucket `data` would become `/gatewaydata`.
+fn with_slash(endpoint: &str) -> String {
+    format!("{}/", endpoint.trim_end_matches('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_bucket_follows_the_path_of_the_endpoint_after_one_slash() {
+        let resolver = PathStyleForCustomEndpoints(DefaultResolver::new());
+        for (endpoint, expected) in [
+            ("http://host:9000", "http://host:9000/data"),
+            ("http://host:9000/", "http://host:9000/data"),
+            ("http://host/gateway", "http://host/gateway/data"),
+            ("http://host/gateway/", "http://host/gateway/data"),
+            (
+                "https://host/storage/v1/s3",
+                "https://host/storage/v1/s3/data",
+            ),
+        ] {
+            let params = Params::builder()
+                .endpoint(endpoint)
+                .bucket("data")
+                .region("us-east-1")
+                .build()
+                .unwrap();
+            let resolved = resolver.resolve_endpoint(&params).await.unwrap();
+            assert_eq!(resolved.url(), expected, "{endpoint}");
         }
     }
 }

@@ -1,21 +1,24 @@
 //! A store in S3, or in anything that speaks its protocol: every object is an object, under the store's prefix.
 //!
 //! Every wait ends: connecting after 5 s, a try of a request after a minute and one more second for each MiB it carries,
-//! and a body after the same time. The SDK repeats what may be repeated, 5 tries in all with growing pauses.
+//! and a body after the same time, which counts the bytes that have arrived and not those that the server announces. The
+//! SDK repeats what may be repeated, 5 tries in all (or `AWS_MAX_ATTEMPTS`) with growing pauses.
 
 mod bucket;
 mod endpoint;
 mod explain;
 mod list;
+mod payer;
 mod upload;
 
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_config::SdkConfig;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::RequestChecksumCalculation;
 use aws_sdk_s3::config::endpoint::DefaultResolver;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -31,8 +34,9 @@ use super::requests::{Counting, Requests};
 use super::{Placed, StoreError, pause_after};
 
 use endpoint::PathStyleForCustomEndpoints;
-use explain::status;
-pub(super) use upload::Upload;
+use explain::{RefusedCertificates, status};
+use payer::Payer;
+pub(super) use upload::{Upload, abort_open_uploads};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -43,8 +47,12 @@ const TRY_TIMEOUT: Duration = Duration::from_secs(60);
 /// The slowest transfer that is still worth waiting for, in bytes a second.
 const SLOWEST_BYTES_A_SECOND: u64 = 1 << 20;
 
-/// How often the SDK sends one request, the first time included.
+/// How often the SDK sends one request, the first time included, if AWS's settings have no other number.
 const SEND_TRIES_MAX: u32 = 5;
+
+/// Memory that is reserved for a body before it arrives. Beyond it memory grows with the bytes that have arrived, since the
+/// announced length may be wrong.
+const RESERVED_BYTES_MAX: usize = 16 << 20;
 
 /// How often an object is read whose bytes stop arriving. The SDK repeats requests, but not bodies that break off.
 const READ_TRIES_MAX: u32 = 4;
@@ -74,6 +82,8 @@ pub(super) struct S3 {
     prefix: String,
     /// A permit for each part that is being written.
     sending: Arc<Semaphore>,
+    /// False if AWS's settings want checksums only where S3 requires them.
+    checksums: bool,
 }
 
 /// A task that does not outlive the one that waits for it.
@@ -102,10 +112,17 @@ impl S3 {
         sdk_config: &SdkConfig,
         requests: Option<Arc<Requests>>,
     ) -> S3 {
+        let retries = sdk_config.retry_config().cloned();
+        let retries =
+            retries.unwrap_or_else(|| RetryConfig::standard().with_max_attempts(SEND_TRIES_MAX));
         let mut config = aws_sdk_s3::config::Builder::from(sdk_config)
             .endpoint_resolver(PathStyleForCustomEndpoints(DefaultResolver::new()))
-            .retry_config(RetryConfig::standard().with_max_attempts(SEND_TRIES_MAX))
+            .retry_config(retries)
+            .retry_classifier(RefusedCertificates)
             .timeout_config(timeouts(0));
+        if let Some(payer) = Payer::of_environment() {
+            config = config.interceptor(payer);
+        }
         if let Some(requests) = requests {
             config = config.interceptor(Counting(requests));
         }
@@ -118,6 +135,8 @@ impl S3 {
             bucket,
             prefix,
             sending: Arc::new(Semaphore::new(PARTS_SENT_AT_ONCE)),
+            checksums: sdk_config.request_checksum_calculation()
+                != Some(RequestChecksumCalculation::WhenRequired),
         }
     }
 
@@ -310,15 +329,21 @@ impl S3 {
                 }
                 (Err(error), _) => return Err(self.explain("read", &url, &error)),
             };
-            let bytes = output
+            let announced = output
                 .content_length()
-                .and_then(|bytes| usize::try_from(bytes).ok())
-                .unwrap_or(0);
-            let patience = patience(bytes as u64);
-            let cause = match tokio::time::timeout(patience, collect(output.body, bytes)).await {
-                Ok(Ok(value)) => return Ok(value),
-                Ok(Err(error)) => error_chain(&error),
-                Err(_) => format!("{bytes} bytes took longer than {} s", patience.as_secs()),
+                .and_then(|bytes| u64::try_from(bytes).ok());
+            let asked = range.map(|range| range.end - range.start);
+            let cause = match collect(output.body, announced, asked).await {
+                Ok(value) => return Ok(value),
+                Err(BodyError::TooLong) => {
+                    let range = range.cloned().unwrap_or_default();
+                    return Err(StoreError::LongAnswer {
+                        url,
+                        start: range.start,
+                        end: range.end,
+                    });
+                }
+                Err(BodyError::Broken(cause)) => cause,
             };
             if tries == READ_TRIES_MAX {
                 return Err(StoreError::BrokenRead { url, tries, cause });
@@ -342,14 +367,68 @@ fn timeouts(bytes: u64) -> TimeoutConfig {
         .build()
 }
 
-/// Reads a body of probably `bytes` into one piece of memory.
+/// Why a body cannot be read.
+enum BodyError {
+    /// It has more bytes than were asked for.
+    TooLong,
+    /// It broke off, or its bytes stopped arriving.
+    Broken(String),
+}
+
+/// Reads a body into one piece of memory: of `announced` bytes if the server is right, and at most `asked` bytes.
 async fn collect(
     mut body: ByteStream,
-    bytes: usize,
-) -> Result<Bytes, aws_sdk_s3::primitives::ByteStreamError> {
-    let mut value = BytesMut::with_capacity(bytes);
-    while let Some(piece) = body.try_next().await? {
+    announced: Option<u64>,
+    asked: Option<u64>,
+) -> Result<Bytes, BodyError> {
+    if let (Some(announced), Some(asked)) = (announced, asked)
+        && announced > asked
+    {
+        return Err(BodyError::TooLong);
+    }
+    let reserved = announced.and_then(|bytes| usize::try_from(bytes).ok());
+    let mut value = BytesMut::with_capacity(reserved.unwrap_or(0).min(RESERVED_BYTES_MAX));
+    let begin = Instant::now();
+    loop {
+        let patience = patience(value.len() as u64);
+        let left = patience.saturating_sub(begin.elapsed());
+        let piece = match tokio::time::timeout(left, body.try_next()).await {
+            Ok(Ok(Some(piece))) => piece,
+            Ok(Ok(None)) => return Ok(value.freeze()),
+            Ok(Err(error)) => return Err(BodyError::Broken(error_chain(&error))),
+            Err(_) => {
+                let (bytes, seconds) = (value.len(), patience.as_secs());
+                let cause = format!("only {bytes} bytes arrived in {seconds} s");
+                return Err(BodyError::Broken(cause));
+            }
+        };
+        if asked.is_some_and(|asked| (value.len() + piece.len()) as u64 > asked) {
+            return Err(BodyError::TooLong);
+        }
         value.extend_from_slice(&piece);
     }
-    Ok(value.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_is_bounded_by_what_was_asked_for_and_memory_by_what_arrives() {
+        let body = || ByteStream::from_static(b"12345");
+        let whole = collect(body(), Some(1 << 50), None).await;
+        assert!(matches!(whole, Ok(value) if value == "12345"));
+        let range = collect(body(), None, Some(5)).await;
+        assert!(matches!(range, Ok(value) if value == "12345"));
+        for (announced, asked) in [(None, 4), (Some(1 << 50), 5)] {
+            let range = collect(body(), announced, Some(asked)).await;
+            assert!(matches!(range, Err(BodyError::TooLong)), "{asked}");
+        }
+    }
+
+    #[test]
+    fn patience_grows_with_the_bytes_that_arrived() {
+        assert_eq!(patience(0), Duration::from_secs(60));
+        assert_eq!(patience(100 << 20), Duration::from_secs(160));
+    }
 }

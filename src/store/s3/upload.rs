@@ -1,28 +1,104 @@
 //! Objects that are written in parts.
+//!
+//! Parts of an upload that is neither completed nor aborted cost money and are seen by nobody. So each process knows the
+//! uploads that it has begun, and aborts them before it ends: [`abort_open_uploads`].
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use super::explain::status;
 use super::{PART_BYTES, S3, timeouts};
+use crate::random;
 use crate::store::StoreError;
 
-/// An object that is being written, in parts if it is long: nobody sees it before it is whole. Parts of an upload that is
-/// not completed cost money, so one that fails or is dropped is aborted.
+/// An object's metadata that names the upload which wrote it. By it a writer knows its own object again when the answer to
+/// the last request of the upload was lost.
+const MARK: &str = "lswitch-upload";
+
+/// Uploads of this process that were begun and are neither completed nor aborted.
+static OPEN: Mutex<BTreeMap<Mark, OpenUpload>> = Mutex::new(BTreeMap::new());
+
+/// A random name of an upload.
+type Mark = [u8; 16];
+
+/// What aborting an upload needs.
+#[derive(Clone)]
+struct OpenUpload {
+    s3: S3,
+    key: String,
+    id: String,
+}
+
+/// Between two tries to abort an upload at the end of a process.
+const ABORT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Aborts all uploads that this process has begun and not finished, and waits for that, at most `patience`. What writes
+/// them fails. Gives the number of uploads that are left.
+pub(in crate::store) async fn abort_open_uploads(patience: Duration) -> usize {
+    let aborting = async {
+        loop {
+            let uploads: Vec<OpenUpload> = open().values().cloned().collect();
+            if uploads.is_empty() {
+                return;
+            }
+            let aborts: JoinSet<()> = uploads.into_iter().map(OpenUpload::abort).collect();
+            aborts.join_all().await;
+            // One that is still listed was refused, or has begun meanwhile.
+            tokio::time::sleep(ABORT_PAUSE).await;
+        }
+    };
+    // What is left is counted below.
+    let _ = tokio::time::timeout(patience, aborting).await;
+    open().len()
+}
+
+fn open() -> MutexGuard<'static, BTreeMap<Mark, OpenUpload>> {
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl OpenUpload {
+    /// Gives up the upload. What counts for its writer is the error that there is already, so that of the abort is not told.
+    async fn abort(self) {
+        let abort = self.s3.client.abort_multipart_upload();
+        let abort = abort
+            .bucket(&self.s3.bucket)
+            .key(self.s3.key(&self.key))
+            .upload_id(&self.id);
+        let gone = match abort.send().await {
+            Ok(_) => true,
+            Err(error) => status(&error) == Some(404),
+        };
+        if gone {
+            open().retain(|_, upload| upload.id != self.id || upload.key != self.key);
+        }
+    }
+}
+
+/// An object that is being written, in parts if it is long: nobody sees it before it is whole. One that fails or is dropped
+/// is aborted.
 pub(in crate::store) struct Upload {
     s3: S3,
     key: String,
     url: String,
+    mark: Mark,
     /// A part at most.
     waiting: BytesMut,
     /// S3's name for it, once a part is full.
     id: Option<String>,
     /// Of the part that was sent last.
     number: i32,
+    /// Bytes of all parts that were sent.
+    sent: u64,
     under_way: JoinSet<Result<CompletedPart, StoreError>>,
     parts: Vec<CompletedPart>,
 }
@@ -33,11 +109,29 @@ impl S3 {
             s3: self.clone(),
             key: key.to_owned(),
             url,
+            mark: random::bytes(),
             waiting: BytesMut::new(),
             id: None,
             number: 0,
+            sent: 0,
             under_way: JoinSet::new(),
             parts: Vec::new(),
+        }
+    }
+
+    /// Aborts an upload that [`unfinished`](Self::unfinished) has listed. That there is none is no error.
+    pub(in crate::store) async fn discard(
+        &self,
+        key: &str,
+        id: &str,
+        url: &str,
+    ) -> Result<(), StoreError> {
+        let abort = self.client.abort_multipart_upload();
+        let abort = abort.bucket(&self.bucket).key(self.key(key)).upload_id(id);
+        match abort.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if error.code() == Some("NoSuchUpload") => Ok(()),
+            Err(error) => Err(self.explain("abort the upload of", url, &error)),
         }
     }
 }
@@ -69,21 +163,38 @@ impl Upload {
         self.or_abort(completed).await?;
         // There is nothing left to abort.
         self.id = None;
+        open().remove(&self.mark);
         Ok(())
+    }
+
+    /// Begins the upload. Servers take checksums of parts only if they were announced here, and want them again at the end.
+    async fn begin(&mut self) -> Result<String, StoreError> {
+        let algorithm = self.s3.checksums.then_some(ChecksumAlgorithm::Crc32);
+        let begin = self
+            .s3
+            .client
+            .create_multipart_upload()
+            .bucket(&self.s3.bucket)
+            .key(self.s3.key(&self.key))
+            .metadata(MARK, random::to_hex(&self.mark))
+            .set_checksum_algorithm(algorithm);
+        let begun = begin.send().await;
+        let begun = begun.map_err(|error| self.s3.explain("write", &self.url, &error))?;
+        let id = begun.upload_id.unwrap_or_default();
+        let upload = OpenUpload {
+            s3: self.s3.clone(),
+            key: self.key.clone(),
+            id: id.clone(),
+        };
+        open().insert(self.mark, upload);
+        Ok(self.id.insert(id).clone())
     }
 
     /// Sends a part, once few enough are under way.
     async fn send(&mut self, part: Bytes) -> Result<(), StoreError> {
         let id = match &self.id {
             Some(id) => id.clone(),
-            None => {
-                let begin = self.s3.client.create_multipart_upload();
-                let begun = begin.bucket(&self.s3.bucket).key(self.s3.key(&self.key));
-                let begun = begun.send().await;
-                let begun = begun.map_err(|error| self.s3.explain("write", &self.url, &error))?;
-                let id = begun.upload_id.unwrap_or_default();
-                self.id.insert(id).clone()
-            }
+            None => self.begin().await?,
         };
         while let Some(sent) = self.under_way.try_join_next() {
             self.parts.push(sent.expect("writing does not panic")?);
@@ -91,8 +202,11 @@ impl Upload {
         let sending = Arc::clone(&self.s3.sending).acquire_owned().await;
         let sending = sending.expect("it is never closed");
         self.number += 1;
+        self.sent += part.len() as u64;
         let number = self.number;
         let timeouts = timeouts(part.len() as u64);
+        // Given here and not by the SDK, since the list of parts needs it too, and not every server repeats it in its answer.
+        let checksum = self.s3.checksums.then(|| crc32(&part));
         let put = self
             .s3
             .client
@@ -101,6 +215,7 @@ impl Upload {
             .key(self.s3.key(&self.key))
             .upload_id(id)
             .part_number(number)
+            .set_checksum_crc32(checksum.clone())
             .body(ByteStream::from(part))
             .customize()
             .config_override(aws_sdk_s3::Config::builder().timeout_config(timeouts));
@@ -109,7 +224,9 @@ impl Upload {
             let put = put.send().await;
             drop(sending);
             let put = put.map_err(|error| s3.explain("write", &url, &error))?;
-            let part = CompletedPart::builder().part_number(number);
+            let part = CompletedPart::builder()
+                .part_number(number)
+                .set_checksum_crc32(checksum);
             Ok(part.set_e_tag(put.e_tag).build())
         });
         Ok(())
@@ -124,7 +241,8 @@ impl Upload {
         self.parts.sort_by_key(CompletedPart::part_number);
         let parts = std::mem::take(&mut self.parts);
         let all = CompletedMultipartUpload::builder().set_parts(Some(parts));
-        self.s3
+        let completed = self
+            .s3
             .client
             .complete_multipart_upload()
             .bucket(&self.s3.bucket)
@@ -132,9 +250,26 @@ impl Upload {
             .set_upload_id(self.id.clone())
             .multipart_upload(all.build())
             .send()
-            .await
-            .map(drop)
-            .map_err(|error| self.s3.explain("write", &self.url, &error))
+            .await;
+        match completed {
+            Ok(_) => Ok(()),
+            // The server may have done it, and only its answer was lost. The SDK's next try then finds no upload.
+            Err(_) if self.is_there().await => Ok(()),
+            Err(error) => Err(self.s3.explain("write", &self.url, &error)),
+        }
+    }
+
+    /// True if the object is there that this upload was to make, whole.
+    async fn is_there(&self) -> bool {
+        let head = self.s3.client.head_object().bucket(&self.s3.bucket);
+        let Ok(head) = head.key(self.s3.key(&self.key)).send().await else {
+            return false;
+        };
+        let length = head
+            .content_length
+            .and_then(|bytes| u64::try_from(bytes).ok());
+        let mark = head.metadata().and_then(|metadata| metadata.get(MARK));
+        length == Some(self.sent) && mark.is_some_and(|mark| *mark == random::to_hex(&self.mark))
     }
 
     /// Gives this back, and if it is an error aborts the upload before.
@@ -147,33 +282,40 @@ impl Upload {
 
     /// Gives up what was sent.
     pub(in crate::store) async fn abort(&mut self) {
-        if let Some(id) = self.id.take() {
+        if let Some(upload) = self.take() {
             self.under_way.shutdown().await;
-            abort(&self.s3, &self.key, id).await;
+            upload.abort().await;
         }
+    }
+
+    /// The upload, if there is one, which from now on is the caller's to abort.
+    fn take(&mut self) -> Option<OpenUpload> {
+        let id = self.id.take()?;
+        Some(OpenUpload {
+            s3: self.s3.clone(),
+            key: std::mem::take(&mut self.key),
+            id,
+        })
     }
 }
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if let Some(id) = self.id.take()
+        if let Some(upload) = self.take()
             && let Ok(runtime) = Handle::try_current()
         {
-            let (s3, key) = (self.s3.clone(), std::mem::take(&mut self.key));
             let mut under_way = std::mem::take(&mut self.under_way);
             runtime.spawn(async move {
                 under_way.shutdown().await;
-                abort(&s3, &key, id).await;
+                upload.abort().await;
             });
         }
     }
 }
 
-/// Gives up an upload. What counts is the error that there is already.
-async fn abort(s3: &S3, key: &str, id: String) {
-    let abort = s3.client.abort_multipart_upload();
-    let abort = abort.bucket(&s3.bucket).key(s3.key(key)).upload_id(id);
-    let _ = abort.send().await;
+/// The CRC-32 of a part, as S3 writes it: big-endian, in base64.
+fn crc32(part: &[u8]) -> String {
+    BASE64.encode(crc32fast::hash(part).to_be_bytes())
 }
 
 /// What the next of these writes that is done gives.
@@ -183,5 +325,16 @@ async fn next<T: 'static>(
     match writes.join_next().await {
         Some(written) => written.expect("writing does not panic").map(Some),
         None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checksum_is_written_as_s3_writes_it() {
+        // The check value of CRC-32, of the nine digits: cbf43926.
+        assert_eq!(crc32(b"123456789"), "y/Q5Jg==");
     }
 }

@@ -170,7 +170,11 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let outcome = runtime.block_on(work);
+    let outcome = runtime.block_on(async {
+        let outcome = work.await;
+        crate::store::abort_unfinished_writes().await;
+        outcome
+    });
     // Blocking work that was abandoned, say by Ctrl-C, must not hold the process.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     outcome

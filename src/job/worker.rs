@@ -1,12 +1,14 @@
 //! A process that works: it serves invocations until Lambda, on AWS or locally, has no more.
 
 use crate::job::pack;
-use crate::lambda::local::LOCAL_VARIABLE;
+use crate::lambda::local::{LOCAL_VARIABLE, kill_own_programs};
 use crate::lambda::runtime;
+use crate::store;
 use std::io;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::runtime::Runtime;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// What lambda_runtime takes from the environment and panics without.
 const RUNTIME_VARIABLES: [&str; 3] = [
@@ -14,6 +16,9 @@ const RUNTIME_VARIABLES: [&str; 3] = [
     "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
     "AWS_LAMBDA_FUNCTION_VERSION",
 ];
+
+/// The exit code of a worker that SIGTERM has ended, as shells have it.
+const TERMINATED: i32 = 128 + 15;
 
 /// How long blocking work that was abandoned may hold the process.
 const ABANDONED_MAX: Duration = Duration::from_millis(500);
@@ -65,7 +70,25 @@ pub fn work() -> Result<(), WorkError> {
         set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from)?;
     }
     let threads = Runtime::new()?;
-    let worked = threads.block_on(runtime::run(pack::run));
+    let worked = threads.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let handler = async |event, invocation| {
+            let outcome = pack::run(event, invocation).await;
+            // Lambda may freeze this process with its answer, and then nothing would abort them.
+            store::abort_unfinished_writes().await;
+            outcome
+        };
+        tokio::select! {
+            worked = runtime::run(handler) => Ok(worked),
+            _ = terminate.recv() => {
+                store::abort_unfinished_writes().await;
+                kill_own_programs();
+                // Programs on other threads need not end: nobody waits for their outcome.
+                std::process::exit(TERMINATED);
+            }
+        }
+    });
+    let worked = worked.map_err(WorkError::System)?;
     threads.shutdown_timeout(ABANDONED_MAX);
     worked.map_err(|error| WorkError::Runtime(error.to_string()))
 }

@@ -2,7 +2,6 @@
 //!
 //! It does what the pool decided and reports what happens to the process. It knows nothing of invocations.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -20,6 +19,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::aws::settings_of_environment;
 use crate::lambda::launch::{ENDPOINT_VARIABLE, KEYS_VARIABLE};
 use crate::{private, random};
 
@@ -34,21 +34,8 @@ use super::signature::LocalKeys;
 
 /// How often a busy environment's memory is looked at.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
-/// What of this process's environment reaches the functions: how to find programs, and AWS's settings.
-const PASSED_ON: [&str; 10] = [
-    "PATH",
-    "LANG",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_PROFILE",
-    "AWS_CONFIG_FILE",
-    "AWS_SHARED_CREDENTIALS_FILE",
-    "AWS_REGION",
-    "AWS_DEFAULT_REGION",
-];
-/// Endpoints of stand-ins for AWS's services: `AWS_ENDPOINT_URL` and `AWS_ENDPOINT_URL_<SERVICE>`.
-const PASSED_ON_PREFIX: &str = "AWS_ENDPOINT_URL";
+/// What of this process's environment reaches the functions besides AWS's settings: how to find programs.
+const PASSED_ON: [&str; 2] = ["PATH", "LANG"];
 
 /// What all environments of a local Lambda are told of it.
 pub(super) struct Surroundings {
@@ -222,6 +209,14 @@ impl Group {
     }
 }
 
+/// Kills what this process has started, also what is in groups of their own: for a worker that ends before the local Lambda
+/// kills it, since afterwards nobody can tell any more what it has started.
+pub(crate) fn kill_own_programs() {
+    for process in descendants(rustix::process::getpid()) {
+        let _ = rustix::process::kill_process(process, Signal::KILL);
+    }
+}
+
 /// What a process has started, and what that has; nothing where the system does not tell.
 fn descendants(leader: Pid) -> Vec<Pid> {
     let mut found = Vec::new();
@@ -309,11 +304,12 @@ fn command(
         .process_group(0)
         .kill_on_drop(true)
         .env_clear();
-    let passed_on = |name: &OsString| {
-        name.to_str()
-            .is_some_and(|name| PASSED_ON.contains(&name) || name.starts_with(PASSED_ON_PREFIX))
-    };
-    command.envs(std::env::vars_os().filter(|(name, _)| passed_on(name)));
+    for name in PASSED_ON {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command.envs(settings_of_environment());
     let (year, month, day) = utc_date(SystemTime::now());
     let stream = format!(
         "{year}/{month:02}/{day:02}/[$LATEST]{}",

@@ -59,6 +59,9 @@ pub struct LocalFunction {
     pub event_retry: Duration,
     /// An event that still waits when it is so old is dropped, 1 s to 6 h. The default is AWS's 6 h.
     pub event_age: Duration,
+    /// What an environment of this function has between SIGTERM and SIGKILL when it is ended and has no extensions, which
+    /// have a grace of their own. On AWS, and by default, it has none: it is killed at once.
+    pub stop_grace: Duration,
     /// Of so many events one is delivered twice, with one request id, as AWS may do it at any time. 0, the default, is
     /// none.
     pub event_twice_every: u32,
@@ -81,6 +84,7 @@ impl Default for LocalFunction {
             event_retries: 0,
             event_retry: EVENT_RETRY,
             event_age: EVENT_AGE_MAX,
+            stop_grace: Duration::ZERO,
             event_twice_every: 0,
         }
     }
@@ -167,6 +171,7 @@ impl LocalFunction {
             event_retries: written.event_retries.unwrap_or(usual.event_retries),
             event_retry: seconds(written.event_retry_s, usual.event_retry),
             event_age: seconds(written.event_age_s, usual.event_age),
+            stop_grace: usual.stop_grace,
             event_twice_every: written.event_twice_every.unwrap_or(usual.event_twice_every),
         };
         function.check_as(&file.display().to_string())?;

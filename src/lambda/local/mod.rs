@@ -51,6 +51,7 @@ mod signature;
 #[cfg(target_os = "linux")]
 mod sock_diag;
 
+pub(crate) use environment::kill_own_programs;
 pub use error::LocalError;
 pub use function::LocalFunction;
 pub use log::{LogLine, LogSink};
@@ -238,7 +239,8 @@ impl LocalLambda {
     }
 
     /// Refuses new invocations, ends all environments, and waits until their processes and folders are gone. Those
-    /// with extensions get half a second to end by themselves; the whole takes a few seconds at most.
+    /// with extensions get half a second to end by themselves, those of functions with a grace as long as that; the whole
+    /// takes a few seconds at most.
     pub async fn stop(self) {
         self.server.abort();
         let (stopped, all_gone) = oneshot::channel();

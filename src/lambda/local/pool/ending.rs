@@ -7,7 +7,8 @@ use super::super::invocation::{Outcome, Refusal, RequestId};
 use super::{Pool, Promise, Queued, State};
 
 impl Pool {
-    /// Ends an environment the way Lambda does when nothing is wrong: with a warning to those who registered for it.
+    /// Ends an environment the way Lambda does when nothing is wrong: with a warning to those who registered for it, and to
+    /// functions that have a grace.
     pub(super) fn shut_down(&mut self, now: Instant, id: EnvironmentId) {
         let killed = "Runtime exited with error: signal: killed";
         let Some(environment) = self.environments.get(&id) else {
@@ -16,14 +17,18 @@ impl Pool {
         if environment.is_ending() {
             return;
         }
-        if environment.extensions.is_empty() {
+        let grace = match environment.extensions.is_empty() {
+            true => self.functions[&environment.function].rules.stop_grace,
+            false => self.limits.grace,
+        };
+        if grace.is_zero() {
             self.kill(now, id, |request| {
                 Outcome::failed(request, "Runtime.ExitError", killed)
             });
             return;
         }
         self.thaw(id);
-        let kill_at = now + self.limits.grace;
+        let kill_at = now + grace;
         self.end(now, id, Some(kill_at), |request| {
             Outcome::failed(request, "Runtime.ExitError", killed)
         });

@@ -32,7 +32,7 @@ enum What {
 /// Are records in order, across files, and are they those of the input?
 #[derive(Debug, clap::Args)]
 pub struct SortArgs {
-    /// Files in their order, or a folder of parts
+    /// Files of this machine in their order, or a folder of parts; not s3://
     #[arg(required = true, value_name = "FILE|FOLDER")]
     paths: Vec<PathBuf>,
 
@@ -135,6 +135,13 @@ impl SortArgs {
         let format = self.records.format()?;
         let mut files = Vec::new();
         for path in paths {
+            if path.to_str().is_some_and(|path| path.starts_with("s3://")) {
+                let path = path.display();
+                let what = format!(
+                    "{path} is in S3, and check reads only files of this machine; copy it first: aws s3 cp --recursive {path} FOLDER"
+                );
+                return Err(UsageError(what).into());
+            }
             match path.is_dir() {
                 true => files.extend(parts(path)?),
                 false => files.push(path.clone()),

@@ -173,6 +173,12 @@ impl Scope {
             ),
         ];
         statements.extend(self.objects());
+        if let Some((bucket, _)) = &self.store {
+            // For `lswitch clean`.
+            let bucket = format!("arn:{}:s3:::{bucket}", self.partition);
+            let list = ["s3:ListBucketMultipartUploads"];
+            statements.push(allow("UnfinishedUploads", &list, json!(bucket)));
+        }
         statements
     }
 
@@ -249,6 +255,7 @@ impl Scope {
                 "s3:CreateBucket",
                 "s3:ListBucket",
                 "s3:PutBucketPublicAccessBlock",
+                "s3:PutLifecycleConfiguration",
             ];
             statements.push(allow("Bucket", &make, json!(bucket)));
             let key = join(prefix, "packages/*");

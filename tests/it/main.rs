@@ -30,6 +30,7 @@ mod random;
 mod readme;
 mod reduce;
 mod s3;
+mod s3_faults;
 mod schedules;
 mod sort;
 mod state;

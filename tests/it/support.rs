@@ -6,10 +6,12 @@
 mod cargo_lambda;
 mod moto;
 mod s3;
+mod strict_s3;
 
 pub use cargo_lambda::CargoLambda;
 pub use moto::{Moto, sdk_config};
 pub use s3::{Fate, S3Server, s3_server, s3_server_with};
+pub use strict_s3::{Asked, StrictS3, Verdict};
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

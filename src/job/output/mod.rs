@@ -1,11 +1,12 @@
 //! What a program over a graph writes: one object a part, with a line for each vertex, and last the result that names them.
 
+pub mod manifest;
+
 use crate::job::context::BlockingStore;
 use crate::store::{Store, StoreError};
 use std::fmt::Write;
 
-/// The object that is written last to an output store, and names what it vouches for.
-pub const RESULT_KEY: &str = "result.json";
+pub use manifest::{ManifestError, RESULT_KEY, ResultFile, ResultManifest};
 
 /// The name of the object that holds one part's ranks.
 pub fn output_key(part: u32) -> String {

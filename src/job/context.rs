@@ -275,6 +275,14 @@ impl BlockingStore {
         })
     }
 
+    /// The length of an object.
+    ///
+    /// # Errors
+    /// As [`Store::length`].
+    pub fn length(&self, key: &str) -> Result<u64, StoreError> {
+        self.runtime.block_on(self.store.length(key))
+    }
+
     /// Removes an object, if it is there.
     ///
     /// # Errors
@@ -315,5 +323,13 @@ impl BlockingWriter {
     /// As [`Writer::finish`].
     pub fn finish(self) -> Result<(), StoreError> {
         self.runtime.block_on(self.writer.finish())
+    }
+
+    /// Gives the object its name, unless there is one; true if it is the new one.
+    ///
+    /// # Errors
+    /// As [`Writer::finish_new`].
+    pub fn finish_new(self) -> Result<bool, StoreError> {
+        self.runtime.block_on(self.writer.finish_new())
     }
 }

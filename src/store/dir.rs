@@ -29,6 +29,10 @@ impl Dir {
         Dir { root: root.into() }
     }
 
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub(super) async fn get(&self, key: &str, url: String) -> Result<Bytes, StoreError> {
         let path = self.root.join(key);
         blocking(move || match fs::read(path) {
@@ -207,6 +211,23 @@ impl Writer {
         let file = file.expect("it was just made");
         let named = blocking(move || file.persist(&path).map(drop));
         named.await.map_err(|error| self.error(error.error))
+    }
+
+    /// As `finish`, unless there is a file of that name.
+    pub(super) async fn finish_new(mut self) -> Result<Placed, StoreError> {
+        if self.file.is_none() {
+            self.write(Bytes::new()).await?;
+        }
+        let (path, file) = (self.path.clone(), self.file.take());
+        let file = file.expect("it was just made");
+        let named = blocking(move || match file.persist_noclobber(&path) {
+            Ok(_) => Ok(Placed::Written),
+            Err(error) if error.error.kind() == ErrorKind::AlreadyExists && !path.is_dir() => {
+                Ok(Placed::Present)
+            }
+            Err(error) => Err(error.error),
+        });
+        named.await.map_err(|error| self.error(error))
     }
 
     fn error(&self, cause: io::Error) -> StoreError {

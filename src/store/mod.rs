@@ -29,6 +29,7 @@ mod s3;
 
 use std::fmt;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -138,6 +139,21 @@ impl Writer {
             BackendWriter::Dir(writer) => writer.finish().await,
             BackendWriter::S3(upload) => upload.finish().await,
         }
+    }
+
+    /// Gives the object its name unless there is one of that name, which is left alone. True if the object is the new one.
+    ///
+    /// Unlike [`Store::put_if_absent`] this compares no bytes: a repeated write whose first answer was lost finds its own object.
+    ///
+    /// # Errors
+    ///
+    /// Those of the backend.
+    pub async fn finish_new(self) -> Result<bool, StoreError> {
+        let placed = match self.backend {
+            BackendWriter::Dir(writer) => writer.finish_new().await?,
+            BackendWriter::S3(upload) => upload.finish_new().await?,
+        };
+        Ok(matches!(placed, Placed::Written))
     }
 }
 
@@ -297,6 +313,28 @@ impl Store {
         match &self.backend {
             Backend::Dir(dir) => dir.get_range(key, range, url).await,
             Backend::S3(s3) => s3.get_range(key, range, url).await,
+        }
+    }
+
+    /// The length of the object `key` in bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NotFound`] when there is no such object.
+    pub async fn length(&self, key: &str) -> Result<u64, StoreError> {
+        let url = self.checked(key)?;
+        let entries = self.list(key).await?;
+        let entry = entries.into_iter().find(|entry| entry.key == key);
+        entry
+            .map(|entry| entry.bytes)
+            .ok_or(StoreError::NotFound { url })
+    }
+
+    /// The directory that the store is; none for S3.
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.backend {
+            Backend::Dir(dir) => Some(dir.root()),
+            Backend::S3(_) => None,
         }
     }
 

@@ -505,6 +505,73 @@ async fn put_if_absent_leaves_another_value_alone_and_accepts_its_own() {
     }
 }
 
+#[tokio::test]
+async fn a_writer_that_must_not_replace_leaves_an_object_alone() {
+    for Place { store, .. } in &places().await {
+        let written = async |text: &str| {
+            let writer = store.writer("k").unwrap();
+            let writer = writer.write(bytes(text)).await.unwrap();
+            writer.finish_new().await.unwrap()
+        };
+        assert!(written("first").await, "{store:?}");
+        assert!(!written("second").await, "{store:?}");
+        assert_eq!(store.get("k").await.unwrap(), "first");
+        assert_eq!(store.length("k").await.unwrap(), 5);
+        let error = store.length("nothing").await.unwrap_err();
+        assert!(matches!(error, StoreError::NotFound { .. }), "{error}");
+        // Nothing was ever written to this one.
+        assert!(store.writer("e").unwrap().finish_new().await.unwrap());
+        assert_eq!(store.get("e").await.unwrap(), "");
+        assert_eq!(store.unfinished().await.unwrap(), []);
+    }
+}
+
+#[tokio::test]
+async fn a_long_object_is_completed_on_the_condition_that_there_is_none() {
+    let (conditions, aborts) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let place = faulty_place({
+        let (conditions, aborts) = (conditions.clone(), aborts.clone());
+        move |request| {
+            let query = request.uri.query().unwrap_or_default();
+            let is_upload = query.contains("uploadId=");
+            match request.method.as_str() {
+                "POST" if is_upload && request.headers.contains_key("if-none-match") => {
+                    conditions.fetch_add(1, Ordering::Relaxed);
+                    Fate::Refused(412, "PreconditionFailed")
+                }
+                "DELETE" if is_upload => {
+                    aborts.fetch_add(1, Ordering::Relaxed);
+                    Fate::Served
+                }
+                _ => Fate::Served,
+            }
+        }
+    })
+    .await;
+    let writer = place.store.writer("long").unwrap();
+    let writer = writer.write(noise(40 << 20)).await.unwrap();
+    assert!(!writer.finish_new().await.unwrap());
+    assert_eq!(conditions.load(Ordering::Relaxed), 1);
+    assert_eq!(aborts.load(Ordering::Relaxed), 1, "its parts are given up");
+}
+
+#[tokio::test]
+async fn errors_that_stay_are_told_from_those_that_pass() {
+    for (status, code, permanent) in [
+        (403, "AccessDenied", true),
+        (400, "ExpiredToken", true),
+        (301, "PermanentRedirect", true),
+        (404, "NoSuchBucket", true),
+        (400, "RequestTimeout", false),
+        (503, "SlowDown", false),
+        (500, "InternalError", false),
+    ] {
+        let place = faulty_place(move |_| Fate::Refused(status, code)).await;
+        let error = place.store.put("k", bytes("v")).await.unwrap_err();
+        assert_eq!(error.is_permanent(), permanent, "{code}: {error}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn readers_see_the_old_object_or_the_new_one_whole() {
     // s3s-fs sends an object's length and its bytes from two looks at the file, so only the directory is watched.

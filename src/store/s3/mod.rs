@@ -267,6 +267,17 @@ impl S3 {
                     Some(412) => return Ok(Placed::Present),
                     // Another conditional write of this key is under way; S3 asks to try again.
                     Some(409) if error.code() == Some("ConditionalRequestConflict") => {}
+                    // Not everything that speaks S3's protocol knows writes on a condition. Looking first is the best it has.
+                    Some(501) => {
+                        return match self.read(key, None, url.clone()).await {
+                            Ok(_) => Ok(Placed::Present),
+                            Err(StoreError::NotFound { .. }) => {
+                                let written = self.put_whole(key, value, url).await;
+                                written.map(|()| Placed::Written)
+                            }
+                            Err(error) => Err(error),
+                        };
+                    }
                     _ => return Err(self.explain("write", &url, &error)),
                 },
             }

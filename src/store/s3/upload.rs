@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use super::explain::status;
 use super::{PART_BYTES, S3, timeouts};
 use crate::random;
-use crate::store::StoreError;
+use crate::store::{Placed, StoreError};
 
 /// An object's metadata that names the upload which wrote it. By it a writer knows its own object again when the answer to
 /// the last request of the upload was lost.
@@ -159,12 +159,31 @@ impl Upload {
             let (s3, key, url) = (&self.s3, &self.key, self.url.clone());
             return s3.put_whole(key, rest, url).await;
         }
-        let completed = self.complete(rest).await;
+        let completed = self.complete(rest, false).await.map(drop);
         self.or_abort(completed).await?;
-        // There is nothing left to abort.
+        self.forget();
+        Ok(())
+    }
+
+    /// As `finish`, unless there is an object of that name.
+    pub(in crate::store) async fn finish_new(mut self) -> Result<Placed, StoreError> {
+        let rest = self.waiting.split().freeze();
+        if self.id.is_none() {
+            let (s3, key, url) = (&self.s3, &self.key, self.url.clone());
+            return s3.put_if_absent(key, rest, url).await;
+        }
+        let completed = self.complete(rest, true).await;
+        match completed {
+            Ok(Placed::Written) => self.forget(),
+            _ => self.abort().await,
+        }
+        completed
+    }
+
+    /// There is nothing left to abort.
+    fn forget(&mut self) {
         self.id = None;
         open().remove(&self.mark);
-        Ok(())
     }
 
     /// Begins the upload. Servers take checksums of parts only if they were announced here, and want them again at the end.
@@ -232,8 +251,8 @@ impl Upload {
         Ok(())
     }
 
-    /// Sends the last part, waits for all, and makes them an object.
-    async fn complete(&mut self, rest: Bytes) -> Result<(), StoreError> {
+    /// Sends the last part, waits for all, and makes them an object; with `is_new` unless there is one.
+    async fn complete(&mut self, rest: Bytes, is_new: bool) -> Result<Placed, StoreError> {
         self.send(rest).await?;
         while !self.under_way.is_empty() {
             self.parts.extend(next(&mut self.under_way).await?);
@@ -248,13 +267,15 @@ impl Upload {
             .bucket(&self.s3.bucket)
             .key(self.s3.key(&self.key))
             .set_upload_id(self.id.clone())
+            .set_if_none_match(is_new.then(|| "*".to_owned()))
             .multipart_upload(all.build())
             .send()
             .await;
         match completed {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(Placed::Written),
             // The server may have done it, and only its answer was lost. The SDK's next try then finds no upload.
-            Err(_) if self.is_there().await => Ok(()),
+            Err(_) if self.is_there().await => Ok(Placed::Written),
+            Err(error) if is_new && status(&error) == Some(412) => Ok(Placed::Present),
             Err(error) => Err(self.s3.explain("write", &self.url, &error)),
         }
     }

@@ -17,7 +17,7 @@ demo: build ## PageRank end to end on this machine; GRAPH=FILE runs it on a grap
 ifndef GRAPH
 	$(LSWITCH) generate rmat --scale 14 --edge-factor 8 --seed 1 --out $(DEMO)/graph.txt
 endif
-	$(LSWITCH) preprocess $(or $(GRAPH),$(DEMO)/graph.txt) --parts $(PARTS) --out $(DEMO)/graph.parts
+	$(LSWITCH) preprocess $(or $(GRAPH),$(DEMO)/graph.txt) --parts $(PARTS) --out $(DEMO)/graph.parts --overwrite
 	$(LSWITCH) invoke pagerank --graph $(DEMO)/graph.parts --workers $(PARTS) --tolerance 1e-10 \
 		--output $(DEMO)/ranks --overwrite --store $(DEMO)/store
 

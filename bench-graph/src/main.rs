@@ -123,7 +123,7 @@ impl Bench {
 
     fn preprocess(&self, text: &Path, out: &str, more: &[&str]) -> Result<(Value, f64)> {
         let text = text.to_str().context("a path that is text")?;
-        let mut arguments = vec!["preprocess", text, "--out", out];
+        let mut arguments = vec!["preprocess", text, "--out", out, "--overwrite"];
         arguments.extend(more);
         self.lswitch(&arguments)
     }

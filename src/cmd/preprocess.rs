@@ -32,6 +32,10 @@ pub struct Preprocess {
     #[arg(long, value_name = "STORE")]
     out: String,
 
+    /// Replace the graph that --out holds
+    #[arg(long)]
+    overwrite: bool,
+
     /// How vertices are spread: metis cuts few edges, fennel not many more for little time, range and hash take none; auto tries
     /// those that are worth it and says why it chose
     #[arg(long, default_value = "auto", value_parser = ["auto", "metis", "fennel", "range", "hash"])]
@@ -107,6 +111,7 @@ impl Preprocess {
                 balance,
                 import: self.import.clone(),
                 force: self.force,
+                overwrite: self.overwrite,
                 threads: self.threads.map(usize::from),
             };
             let length = std::fs::metadata(&self.graph).map_or(0, |file| file.len());
@@ -248,6 +253,7 @@ fn explain(error: PreprocessError) -> anyhow::Error {
         PreprocessError::Graph(error @ GraphError::Parts { .. }) => {
             UsageError(error.to_string()).into()
         }
+        error @ PreprocessError::Occupied(_) => UsageError(error.to_string()).into(),
         PreprocessError::Interrupted => Interrupted.into(),
         other => other.into(),
     }

@@ -45,6 +45,8 @@ pub struct PreprocessSpec {
     pub import: Option<PathBuf>,
     /// Try even if the graph seems too large for memory.
     pub force: bool,
+    /// A graph that is in the store is replaced.
+    pub overwrite: bool,
     /// Threads that compute; as many as there are processors, if nothing is said.
     pub threads: Option<usize>,
 }
@@ -100,6 +102,14 @@ pub enum PreprocessError {
         /// Memory that the system says is available.
         available: u64,
     },
+    /// A graph is there.
+    #[error("{0} holds a graph; give --overwrite, or another --out")]
+    Occupied(String),
+    /// Another run wrote its graph there meanwhile.
+    #[error(
+        "another run of preprocess wrote its graph to {0} while this one ran; that graph stays, give this one another --out"
+    )]
+    Superseded(String),
     /// The system gave no threads.
     #[error("cannot start threads: {0}")]
     Threads(String),
@@ -144,6 +154,9 @@ pub async fn run(
     tell: &mut dyn FnMut(PreprocessEvent),
 ) -> Result<PreprocessOutcome, PreprocessError> {
     let earlier = earlier_parts(store).await?;
+    if earlier.is_some() && !spec.overwrite {
+        return Err(PreprocessError::Occupied(store.url().into()));
+    }
     let mut keys = Vec::new();
     let mut writes = JoinSet::new();
     let outcome = tokio::select! {
@@ -153,7 +166,7 @@ pub async fn run(
     // All are over before anything is removed: those whose builders are gone give up.
     while writes.join_next().await.is_some() {}
     let obsolete = match &outcome {
-        Ok(_) => earlier,
+        Ok(_) => earlier.unwrap_or_default(),
         Err(_) => keys,
     };
     for key in obsolete {
@@ -163,16 +176,16 @@ pub async fn run(
     outcome
 }
 
-/// The parts that this store's manifest names, if it has one that this release reads. Also the first touch of the store:
+/// The parts that this store's manifest names: none without a manifest, and no parts of one that this release does not read. Also the first touch of the store:
 /// a missing bucket shows here, and not after an hour of partitioning.
-async fn earlier_parts(store: &Store) -> Result<Vec<String>, StoreError> {
+async fn earlier_parts(store: &Store) -> Result<Option<Vec<String>>, StoreError> {
     let manifest = match store.get(MANIFEST_KEY).await {
         Ok(bytes) => Manifest::parse(&bytes, &store.object_url(MANIFEST_KEY)),
-        Err(StoreError::NotFound { .. }) => return Ok(Vec::new()),
+        Err(StoreError::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(error),
     };
     let parts = manifest.map(|manifest| manifest.parts).unwrap_or_default();
-    Ok(parts.into_iter().map(|entry| entry.key).collect())
+    Ok(Some(parts.into_iter().map(|entry| entry.key).collect()))
 }
 
 /// Writes the parts while they are built, and the manifest last.
@@ -184,6 +197,7 @@ async fn write(
     tell: &mut dyn FnMut(PreprocessEvent),
 ) -> Result<PreprocessOutcome, PreprocessError> {
     let id = random::to_hex(&random::bytes::<8>());
+    let overwrite = spec.overwrite;
     let (built, mut said) = mpsc::channel(SAID_AHEAD);
     let computing = tokio::task::spawn_blocking({
         let id = id.clone();
@@ -208,7 +222,8 @@ async fn write(
                     // Better now than when the parts are there.
                     let probe = format!("probe-{id}");
                     store.put(&probe, Bytes::new()).await?;
-                    store.delete(&probe).await?;
+                    // Whoever may not delete has a graph and an empty object.
+                    let _ = store.delete(&probe).await;
                 }
                 tell(event);
             }
@@ -233,7 +248,12 @@ async fn write(
     } = *finished.expect("the computing threads said that they were done");
     entries.sort_by(|a: &PartEntry, b| a.key.cmp(&b.key));
     manifest.parts = entries;
-    store.put(MANIFEST_KEY, manifest.to_json().into()).await?;
+    let text = Bytes::from(manifest.to_json());
+    match overwrite {
+        true => store.put(MANIFEST_KEY, text).await?,
+        false if store.put_if_absent(MANIFEST_KEY, text).await? => {}
+        false => return Err(PreprocessError::Superseded(store.url().into())),
+    }
     times.push(("write", writing));
     let bytes = manifest.parts.iter().map(|entry| entry.bytes).sum();
     Ok(PreprocessOutcome {
@@ -411,6 +431,7 @@ mod tests {
             balance: None,
             import: None,
             force: false,
+            overwrite: false,
             threads: None,
         };
         assert_eq!(estimate(&spec), Some(100_000));

@@ -235,8 +235,8 @@ fn speakers(place: &Place) -> [&'static str; 8] {
         "--version",
         "generate rmat --scale 12",
         "generate uniform --scale 12",
-        "preprocess graph.txt --parts 4 --out graph",
-        "preprocess graph.txt --parts 4 --out graph --json",
+        "preprocess graph.txt --parts 4 --out graph --overwrite",
+        "preprocess graph.txt --parts 4 --out graph --overwrite --json",
         "invoke pagerank --graph graph --top 256",
         "invoke pagerank --graph graph --top 256 --json",
     ]
@@ -293,8 +293,8 @@ fn quiet_commands_say_nothing_on_success_and_still_say_what_went_wrong() {
     place.small_graph();
     for arguments in [
         "generate rmat --scale 6 --out more.txt --quiet",
-        "--quiet preprocess graph.txt --parts 4 --out graph --json",
-        "preprocess graph.txt --parts 4 --out graph --quiet",
+        "--quiet preprocess graph.txt --parts 4 --out graph --overwrite --json",
+        "preprocess graph.txt --parts 4 --out graph --overwrite --quiet",
         "invoke pagerank --graph graph -q",
         "invoke pagerank --graph graph --output ranks --json -q",
     ] {
@@ -353,7 +353,7 @@ fn json_is_one_line_and_nothing_else_on_stdout() {
     place.small_graph();
     for (arguments, keys) in [
         (
-            "preprocess graph.txt --parts 4 --out graph --json",
+            "preprocess graph.txt --parts 4 --out graph --overwrite --json",
             &["format", "version", "parts", "bytes"][..],
         ),
         (
@@ -418,7 +418,7 @@ fn the_same_seed_gives_the_same_graph_and_another_seed_another() {
         let file = fs::read_to_string(place.path("file")).expect("it was just written");
         assert_eq!(file, first, "the file has what stdout has");
         let json = place
-            .lswitch("preprocess file --parts 3 --out graph --json")
+            .lswitch("preprocess file --parts 3 --out graph --overwrite --json")
             .ok()
             .json();
         assert_eq!(json["edges"], 5 << 7);

@@ -106,8 +106,9 @@ fn l1(expected: &[(u64, f64)], found: &[(u64, f64)]) -> f64 {
 }
 
 fn preprocess(place: &Place, edges: &Path, parts: u32, partitioner: &str, out: &str) -> Value {
-    let arguments =
-        format!("preprocess --parts {parts} --partitioner {partitioner} --out {out} --json");
+    let arguments = format!(
+        "preprocess --parts {parts} --partitioner {partitioner} --out {out} --overwrite --json"
+    );
     place.lswitch(&arguments).arg(edges).ok().json()
 }
 
@@ -425,7 +426,7 @@ fn all_ranks_are_written_with_17_digits_and_the_result_names_the_files() {
         .as_array()
         .expect("a list of names")
         .iter()
-        .filter_map(Value::as_str)
+        .filter_map(|file| file["name"].as_str())
         .collect();
     assert!(files.iter().copied().eq(output.files.keys()), "{files:?}");
     for (key, value) in summary.as_object().expect("it is an object") {
@@ -452,7 +453,7 @@ fn an_earlier_result_stays_until_there_are_new_ranks() {
     assert!(place.path("ranks/result.json").exists());
 
     place
-        .lswitch("preprocess graph.txt --parts 2 --out graph")
+        .lswitch("preprocess graph.txt --parts 2 --out graph --overwrite")
         .ok();
     place
         .lswitch("invoke pagerank --graph graph --output ranks --overwrite")

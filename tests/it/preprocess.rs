@@ -170,11 +170,11 @@ fn a_failed_preprocess_leaves_the_graph_that_was_there_usable() {
     let before = ranks("before");
     for (what, name, content, _) in bad_files() {
         place.write(name, &content);
-        let arguments = format!("preprocess {name} --parts 2 --out graph");
+        let arguments = format!("preprocess {name} --parts 2 --out graph --overwrite");
         assert_eq!(place.lswitch(&arguments).end().code, Some(1), "{what}");
     }
     let too_many = place
-        .lswitch("preprocess graph.txt --parts 100000 --out graph")
+        .lswitch("preprocess graph.txt --parts 100000 --out graph --overwrite")
         .end();
     assert_eq!(too_many.code, Some(2));
     assert!(before == ranks("after"), "the graph changed");
@@ -187,7 +187,7 @@ fn a_preprocess_that_succeeds_takes_the_place_of_the_graph_that_was_there() {
     place.write("triangle.txt", "1 2\n2 3\n3 1\n");
     let old: Vec<_> = parts(&place, "graph");
     place
-        .lswitch("preprocess triangle.txt --parts 3 --out graph")
+        .lswitch("preprocess triangle.txt --parts 3 --out graph --overwrite")
         .ok();
     let new = parts(&place, "graph");
     assert_eq!(new.len(), 3);
@@ -206,7 +206,7 @@ fn files_that_are_nobodys_parts_are_left_alone() {
     place.write("graph/parts/movie.mkv.part", "half a film");
     place.write("graph/parts/0123-00000.part", "a run that is under way");
     place
-        .lswitch("preprocess graph.txt --parts 2 --out graph")
+        .lswitch("preprocess graph.txt --parts 2 --out graph --overwrite")
         .ok();
     for (name, content) in [
         ("movie.mkv.part", "half a film"),
@@ -222,7 +222,7 @@ fn two_runs_at_once_into_one_store_leave_one_whole_graph() {
     let place = Place::new();
     place.small_graph();
     for _ in 0..5 {
-        let command = "preprocess graph.txt --parts 8 --out both";
+        let command = "preprocess graph.txt --parts 8 --out both --overwrite";
         let runs = [
             place.lswitch(command).start(),
             place.lswitch(command).start(),
@@ -409,7 +409,7 @@ fn every_graph_of_the_test_data_has_the_counts_of_its_readme() {
 
 fn facts(place: &Place, path: &Path) -> Value {
     place
-        .lswitch("preprocess --parts 1 --partitioner range --out graph --json")
+        .lswitch("preprocess --parts 1 --partitioner range --out graph --overwrite --json")
         .arg(path)
         .ok()
         .json()
@@ -464,10 +464,10 @@ fn the_table_and_the_json_tell_the_same_facts() {
     let place = Place::new();
     place.small_graph();
     let table = place
-        .lswitch("preprocess graph.txt --parts 4 --out graph")
+        .lswitch("preprocess graph.txt --parts 4 --out graph --overwrite")
         .ok();
     let json = place
-        .lswitch("preprocess graph.txt --parts 4 --out graph --json")
+        .lswitch("preprocess graph.txt --parts 4 --out graph --overwrite --json")
         .ok()
         .json();
     for (row, key) in [

@@ -307,8 +307,9 @@ fn all_six_algorithms_give_what_graphalytics_expects() {
     let edges = folder.join("example-directed.e");
     for (parts, workers) in [(1, 1), (3, 3), (5, 2)] {
         let graph = format!("graph-{parts}");
-        let arguments =
-            format!("preprocess --parts {parts} --weights --partitioner hash --out {graph}");
+        let arguments = format!(
+            "preprocess --parts {parts} --weights --partitioner hash --out {graph} --overwrite"
+        );
         place.lswitch(&arguments).arg(&edges).ok();
         for (program, settings, reference) in [
             ("pagerank", "--iterations 2", "PR"),

@@ -151,7 +151,7 @@ fn results_that_are_there_are_kept_unless_overwriting_is_asked_for() {
 
     place.write("ranks/notes.md", "mine");
     place
-        .lswitch("preprocess graph.txt --parts 2 --out graph")
+        .lswitch("preprocess graph.txt --parts 2 --out graph --overwrite")
         .ok();
     invoke("--damping 0.5 --overwrite").ok();
     let second = place.output("ranks");

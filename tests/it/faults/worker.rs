@@ -37,7 +37,7 @@ fn a_killed_pack_is_named_with_all_its_ranks() {
     let place = Place::new();
     place.small_graph();
     place
-        .lswitch("preprocess graph.txt --parts 8 --out graph")
+        .lswitch("preprocess graph.txt --parts 8 --out graph --overwrite")
         .ok();
     let job = place
         .lswitch(&format!("{ENDLESS} --workers 8 --workers-per-function 3"))

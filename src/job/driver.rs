@@ -4,6 +4,7 @@
 //! for neither for ever: joining, the job and each closing step have deadlines. The first cause ends the job and is the
 //! one reported; what follows from it is not.
 
+use crate::job::output::OutputError;
 use crate::job::report::{Report, TAG};
 use crate::job::start::{Starter, fan_out, join_within};
 use crate::lambda::event::Event;
@@ -186,6 +187,9 @@ pub enum JobError {
     /// `--max-cost` is reached.
     #[error("the job was ended: {0}; more is allowed with a higher --max-cost")]
     Spent(#[from] Spent),
+    /// The job's output cannot be prepared.
+    #[error(transparent)]
+    Output(#[from] OutputError),
     /// Ranks sent what the driver cannot read, or nothing.
     #[error("{0}")]
     Report(String),
@@ -225,6 +229,22 @@ pub async fn run(
     cancel: impl Future<Output = ()>,
     tell: &mut dyn FnMut(JobEvent),
 ) -> Result<JobOutcome, JobError> {
+    run_prepared(spec, switch, launcher, async { Ok(()) }, cancel, tell).await
+}
+
+/// The same, with what has to be done once the switch has the job, and before workers are started: a job that does not come so far
+/// has changed nothing.
+///
+/// # Errors
+/// As [`run`], and those of `prepare`.
+pub async fn run_prepared(
+    spec: &JobSpec,
+    switch: &SwitchAccess,
+    launcher: &Launcher,
+    prepare: impl Future<Output = Result<(), OutputError>>,
+    cancel: impl Future<Output = ()>,
+    tell: &mut dyn FnMut(JobEvent),
+) -> Result<JobOutcome, JobError> {
     if spec.ranks == 0 || spec.ranks_per_pack == 0 {
         return Err(JobError::Usage(
             "a job needs at least one worker, and a function at least one of them".into(),
@@ -252,6 +272,11 @@ pub async fn run(
         job: job.to_string(),
         packs: workers.len() as u32,
     });
+    tokio::select! {
+        biased;
+        () = &mut cancel => return Err(JobError::Interrupted),
+        prepared = prepare => prepared?,
+    }
     let mut watch = Watch::new(spec, switch, workers, (starter, launcher));
     watch.call_all(spec.levels);
     watch

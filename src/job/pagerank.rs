@@ -12,7 +12,7 @@ use crate::graph::pagerank::Settings;
 use crate::graph::{Dangling, PageRank, Precision, Shard, top};
 use crate::job::context::Context;
 use crate::job::graph_store::{fetch, shares};
-use crate::job::output::{self, RESULT_KEY};
+use crate::job::output::{OutputFolder, ResultFile, Target, part_key, part_text};
 use crate::job::program::{Program, ProgramError};
 use crate::job::report::decode_results;
 use crate::net::codec::{self, REPORT_MAX};
@@ -62,8 +62,8 @@ pub struct Arguments {
     pub tolerance: Option<f64>,
     /// How many of the highest vertices are reported.
     pub top: usize,
-    /// A store for all ranks, one object a part, absolute.
-    pub output: Option<String>,
+    /// Where all ranks go, one file a part.
+    pub output: Option<Target>,
     /// For tests: before each send, sleep a random time up to so many milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
@@ -92,6 +92,9 @@ pub struct Outcome {
     pub load: Duration,
     /// A digest of the order in which messages arrived, for tests of its irrelevance.
     pub arrivals: u32,
+    /// The files of the output, by part.
+    #[serde(skip)]
+    pub files: Vec<ResultFile>,
 }
 
 /// What one rank reports.
@@ -107,6 +110,7 @@ struct RankResult {
     values_per_iteration: u64,
     load: Duration,
     arrivals: u32,
+    files: Vec<ResultFile>,
 }
 
 /// Puts the ranks' results together.
@@ -142,6 +146,10 @@ pub fn collect(results: &[Vec<u8>], top_count: usize) -> Result<Outcome, String>
             .max()
             .unwrap_or_default(),
         arrivals: crc32c::crc32c(&arrivals),
+        files: results
+            .iter()
+            .flat_map(|result| result.files.iter().cloned())
+            .collect(),
         top: top::merge(top_count, results.into_iter().map(|result| result.top)),
     })
 }
@@ -205,20 +213,19 @@ fn run(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     if iterations > CHANGES_MAX {
         l1_changes.clear();
     }
-    if let Some(output) = &arguments.output {
-        let output = context.open_store(output)?;
-        if context.rank() == 0 {
-            // From here on an earlier result counts for nothing, and not before: the new ranks are there.
-            output.delete(RESULT_KEY)?;
-        }
+    let mut files = Vec::new();
+    if let Some(target) = &arguments.output {
+        let mut output = OutputFolder::open(context, target)?;
+        // A rank of a run that was given up does not pass, and names no file.
         context.comm().barrier()?;
         for place in pagerank.parts() {
             let (part, ranks) = (first_part + place as u32, pagerank.ranks_of(place));
             let ids = &pagerank.shard().ids[pagerank.shard().part_ranges[place].clone()];
             // 17 digits.
-            output::write_part(&output, part, ids, |text, vertex| {
+            let text = part_text(ids, |text, vertex| {
                 write!(text, "{:.16e}", ranks[vertex]).expect("a string takes it");
-            })?;
+            });
+            files.push(output.put(&part_key(part, "tsv"), text.into())?);
         }
     }
     let pairs = pagerank.ids().iter().copied();
@@ -236,6 +243,7 @@ fn run(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
         values_per_iteration: messages.values(&pagerank),
         load,
         arrivals: messages.arrivals,
+        files,
     };
     codec::encode::<REPORT_MAX>(&result).map_err(|error| {
         ProgramError::Other(format!(

@@ -3,13 +3,12 @@
 
 use crate::job::command::Command;
 use crate::job::command::exec::{self, Exec, Feed};
-use crate::job::context::{BlockingStore, Context};
+use crate::job::context::Context;
 use crate::job::items;
-use crate::job::output::part_key;
+use crate::job::output::{OutputFolder, OutputPart, ResultFile, Target, part_key};
 use crate::job::program::{Program, ProgramError};
 use crate::job::sort::record::Format;
 use crate::job::sort::shuffle::Shuffle;
-use crate::job::sort::spill::Output;
 use crate::job::sort::{exchange, extension, finish};
 use crate::net::codec::{self, REPORT_MAX};
 use crate::private;
@@ -35,8 +34,8 @@ pub struct Arguments {
     pub inputs: String,
     /// The program that each rank runs once, unless there are no lines for it.
     pub command: Command,
-    /// Where the parts go, absolute, and what their names begin with.
-    pub output: (String, String),
+    /// Where the parts go.
+    pub output: Target,
     /// Bytes of memory that a rank may take for lines; with more it writes them to the job's store.
     pub memory: u64,
     /// What the names of spilled runs begin with.
@@ -50,8 +49,8 @@ pub struct Arguments {
 pub struct Reduced {
     /// Lines that it read, and their bytes.
     pub read: (u64, u64),
-    /// Bytes that its program printed.
-    pub written: u64,
+    /// The part that it wrote: what its program printed.
+    pub file: ResultFile,
     /// Bytes that it wrote to the job's store since they did not fit into memory.
     pub spilled: u64,
     /// How often its program failed.
@@ -65,18 +64,17 @@ fn reduce(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     let invocation = context.remaining();
     let program = arguments.command.prepare(context)?;
     let store = context.store()?;
-    let output = context.open_store(&arguments.output.0)?;
+    let mut output = OutputFolder::open(context, &arguments.output)?;
     let inputs = store.get(&arguments.inputs)?;
     let inputs = items::list_from_bytes(&inputs).map_err(ProgramError::new)?;
     let place = (&store, &arguments.spill[..]);
     let (mut shuffle, seconds) = exchange(context, &inputs, FORMAT, place, arguments.memory)?;
     let exchanged = Instant::now();
-    let key = part_key(context.rank(), extension(FORMAT));
-    let key = format!("{}{key}", arguments.output.1);
+    let name = part_key(context.rank(), extension(FORMAT));
     let mut failures = 0;
     let part = loop {
         if shuffle.is_empty() {
-            break Output::create(&output, &key)?;
+            break output.create(&name)?;
         }
         let (within, _) = arguments.command.within(context, invocation);
         let folder = private::temporary_folder("lswitch-reduce-")
@@ -93,7 +91,13 @@ fn reduce(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
             ],
             within,
         };
-        match run(context, &exec, &program, &mut shuffle, (&output, &key))? {
+        match run(
+            context,
+            &exec,
+            &program,
+            &mut shuffle,
+            output.create(&name)?,
+        )? {
             Ok(part) => break part,
             Err(what) if failures >= arguments.retries => return Err(ProgramError::new(what)),
             Err(_) => failures += 1,
@@ -101,7 +105,7 @@ fn reduce(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     };
     let reduced = Reduced {
         read: shuffle.read(),
-        written: finish(context, part)?,
+        file: finish(context, &mut output, part)?,
         spilled: shuffle.spilled(),
         failures,
         seconds: [seconds[0], seconds[1], exchanged.elapsed().as_secs_f64()],
@@ -115,9 +119,8 @@ fn run(
     exec: &Exec,
     program: &Path,
     shuffle: &mut Shuffle,
-    (output, key): (&BlockingStore, &str),
-) -> Result<Result<Output, String>, ProgramError> {
-    let mut part = Output::create(output, key)?;
+    mut part: OutputPart,
+) -> Result<Result<OutputPart, String>, ProgramError> {
     let mut broken: Option<StoreError> = None;
     let feed = |stdin: &mut Feed| {
         let mut stdin = BufWriter::with_capacity(1 << 16, stdin);

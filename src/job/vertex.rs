@@ -9,7 +9,7 @@ use crate::graph::vertex::{Along, Superstep, VertexProgram};
 use crate::graph::{Manifest, Reads, Shard, mirrors};
 use crate::job::context::Context;
 use crate::job::graph_store::load;
-use crate::job::output::{self, RESULT_KEY};
+use crate::job::output::{OutputFolder, ResultFile, Target, part_key, part_text};
 use crate::job::program::{Program, ProgramError};
 use crate::job::report::decode_results;
 use crate::net::codec::{self, REPORT_MAX};
@@ -66,8 +66,8 @@ pub struct Arguments {
     /// Rounds of `cdlp`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iterations: Option<u64>,
-    /// A store for all values, one object a part, absolute.
-    pub output: Option<String>,
+    /// Where all values go, one file a part.
+    pub output: Option<Target>,
 }
 
 /// The result of a run. What a program does not look for is `None`.
@@ -87,6 +87,8 @@ pub struct Outcome {
     pub load: Duration,
     /// The longest that any rank took to compute, once all had loaded.
     pub compute: Duration,
+    /// The files of the output, by part.
+    pub files: Vec<ResultFile>,
 }
 
 /// What a rank has found among its own vertices.
@@ -106,6 +108,7 @@ struct RankResult {
     findings: Findings,
     load: Duration,
     compute: Duration,
+    files: Vec<ResultFile>,
 }
 
 /// Puts the ranks' results together.
@@ -134,6 +137,10 @@ pub fn collect(results: &[Vec<u8>], manifest: &Manifest) -> Result<Outcome, Stri
             .map(|result| result.compute)
             .max()
             .unwrap_or_default(),
+        files: results
+            .iter()
+            .flat_map(|result| result.files.iter().cloned())
+            .collect(),
     })
 }
 
@@ -201,18 +208,17 @@ impl Loaded {
         value: impl Fn(&mut String, usize),
     ) -> Result<Vec<u8>, ProgramError> {
         let compute = self.begun.elapsed();
-        if let Some(output) = &self.arguments.output {
-            let output = context.open_store(output)?;
-            if context.rank() == 0 {
-                // From here on an earlier result counts for nothing, and not before: the new values are there.
-                output.delete(RESULT_KEY)?;
-            }
+        let mut files = Vec::new();
+        if let Some(target) = &self.arguments.output {
+            let mut output = OutputFolder::open(context, target)?;
+            // A rank of a run that was given up does not pass, and names no file.
             context.comm().barrier()?;
             let parts = self.shard.parts.clone();
             for (part, range) in parts.zip(&self.shard.part_ranges) {
                 let ids = &self.shard.ids[range.clone()];
                 let value = |text: &mut String, vertex| value(text, range.start + vertex);
-                output::write_part(&output, part, ids, value)?;
+                let text = part_text(ids, value);
+                files.push(output.put(&part_key(part, "tsv"), text.into())?);
             }
         }
         let result = RankResult {
@@ -220,6 +226,7 @@ impl Loaded {
             findings,
             load: self.load,
             compute,
+            files,
         };
         codec::encode::<REPORT_MAX>(&result)
             .map_err(|error| ProgramError::Other(format!("the result is too large: {error}")))

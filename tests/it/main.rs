@@ -22,6 +22,7 @@ mod map;
 mod members;
 mod memory;
 mod net;
+mod output;
 mod pagerank;
 mod passing;
 mod pool;

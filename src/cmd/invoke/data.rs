@@ -1,12 +1,13 @@
 //! Jobs of ranks that share a list of inputs, and what is the same for each of them.
 
-use super::fleet::FleetArgs;
+use super::fleet::{FleetArgs, refused};
 use super::map::size;
 use crate::cmd::UsageError;
 use crate::cmd::ui::Ui;
 use crate::job::driver::{JobError, JobOutcome, JobSpec};
 use crate::job::items::find::Items;
 use crate::job::items::{Item, list_to_bytes};
+use crate::job::output::{Claim, Target};
 use crate::net::token::JobId;
 use crate::store::Store;
 use serde::Serialize;
@@ -102,6 +103,8 @@ pub(super) struct DataJob<'a> {
     pub(super) store: Store,
     /// What the names of all begin with that it keeps in its store.
     pub(super) base: String,
+    /// The same of its results, where they do not go to an output.
+    results: String,
 }
 
 impl<'a> DataJob<'a> {
@@ -122,6 +125,7 @@ impl<'a> DataJob<'a> {
             ranks,
             begun: Instant::now(),
             store,
+            results: base.clone(),
             base,
         };
         let list = list_to_bytes(inputs).map_err(UsageError)?;
@@ -134,6 +138,14 @@ impl<'a> DataJob<'a> {
         DataJob { begun, ..self }
     }
 
+    /// Its results lie under another prefix of its store, and outlive it.
+    pub(super) fn with_results_at(self, prefix: &str) -> DataJob<'a> {
+        DataJob {
+            results: prefix.into(),
+            ..self
+        }
+    }
+
     /// The key of the list.
     pub(super) fn list(&self) -> String {
         format!("{}inputs", self.base)
@@ -144,17 +156,20 @@ impl<'a> DataJob<'a> {
         format!("{}spill-", self.base)
     }
 
-    /// Runs it, and again when a worker of it is lost, so many times at most: its outputs may be written twice.
-    pub(super) async fn drive(
+    /// Runs it, and again when a worker of it is lost, so many times at most. Each try has a target of its own: a new claim on the
+    /// output, or without an output another prefix in the job's store. So a worker of an earlier try writes into nobody's result.
+    /// Gives the target of the try that went well.
+    pub(super) async fn drive<A: Serialize>(
         &self,
         ui: &Ui,
-        arguments: &impl Serialize,
+        output: Option<&Claim>,
+        arguments: impl Fn(Target) -> A,
         retries: u32,
-    ) -> anyhow::Result<JobOutcome> {
+    ) -> anyhow::Result<(JobOutcome, Target)> {
         let mut spec = JobSpec {
             id: self.id,
             program: self.program.into(),
-            arguments: serde_json::to_value(arguments)?,
+            arguments: Default::default(),
             ranks: self.ranks,
             ranks_per_pack: self.fleet.workers_per_function,
             levels: self.fleet.levels(),
@@ -165,8 +180,17 @@ impl<'a> DataJob<'a> {
         let mut tries = 0;
         loop {
             spec.timeout = self.fleet.timeout_since(self.begun);
-            let error = match self.fleet.drive(ui, &spec, "").await {
-                Ok(outcome) => return Ok(outcome),
+            let target = match output {
+                Some(claim) => claim.target().await,
+                None => Target {
+                    store: self.store.url().into(),
+                    prefix: format!("{}try-{tries}/", self.results),
+                    claim: None,
+                },
+            };
+            spec.arguments = serde_json::to_value(arguments(target.clone()))?;
+            let error = match self.fleet.drive_into(ui, &spec, "", output).await {
+                Ok(outcome) => return Ok((outcome, target)),
                 Err(error) => error,
             };
             let lost = matches!(
@@ -182,26 +206,34 @@ impl<'a> DataJob<'a> {
             ui.say(format!("{words}; the job is started again"));
             // Of the run that has failed somebody may still be there.
             spec.id = JobId::random();
+            if let Some(claim) = output {
+                claim.renew().await.map_err(refused)?;
+            }
         }
     }
 
-    /// Deletes what it kept in its store, also what workers that were lost have spilled. What came of the job matters more: that
-    /// something cannot be deleted is an error only if it went well.
-    pub(super) async fn clean<T>(self, outcome: anyhow::Result<T>) -> anyhow::Result<T> {
-        let deleted = self.store.delete_all(&self.base).await;
-        let outcome = outcome?;
-        deleted?;
-        Ok(outcome)
+    /// Deletes what it kept in its store, also what workers that were lost have spilled. The outcome does not depend on it.
+    pub(super) async fn clean(self, ui: &Ui) {
+        delete_own(ui, &self.store, &self.base).await;
+    }
+}
+
+/// Deletes what a job kept in its store under a prefix. What cannot be deleted is a warning: the job's outcome is settled.
+pub(super) async fn delete_own(ui: &Ui, store: &Store, prefix: &str) {
+    if let Err(error) = store.delete_all(prefix).await {
+        ui.say(format!(
+            "warning: temporary objects of this job stay behind; \"lswitch clean\" deletes them later: {error}"
+        ));
     }
 }
 
 /// Bytes of an object that are copied at once.
 const COPY_LEN: u64 = 8 << 20;
 
-/// Writes the parts of a result to stdout, one after the other.
-pub(super) async fn print_parts(store: &Store, base: &str) -> anyhow::Result<()> {
+/// Writes the parts of a result in the job's store to stdout, one after the other.
+pub(super) async fn print_parts(store: &Store, target: &Target) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    for entry in store.list(&format!("{base}part-")).await? {
+    for entry in store.list(&format!("{}part-", target.prefix)).await? {
         copy_object(store, &entry.key, entry.bytes, &mut out).await?;
     }
     Ok(out.flush()?)

@@ -12,12 +12,13 @@ use crate::job::driver::{
     self, JobError, JobEvent, JobOutcome, JobSpec, LOG_LINES, SWITCHES_MAX, SwitchAccess,
 };
 use crate::job::fleet::{self, Fleet, OwnSwitch, Place};
-use crate::job::output::earlier_output;
+use crate::job::output::{Claim, Claimant, OutputError};
 use crate::job::pack::RANKS_PER_PACK_MAX;
 use crate::lambda::function::logs::Logs;
 use crate::lambda::launch::{Share, Way};
 use crate::lambda::local::{DEFAULT_FUNCTION, own_function};
 use crate::net::address::{AddressError, SwitchAddress};
+use crate::net::token::JobId;
 use crate::store::Store;
 use std::time::{Duration, Instant};
 
@@ -252,22 +253,25 @@ impl FleetArgs {
         Ok(store)
     }
 
-    /// Opens the store that `--output` gives; results that are there are not replaced without being asked for.
+    /// Opens the store that `--output` gives, if `who` may write there; nothing is changed yet.
     pub(in crate::cmd) async fn open_output(
         &self,
         location: &str,
-        overwrite: bool,
+        who: &Claimant,
     ) -> anyhow::Result<Store> {
         let output = self.open_store("--output", location).await?;
-        let earlier = earlier_output(&output).await?.len();
-        if earlier > 0 && !overwrite {
-            let what = format!(
-                "{} holds {earlier} files of an earlier result; give --overwrite, or another --output",
-                output.url()
-            );
-            return Err(UsageError(what).into());
-        }
+        Claim::check(&output, who).await.map_err(refused)?;
         Ok(output)
+    }
+
+    /// Opens the job's own store, which must be there before work begins.
+    pub(in crate::cmd) async fn open_own_store(&self, id: JobId) -> anyhow::Result<Store> {
+        let store = self.open_store("--store", &self.store).await?;
+        if store.bucket().is_some() {
+            // Nothing has this prefix: only whether the bucket answers counts.
+            store.list(&format!("probe-{id}")).await?;
+        }
+        Ok(store)
     }
 
     /// The switch that was named, or one in this process.
@@ -379,6 +383,36 @@ impl FleetArgs {
         measure: &str,
         hear: &mut dyn FnMut(&JobEvent),
     ) -> anyhow::Result<JobOutcome> {
+        self.drive_prepared(ui, spec, measure, async { Ok(()) }, hear)
+            .await
+    }
+
+    /// The same for a job that writes into an output, whose earlier result is deleted before workers are started.
+    pub(in crate::cmd) async fn drive_into(
+        &self,
+        ui: &Ui,
+        spec: &JobSpec,
+        measure: &str,
+        output: Option<&Claim>,
+    ) -> anyhow::Result<JobOutcome> {
+        let prepare = async {
+            match output {
+                Some(claim) => claim.clear().await,
+                None => Ok(()),
+            }
+        };
+        self.drive_prepared(ui, spec, measure, prepare, &mut |_| {})
+            .await
+    }
+
+    async fn drive_prepared(
+        &self,
+        ui: &Ui,
+        spec: &JobSpec,
+        measure: &str,
+        prepare: impl Future<Output = Result<(), OutputError>>,
+        hear: &mut dyn FnMut(&JobEvent),
+    ) -> anyhow::Result<JobOutcome> {
         let packs = spec.ranks.div_ceil(spec.ranks_per_pack.max(1));
         ui.say(format!(
             "{}: {} workers in {packs} function instances",
@@ -388,7 +422,8 @@ impl FleetArgs {
         let stop = interrupted();
         let fleet = self.start(packs as usize).await?;
         let mut line = ProgressLine::new(ui, spec.ranks, packs, measure);
-        let outcome = driver::run(spec, &fleet.switch, &fleet.launcher, stop, &mut |event| {
+        let (switch, launcher) = (&fleet.switch, &fleet.launcher);
+        let outcome = driver::run_prepared(spec, switch, launcher, prepare, stop, &mut |event| {
             hear(&event);
             line.update(event)
         })
@@ -454,11 +489,29 @@ impl FleetArgs {
     }
 }
 
+/// An output's error, as the command's.
+pub(in crate::cmd) fn refused(error: OutputError) -> anyhow::Error {
+    match error.is_usage() {
+        true => UsageError(error.to_string()).into(),
+        false => error.into(),
+    }
+}
+
+/// Ends the claim on an output, when the job's outcome is settled. With `forget` unset what was written can be resumed.
+pub(in crate::cmd) async fn release(ui: &Ui, claim: Claim, forget: bool) {
+    if let Some(error) = claim.release(forget).await {
+        ui.say(format!(
+            "warning: this job's claim on its output stays behind, and the next job there removes it: {error}"
+        ));
+    }
+}
+
 /// A job's error, as the command's.
 pub(in crate::cmd) fn failed(error: JobError) -> anyhow::Error {
     match error {
         JobError::Interrupted => Interrupted.into(),
         JobError::Usage(what) => UsageError(what).into(),
+        JobError::Output(error) => refused(error),
         other => other.into(),
     }
 }

@@ -1,13 +1,14 @@
 //! What every job over a graph takes: the graph, where the values go, how the result is printed, and where it runs.
 
-use super::fleet::FleetArgs;
+use super::fleet::{FleetArgs, refused, release};
 use super::plan::Plan;
 use crate::cmd::UsageError;
 use crate::cmd::ui::{self, Ui};
 use crate::graph::{Manifest, rank_parts};
 use crate::job::driver::{JobOutcome, JobSpec};
 use crate::job::graph_store::open_graph;
-use crate::job::output::finish_output;
+use crate::job::output::overlap::check_store;
+use crate::job::output::{Claim, Claimant, Earlier, Kind, ResultFile, Target};
 use crate::net::token::JobId;
 use crate::store::Store;
 use serde_json::{Value, json};
@@ -43,52 +44,105 @@ pub(super) struct Opened {
     pub(super) output: Option<Store>,
     store: Store,
     ranks: u32,
-    id: JobId,
+    who: Claimant,
+}
+
+/// A job over a graph that went well.
+pub(super) struct Finished<O> {
+    pub(super) job: JobOutcome,
+    pub(super) outcome: O,
+    pub(super) summary: Value,
+}
+
+/// A program that runs over a graph.
+pub(super) struct GraphProgram<A, C> {
+    pub(super) name: &'static str,
+    /// What its measure of a superstep is called.
+    pub(super) measure: &'static str,
+    /// Its arguments, with where its values go.
+    pub(super) arguments: A,
+    /// Puts the ranks' results together: the outcome, its summary, and the files that were written.
+    pub(super) collect: C,
 }
 
 impl GraphArgs {
     /// Opens everything that is named.
-    pub(super) async fn open(&self, id: JobId) -> anyhow::Result<Opened> {
+    pub(super) async fn open(&self, id: JobId, program: &'static str) -> anyhow::Result<Opened> {
         let graph = self.fleet.open_store("--graph", &self.graph).await?;
         let manifest = open_graph(&graph).await?;
         let parts = manifest.parts.len() as u32;
         let ranks = self.fleet.workers()?.unwrap_or(parts);
         rank_parts(parts, ranks).map_err(|error| UsageError(error.to_string()))?;
         let store = self.fleet.open_store("--store", &self.fleet.store).await?;
+        let who = Claimant {
+            job: id,
+            program,
+            kind: Kind::Parts,
+            earlier: Earlier::of(self.overwrite),
+        };
         let output = match &self.output {
-            Some(location) => Some(self.fleet.open_output(location, self.overwrite).await?),
+            Some(location) => Some(self.fleet.open_output(location, &who).await?),
             None => None,
         };
+        if let Some(output) = &output {
+            check_store(output, &graph).map_err(refused)?;
+        }
         Ok(Opened {
             graph,
             manifest,
             output,
             store,
             ranks,
-            id,
+            who,
         })
     }
 
-    /// Runs a program.
-    pub(super) async fn drive(
+    /// Runs a program, and completes its output if there is one.
+    pub(super) async fn run<O>(
         &self,
         ui: &Ui,
         opened: &Opened,
-        program: &'static str,
-        arguments: Value,
-        measure: &str,
-    ) -> anyhow::Result<JobOutcome> {
+        program: GraphProgram<
+            impl FnOnce(Option<Target>) -> anyhow::Result<Value>,
+            impl FnOnce(&JobOutcome) -> anyhow::Result<(O, Value, Vec<ResultFile>)>,
+        >,
+    ) -> anyhow::Result<Finished<O>> {
         let plan = Plan {
-            program,
+            program: program.name,
             workers: opened.ranks,
             is_fixed: true,
             json: self.json,
         };
         self.fleet.plan(&plan).await?;
+        let claim = match &opened.output {
+            Some(output) => Some(Claim::acquire(output, &opened.who).await.map_err(refused)?),
+            None => None,
+        };
+        let finished = self.run_into(ui, opened, program, claim.as_ref()).await;
+        if let Some(claim) = claim {
+            release(ui, claim, true).await;
+        }
+        finished
+    }
+
+    async fn run_into<O>(
+        &self,
+        ui: &Ui,
+        opened: &Opened,
+        program: GraphProgram<
+            impl FnOnce(Option<Target>) -> anyhow::Result<Value>,
+            impl FnOnce(&JobOutcome) -> anyhow::Result<(O, Value, Vec<ResultFile>)>,
+        >,
+        claim: Option<&Claim>,
+    ) -> anyhow::Result<Finished<O>> {
+        let target = match claim {
+            Some(claim) => Some(claim.target().await),
+            None => None,
+        };
         let spec = JobSpec {
-            id: opened.id,
-            program: program.into(),
-            arguments,
+            id: opened.who.job,
+            program: program.name.into(),
+            arguments: (program.arguments)(target)?,
             ranks: opened.ranks,
             ranks_per_pack: self.fleet.workers_per_function,
             levels: self.fleet.levels(),
@@ -96,7 +150,18 @@ impl GraphArgs {
             timeout: self.fleet.timeout(),
             more: Default::default(),
         };
-        self.fleet.drive(ui, &spec, measure).await
+        let measure = program.measure;
+        let job = self.fleet.drive_into(ui, &spec, measure, claim).await?;
+        let (outcome, summary, files) = (program.collect)(&job)?;
+        if let Some(claim) = claim {
+            let finished = claim.finish(files, summary.clone()).await;
+            finished.map_err(refused)?;
+        }
+        Ok(Finished {
+            job,
+            outcome,
+            summary,
+        })
     }
 
     /// What is said of every job, with what is said of this one; times in seconds.
@@ -133,15 +198,6 @@ impl GraphArgs {
             summary.extend(own);
         }
         summary
-    }
-
-    /// Completes the output, if there is one.
-    pub(super) async fn finish(&self, opened: &Opened, summary: &Value) -> anyhow::Result<()> {
-        if let Some(output) = &opened.output {
-            let parts = opened.manifest.parts.len() as u32;
-            finish_output(output, parts, "tsv", summary.clone()).await?;
-        }
-        Ok(())
     }
 
     /// Says how long it took, what it moved, and where the values are.

@@ -4,19 +4,23 @@ mod job;
 mod printer;
 
 use super::data::{MemoryArgs, check_reach};
-use super::fleet::FleetArgs;
+use super::fleet::{FleetArgs, refused, release};
 use super::plan::Plan;
+use crate::cmd::record::{Folder, all, parse_id};
 use crate::cmd::settings::parse_size;
 use crate::cmd::ui::Ui;
 use crate::cmd::{UsageError, block_on};
 use crate::job::command::Command;
 use crate::job::command::code::CodeError;
 use crate::job::farm::schedule::Policy;
+use crate::job::items::Item;
 use crate::job::items::find::Items;
 use crate::job::map::run::{MapSpec, Tolerance};
 use crate::job::map::{Arguments, PLACEHOLDER};
+use crate::job::output::overlap::check_inputs;
+use crate::job::output::{Claim, Claimant, Earlier, Kind, OutputError};
 use crate::net::token::JobId;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use job::MapJob;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -70,11 +74,12 @@ pub struct MapArgs {
     #[command(flatten)]
     memory: MemoryArgs,
 
-    /// Where outputs go: one object an item, or what comes of --reduce or --combine; without it to standard output
+    /// Where outputs go: one object an item, or what comes of --reduce or --combine, and result.json last; without it to
+    /// standard output
     #[arg(long, value_name = "STORE")]
     output: Option<String>,
 
-    /// Replace what --output holds of an earlier --reduce or --combine
+    /// Replace the results that --output holds
     #[arg(long, requires = "output")]
     overwrite: bool,
 
@@ -137,16 +142,18 @@ impl MapArgs {
                 .await
                 .map_err(|error| UsageError(format!("--items {error}")))?;
             check_reach(&self.fleet, "--items", &self.items, &items)?;
-            let store = self.fleet.open_store("--store", &self.fleet.store).await?;
+            let store = self.fleet.open_own_store(id).await.map_err(unusable)?;
+            let who = self.claimant(id)?;
             let output = match &self.output {
-                Some(location) if self.goes_on() => {
-                    // What is there may be of the job that is gone on with.
-                    let overwrite = self.overwrite || self.resume.is_some();
-                    Some(self.fleet.open_output(location, overwrite).await?)
+                Some(location) => {
+                    let output = self.fleet.open_output(location, &who).await;
+                    Some(output.map_err(unusable)?)
                 }
-                Some(location) => Some(self.fleet.open_store("--output", location).await?),
                 None => None,
             };
+            if let Some(output) = &output {
+                self.check_overlap(output, &items)?;
+            }
             let plan = Plan {
                 program: "map",
                 workers,
@@ -154,45 +161,133 @@ impl MapArgs {
                 json: self.json,
             };
             self.fleet.plan(&plan).await?;
-            let base = format!("map/{id}/");
-            let kept = output.as_ref().filter(|_| !self.goes_on());
-            let job = MapJob {
-                args: self,
-                ui,
-                base: &base,
-                begun: Instant::now(),
-                reduce: self.next_command(&self.reduce, &store).await?,
-                combine: self.next_command(&self.combine, &store).await?,
-                spec: MapSpec {
-                    id,
-                    arguments: Arguments {
-                        command: self
-                            .command(&self.exec, self.arguments.clone(), within, &store)
-                            .await?,
-                        output_max: self.max_output,
-                        output: kept.map(|store| store.url().to_string()),
-                        prefix: format!("{base}outputs/"),
-                        name: None,
-                        report: None,
-                    },
-                    batch: self.batch_size,
-                    workers,
-                    levels,
-                    store: store.url().into(),
-                    policy: Policy {
-                        retries: self.retries,
-                        backups: !self.no_backups,
-                    },
-                    timeout: self.fleet.timeout(),
-                    tolerance: self.tolerate_failures.unwrap_or(Tolerance::Any),
-                },
-                store: &store,
-                output: output.as_ref(),
+            let claim = match &output {
+                Some(output) => {
+                    let claim = Claim::acquire(output, &who).await.map_err(refused);
+                    Some(claim.map_err(unusable)?)
+                }
+                None => None,
             };
-            let mut progress = job.progress().await?;
-            let outcome = job.run(items, &mut progress).await;
-            job.clean(progress, outcome).await
+            let ran = self
+                .run_into(
+                    ui,
+                    (id, workers, levels, within),
+                    items,
+                    &store,
+                    claim.as_ref(),
+                )
+                .await;
+            let (outcome, is_done) = match ran {
+                Ok((outcome, is_done)) => (outcome, is_done),
+                Err(error) => (Err(error), true),
+            };
+            if let Some(claim) = claim {
+                release(ui, claim, is_done).await;
+            }
+            outcome
         })
+    }
+
+    /// Runs the job; gives its outcome, and whether nothing is left to be resumed.
+    async fn run_into(
+        &self,
+        ui: &Ui,
+        (id, workers, levels, within): (JobId, u32, u32, Option<Duration>),
+        items: Items,
+        store: &Store,
+        output: Option<&Claim>,
+    ) -> anyhow::Result<(anyhow::Result<()>, bool)> {
+        let base = format!("map/{id}/");
+        let kept = output.filter(|_| !self.goes_on());
+        let claim = match kept {
+            Some(claim) => Some(claim.key().await),
+            None => None,
+        };
+        let job = MapJob {
+            args: self,
+            ui,
+            base: &base,
+            begun: Instant::now(),
+            reduce: self.next_command(&self.reduce, store).await?,
+            combine: self.next_command(&self.combine, store).await?,
+            spec: MapSpec {
+                id,
+                arguments: Arguments {
+                    command: self
+                        .command(&self.exec, self.arguments.clone(), within, store)
+                        .await?,
+                    output_max: self.max_output,
+                    output: kept.map(|output| output.store().url().to_string()),
+                    claim,
+                    prefix: format!("{base}outputs/"),
+                    name: None,
+                    report: None,
+                },
+                batch: self.batch_size,
+                workers,
+                levels,
+                store: store.url().into(),
+                policy: Policy {
+                    retries: self.retries,
+                    backups: !self.no_backups,
+                },
+                timeout: self.fleet.timeout(),
+                tolerance: self.tolerate_failures.unwrap_or(Tolerance::Any),
+            },
+            store,
+            output,
+        };
+        let mut progress = match job.progress().await {
+            Ok(progress) => progress,
+            Err(error) => {
+                // Where the journal is this job's by now, so are the outputs.
+                let own = Folder::of(id).is_ok_and(|folder| folder.has_journal());
+                return Ok((Err(error), !own));
+            }
+        };
+        if let Some(output) = output {
+            output.adopt().await.map_err(refused)?;
+        }
+        let outcome = job.run(items, &mut progress).await;
+        let is_done = job.clean(progress, &outcome).await;
+        Ok((outcome, is_done))
+    }
+
+    /// Who asks for the output.
+    fn claimant(&self, id: JobId) -> anyhow::Result<Claimant> {
+        let earlier = match &self.resume {
+            None => Earlier::of(self.overwrite),
+            Some(job) => {
+                let (_, facts) = all::find(job)?;
+                parse_id(&facts.id).map_or(Earlier::Refuse, Earlier::Resume)
+            }
+        };
+        Ok(Claimant {
+            job: id,
+            program: "map",
+            kind: match self.goes_on() {
+                true => Kind::Parts,
+                false => Kind::Items,
+            },
+            earlier,
+        })
+    }
+
+    /// Refuses an output in which the items are.
+    fn check_overlap(&self, output: &Store, items: &Items) -> anyhow::Result<()> {
+        let checked = match items {
+            Items::Named(items) => check_inputs(output, &self.items, items),
+            Items::Lines(Some(path)) => {
+                let file = Item::File {
+                    path: path.to_string_lossy().into_owned(),
+                    length: 0,
+                    part: None,
+                };
+                check_inputs(output, &self.items, [&file])
+            }
+            Items::Lines(None) | Items::Range(_) => Ok(()),
+        };
+        checked.map_err(refused)
     }
 
     /// Something goes on with the outputs.
@@ -251,6 +346,19 @@ impl MapArgs {
             CodeError::Unfit(what) => UsageError(what).into(),
             other => other.into(),
         })
+    }
+}
+
+/// A store that no item could use is wrong usage: nothing was run yet.
+fn unusable(error: anyhow::Error) -> anyhow::Error {
+    let store = match error.downcast_ref() {
+        Some(OutputError::Store(error)) => Some(error),
+        _ => error.downcast_ref::<StoreError>(),
+    };
+    let is_permanent = store.is_some_and(StoreError::is_permanent);
+    match is_permanent {
+        true => UsageError(format!("{error:#}")).into(),
+        false => error,
     }
 }
 

@@ -1,11 +1,12 @@
 //! `lswitch invoke pagerank`.
 
 use super::fleet::FleetArgs;
-use super::graph::{GraphArgs, Opened};
+use super::graph::{GraphArgs, GraphProgram, Opened};
 use crate::cmd::ui::{Ui, print, print_json};
 use crate::cmd::{UsageError, block_on};
 use crate::graph::{Dangling, Manifest, Precision};
 use crate::job::driver::JobOutcome;
+use crate::job::output::Target;
 use crate::job::pagerank::{
     self, Arguments, ITERATIONS_DEFAULT, ITERATIONS_MAX_DEFAULT, Outcome, PROGRAM, TOP_MAX,
 };
@@ -69,20 +70,27 @@ impl PagerankArgs {
     pub fn run(&self, ui: &Ui, id: JobId) -> anyhow::Result<()> {
         self.check()?;
         block_on(async {
-            let opened = self.on.open(id).await?;
-            let arguments = serde_json::to_value(self.arguments(&opened)?)?;
-            let job = self
-                .on
-                .drive(ui, &opened, PROGRAM.name, arguments, "L1 change")
-                .await?;
-            let outcome =
-                pagerank::collect(&job.results, self.top).map_err(|error| anyhow!(error))?;
-            let summary = self.summary(&opened, &job, &outcome);
-            self.on.finish(&opened, &summary).await?;
+            let opened = self.on.open(id, PROGRAM.name).await?;
+            let program = GraphProgram {
+                name: PROGRAM.name,
+                measure: "L1 change",
+                arguments: |output| {
+                    let arguments = self.arguments(&opened, output)?;
+                    Ok(serde_json::to_value(arguments)?)
+                },
+                collect: |job: &JobOutcome| {
+                    let outcome = pagerank::collect(&job.results, self.top)
+                        .map_err(|error| anyhow!(error))?;
+                    let summary = self.summary(&opened, job, &outcome);
+                    let files = outcome.files.clone();
+                    Ok((outcome, summary, files))
+                },
+            };
+            let finished = self.on.run(ui, &opened, program).await?;
             if self.on.json {
-                print_json(&summary)
+                print_json(&finished.summary)
             } else {
-                self.print(ui, &opened.manifest, &job, &outcome)
+                self.print(ui, &opened.manifest, &finished.job, &finished.outcome)
             }
         })
     }
@@ -114,7 +122,7 @@ impl PagerankArgs {
         self.on.fleet.check()
     }
 
-    fn arguments(&self, opened: &Opened) -> anyhow::Result<Arguments> {
+    fn arguments(&self, opened: &Opened, output: Option<Target>) -> anyhow::Result<Arguments> {
         let iterations = match (self.iterations, self.tolerance) {
             (Some(iterations), _) => iterations,
             (None, Some(_)) => ITERATIONS_MAX_DEFAULT,
@@ -132,7 +140,7 @@ impl PagerankArgs {
             iterations,
             tolerance: self.tolerance,
             top: self.top,
-            output: opened.output.as_ref().map(|store| store.url().into()),
+            output,
             delay_ms: self.delay_ms,
         })
     }

@@ -1,20 +1,21 @@
 //! `lswitch invoke sort`: files or objects in, parts in order out.
 
 use super::data::{DataJob, MemoryArgs, find_inputs};
-use super::fleet::FleetArgs;
+use super::fleet::{FleetArgs, refused, release};
 use super::plan::Plan;
 use crate::cmd::check::RecordArgs;
 use crate::cmd::ui::{self, Ui, print_facts, print_json};
 use crate::cmd::{UsageError, block_on};
 use crate::job::driver::JobOutcome;
 use crate::job::items::Item;
-use crate::job::output::finish_output;
+use crate::job::output::overlap::check_inputs;
+use crate::job::output::{Claim, Claimant, Earlier, Kind};
 use crate::job::report::decode_results;
 use crate::job::sort::record::Format;
-use crate::job::sort::{Arguments, Sorted, extension};
+use crate::job::sort::{Arguments, Sorted};
 use crate::net::token::JobId;
 use anyhow::{anyhow, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Sort lines, or records of a fixed length, byte by byte
 #[derive(Debug, clap::Args)]
@@ -66,7 +67,14 @@ impl SortArgs {
         block_on(async {
             let inputs = find_inputs(&self.fleet, &self.input, None).await?;
             check_lengths(&inputs, format)?;
-            let output = self.fleet.open_output(&self.output, self.overwrite).await?;
+            let who = Claimant {
+                job: id,
+                program: "sort",
+                kind: Kind::Parts,
+                earlier: Earlier::of(self.overwrite),
+            };
+            let output = self.fleet.open_output(&self.output, &who).await?;
+            check_inputs(&output, &self.input, &inputs).map_err(refused)?;
             let plan = Plan {
                 program: "sort",
                 workers: ranks,
@@ -74,20 +82,10 @@ impl SortArgs {
                 json: self.json,
             };
             self.fleet.plan(&plan).await?;
-            let job = DataJob::new(&self.fleet, (id, id), "sort", ranks, &inputs).await?;
-            let arguments = Arguments {
-                inputs: job.list(),
-                format,
-                output: output.url().into(),
-                memory: self.memory.bytes(&self.fleet, ranks),
-                spill: job.spill(),
-            };
-            let outcome = job.drive(ui, &arguments, self.retries).await;
-            let job = job.clean(outcome).await?;
-            let sorted: Vec<Sorted> =
-                decode_results(&job.results).map_err(|error| anyhow!(error))?;
-            let summary = self.summary(&job, &sorted, format)?;
-            finish_output(&output, ranks, extension(format), summary.clone()).await?;
+            let claim = Claim::acquire(&output, &who).await.map_err(refused)?;
+            let outcome = self.sort(ui, (id, ranks, format), &inputs, &claim).await;
+            release(ui, claim, true).await;
+            let (job, sorted, summary) = outcome?;
             if self.json {
                 return print_json(&summary);
             }
@@ -116,13 +114,47 @@ impl SortArgs {
         })
     }
 
+    /// Sorts into an output.
+    async fn sort(
+        &self,
+        ui: &Ui,
+        (id, ranks, format): (JobId, u32, Format),
+        inputs: &[Item],
+        claim: &Claim,
+    ) -> anyhow::Result<(JobOutcome, Vec<Sorted>, Value)> {
+        let job = DataJob::new(&self.fleet, (id, id), "sort", ranks, inputs).await?;
+        let memory = self.memory.bytes(&self.fleet, ranks);
+        let arguments = |output| Arguments {
+            inputs: job.list(),
+            format,
+            output,
+            memory,
+            spill: job.spill(),
+        };
+        let finished = async {
+            let (outcome, _) = job.drive(ui, Some(claim), arguments, self.retries).await?;
+            let sorted: Vec<Sorted> =
+                decode_results(&outcome.results).map_err(|error| anyhow!(error))?;
+            let summary = self.summary(&outcome, &sorted, format)?;
+            let files = sorted.iter().map(|rank| rank.file.clone()).collect();
+            claim
+                .finish(files, summary.clone())
+                .await
+                .map_err(refused)?;
+            Ok((outcome, sorted, summary))
+        };
+        let finished = finished.await;
+        job.clean(ui).await;
+        finished
+    }
+
     /// What was done; records that were lost or doubled on the way are an error.
     fn summary(
         &self,
         job: &JobOutcome,
         sorted: &[Sorted],
         format: Format,
-    ) -> anyhow::Result<serde_json::Value> {
+    ) -> anyhow::Result<Value> {
         let sum = |what: fn(&Sorted) -> (u64, u64)| {
             let each = sorted.iter().map(what);
             each.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))

@@ -1,9 +1,11 @@
 //! `lswitch invoke bfs|wcc|sssp|cdlp|lcc`: the other algorithms of LDBC Graphalytics.
 
 use super::fleet::FleetArgs;
-use super::graph::GraphArgs;
+use super::graph::{GraphArgs, GraphProgram};
 use crate::cmd::block_on;
 use crate::cmd::ui::{Ui, print_facts, print_json};
+use crate::job::driver::JobOutcome;
+use crate::job::output::Target;
 use crate::job::vertex::{self, Arguments, ITERATIONS_DEFAULT, Outcome};
 use crate::net::token::JobId;
 use anyhow::anyhow;
@@ -155,36 +157,42 @@ impl<'a> VertexJob<'a> {
     pub fn run(&self, ui: &Ui, id: JobId) -> anyhow::Result<()> {
         self.on.fleet.check()?;
         block_on(async {
-            let opened = self.on.open(id).await?;
-            let arguments = Arguments {
-                graph: opened.graph.url().into(),
-                source: self.source,
-                iterations: self.iterations,
-                output: opened.output.as_ref().map(|store| store.url().into()),
+            let opened = self.on.open(id, self.name).await?;
+            let program = GraphProgram {
+                name: self.name,
+                measure: "changed",
+                arguments: |output: Option<Target>| {
+                    Ok(serde_json::to_value(Arguments {
+                        graph: opened.graph.url().into(),
+                        source: self.source,
+                        iterations: self.iterations,
+                        output,
+                    })?)
+                },
+                collect: |job: &JobOutcome| {
+                    let outcome = vertex::collect(&job.results, &opened.manifest)
+                        .map_err(|error| anyhow!(error))?;
+                    let own = json!({
+                        "source": self.source,
+                        "supersteps": outcome.supersteps,
+                        "reached": outcome.reached,
+                        "farthest": outcome.farthest,
+                        "groups": outcome.groups,
+                        "mean_coefficient": outcome.mean_coefficient,
+                        "compute_seconds": outcome.compute.as_secs_f64(),
+                    });
+                    let summary = self.on.summary(&opened, job, self.name, outcome.load, own);
+                    let files = outcome.files.clone();
+                    Ok((outcome, summary, files))
+                },
             };
-            let arguments = serde_json::to_value(arguments)?;
-            let job = self
-                .on
-                .drive(ui, &opened, self.name, arguments, "changed")
-                .await?;
-            let outcome =
-                vertex::collect(&job.results, &opened.manifest).map_err(|error| anyhow!(error))?;
-            let own = json!({
-                "source": self.source,
-                "supersteps": outcome.supersteps,
-                "reached": outcome.reached,
-                "farthest": outcome.farthest,
-                "groups": outcome.groups,
-                "mean_coefficient": outcome.mean_coefficient,
-                "compute_seconds": outcome.compute.as_secs_f64(),
-            });
-            let summary = self.on.summary(&opened, &job, self.name, outcome.load, own);
-            self.on.finish(&opened, &summary).await?;
+            let finished = self.on.run(ui, &opened, program).await?;
             if self.on.json {
-                return print_json(&summary);
+                return print_json(&finished.summary);
             }
+            let outcome = finished.outcome;
             print_facts(&self.facts(&outcome))?;
-            self.on.say_times(ui, &job, outcome.load);
+            self.on.say_times(ui, &finished.job, outcome.load);
             self.on.say_output(ui, self.values);
             Ok(())
         })

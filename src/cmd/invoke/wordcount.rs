@@ -1,17 +1,20 @@
 //! `lswitch invoke wordcount`: texts in, words and how often they occur out.
 
 use super::data::{DataJob, MemoryArgs, find_inputs, print_parts};
-use super::fleet::FleetArgs;
+use super::fleet::{FleetArgs, refused, release};
 use super::plan::Plan;
 use crate::cmd::block_on;
 use crate::cmd::ui::{self, Ui, print_json};
-use crate::job::output::finish_output;
+use crate::job::driver::JobOutcome;
+use crate::job::items::Item;
+use crate::job::output::overlap::check_inputs;
+use crate::job::output::{Claim, Claimant, Earlier, Kind};
 use crate::job::report::decode_results;
 use crate::job::wordcount::words::Words;
 use crate::job::wordcount::{Arguments, Counted};
 use crate::net::token::JobId;
 use anyhow::anyhow;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Bytes of a piece that a worker takes at a time, about.
 const PIECE: u64 = 4 << 20;
@@ -74,10 +77,19 @@ impl WordcountArgs {
         let ranks = self.fleet.workers_or_processors()?;
         block_on(async {
             let pieces = find_inputs(&self.fleet, &self.input, Some(PIECE)).await?;
+            let who = Claimant {
+                job: id,
+                program: "wordcount",
+                kind: Kind::Parts,
+                earlier: Earlier::of(self.overwrite),
+            };
             let output = match &self.output {
-                Some(location) => Some(self.fleet.open_output(location, self.overwrite).await?),
+                Some(location) => Some(self.fleet.open_output(location, &who).await?),
                 None => None,
             };
+            if let Some(output) = &output {
+                check_inputs(output, &self.input, &pieces).map_err(refused)?;
+            }
             let plan = Plan {
                 program: "wordcount",
                 workers: ranks,
@@ -85,66 +97,94 @@ impl WordcountArgs {
                 json: self.json,
             };
             self.fleet.plan(&plan).await?;
-            let job = DataJob::new(&self.fleet, (id, id), "wordcount", ranks, &pieces).await?;
-            let arguments = Arguments {
-                pieces: job.list(),
-                words: match self.words {
-                    WordKind::LettersLower => Words::LettersLower,
-                    WordKind::Letters => Words::Letters,
-                    WordKind::Space => Words::Space,
-                },
-                output: match &output {
-                    Some(output) => (output.url().into(), String::new()),
-                    None => (job.store.url().into(), job.base.clone()),
-                },
-                memory: self.memory.bytes(&self.fleet, ranks),
-                spill: job.spill(),
+            let claim = match &output {
+                Some(output) => Some(Claim::acquire(output, &who).await.map_err(refused)?),
+                None => None,
             };
-            let mut outcome = job.drive(ui, &arguments, self.retries).await;
-            if output.is_none()
-                && outcome.is_ok()
-                && let Err(error) = print_parts(&job.store, &job.base).await
-            {
-                outcome = Err(error);
+            let outcome = self.count(ui, (id, ranks), &pieces, claim.as_ref()).await;
+            if let Some(claim) = claim {
+                release(ui, claim, true).await;
             }
-            let job = job.clean(outcome).await?;
-            let counted: Vec<Counted> =
-                decode_results(&job.results).map_err(|error| anyhow!(error))?;
-            let sum = |what: fn(&Counted) -> u64| counted.iter().map(what).sum::<u64>();
-            let (different, all) = (sum(|rank| rank.written.0), sum(|rank| rank.written.1));
-            let summary = json!({
-                "program": "wordcount",
-                "job": job.job,
-                "lswitch": crate::RELEASE,
-                "input": self.input,
-                "read_bytes": sum(|rank| rank.read),
-                "words": all,
-                "different": different,
-                "spilled_bytes": sum(|rank| rank.spilled),
-                "workers": job.results.len(),
-                "workers_per_function": self.fleet.workers_per_function,
-                "messages": job.messages,
-                "bytes": job.bytes,
-                "seconds": {
-                    "launch": job.launch.as_secs_f64(),
-                    "run": job.run.as_secs_f64(),
-                    "ranks": counted.iter().map(|rank| rank.seconds).collect::<Vec<_>>(),
-                },
-            });
-            if let Some(output) = &output {
-                finish_output(output, ranks, "tsv", summary.clone()).await?;
-            }
+            let (job, summary) = outcome?;
             if self.json {
                 return print_json(&summary);
             }
             ui.say(format!(
-                "{all} words, {different} different, in {} of text; launch {}, run {}; {} through the switch",
-                ui::bytes(sum(|rank| rank.read)),
+                "{} words, {} different, in {} of text; launch {}, run {}; {} through the switch",
+                summary["words"],
+                summary["different"],
+                ui::bytes(summary["read_bytes"].as_u64().unwrap_or(0)),
                 ui::seconds(job.launch),
                 ui::seconds(job.run),
                 ui::bytes(job.bytes)
             ));
             Ok(())
+        })
+    }
+
+    /// Counts into an output, or to stdout.
+    async fn count(
+        &self,
+        ui: &Ui,
+        (id, ranks): (JobId, u32),
+        pieces: &[Item],
+        claim: Option<&Claim>,
+    ) -> anyhow::Result<(JobOutcome, Value)> {
+        let job = DataJob::new(&self.fleet, (id, id), "wordcount", ranks, pieces).await?;
+        let memory = self.memory.bytes(&self.fleet, ranks);
+        let arguments = |output| Arguments {
+            pieces: job.list(),
+            words: match self.words {
+                WordKind::LettersLower => Words::LettersLower,
+                WordKind::Letters => Words::Letters,
+                WordKind::Space => Words::Space,
+            },
+            output,
+            memory,
+            spill: job.spill(),
+        };
+        let finished = async {
+            let (outcome, target) = job.drive(ui, claim, arguments, self.retries).await?;
+            let counted: Vec<Counted> =
+                decode_results(&outcome.results).map_err(|error| anyhow!(error))?;
+            let summary = self.summary(&outcome, &counted);
+            match claim {
+                Some(claim) => {
+                    let files = counted.iter().map(|rank| rank.file.clone()).collect();
+                    claim
+                        .finish(files, summary.clone())
+                        .await
+                        .map_err(refused)?;
+                }
+                None => print_parts(&job.store, &target).await?,
+            }
+            Ok((outcome, summary))
+        };
+        let finished = finished.await;
+        job.clean(ui).await;
+        finished
+    }
+
+    fn summary(&self, job: &JobOutcome, counted: &[Counted]) -> Value {
+        let sum = |what: fn(&Counted) -> u64| counted.iter().map(what).sum::<u64>();
+        json!({
+            "program": "wordcount",
+            "job": job.job,
+            "lswitch": crate::RELEASE,
+            "input": self.input,
+            "read_bytes": sum(|rank| rank.read),
+            "words": sum(|rank| rank.written.1),
+            "different": sum(|rank| rank.written.0),
+            "spilled_bytes": sum(|rank| rank.spilled),
+            "workers": job.results.len(),
+            "workers_per_function": self.fleet.workers_per_function,
+            "messages": job.messages,
+            "bytes": job.bytes,
+            "seconds": {
+                "launch": job.launch.as_secs_f64(),
+                "run": job.run.as_secs_f64(),
+                "ranks": counted.iter().map(|rank| rank.seconds).collect::<Vec<_>>(),
+            },
         })
     }
 }

@@ -74,7 +74,7 @@ impl Gatherer {
                         self.put()?;
                     }
                 }
-                Output::Stored { key, bytes } => {
+                Output::Stored { key, bytes, .. } => {
                     length = *bytes;
                     self.put()?;
                     self.outputs.push(self.object(key.clone(), *bytes));

@@ -22,7 +22,7 @@ const LOCK_TRIES: u32 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// What the file begins with: its kind and its version.
-const MAGIC: &[u8; 8] = b"lswjnl\x00\x01";
+const MAGIC: &[u8; 8] = b"lswjnl\x00\x02";
 
 /// The most bytes of an entry.
 const ENTRY_MAX: usize = ANSWER_MAX + 4096;
@@ -249,6 +249,13 @@ impl Known {
         self.places.is_empty()
     }
 
+    /// The keys of outputs in stores.
+    pub fn stored(&self) -> impl Iterator<Item = &str> {
+        self.places
+            .values()
+            .filter_map(|place| place.stored.as_deref())
+    }
+
     /// Forgets items whose output is in a store where it is no more, as `is_there` says of its key.
     pub fn keep_stored(&mut self, is_there: impl Fn(&str) -> bool) {
         let whole = |place: &Place| place.stored.as_deref().is_none_or(&is_there);
@@ -371,6 +378,7 @@ mod tests {
             exit: Some(0),
             output: Output::Inline(text.into()),
             stderr: Vec::new(),
+            is_unstorable: false,
         }
     }
 

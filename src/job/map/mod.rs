@@ -15,9 +15,11 @@ use crate::job::farm::schedule::Ending;
 use crate::job::farm::worker::{Ended, serve};
 use crate::job::items::Item;
 use crate::job::items::read::{Input, Sources};
+use crate::job::output::{Completed, OutputFolder, OutputPart, Target, item_key};
 use crate::job::program::{Program, ProgramError};
 use crate::net::codec;
 use crate::private;
+use crate::store::StoreError;
 use bytes::Bytes;
 
 use serde::{Deserialize, Serialize};
@@ -52,6 +54,8 @@ pub struct Arguments {
     pub output_max: u64,
     /// The store for outputs, absolute; without it short ones go to the driver.
     pub output: Option<String>,
+    /// The key of the job's claim on the store for outputs.
+    pub claim: Option<String>,
     /// What the names of long outputs in the job's store begin with.
     pub prefix: String,
     /// The name of the output in the store for outputs, if there is one item; numbers otherwise.
@@ -71,6 +75,8 @@ pub struct Answer {
     pub output: Output,
     /// The last of what it wrote to stderr.
     pub stderr: Vec<u8>,
+    /// The output cannot be stored, and neither can those of other items: the bucket is missing, or the credentials are refused.
+    pub is_unstorable: bool,
 }
 
 /// What a program printed.
@@ -84,6 +90,8 @@ pub enum Output {
         key: String,
         /// How many bytes.
         bytes: u64,
+        /// The CRC32C of the bytes.
+        crc32c: u32,
     },
 }
 
@@ -111,6 +119,14 @@ impl Answer {
             exit: None,
             output: Output::Inline(Vec::new()),
             stderr: Vec::new(),
+            is_unstorable: false,
+        }
+    }
+
+    fn of_unstored(unstored: Unstored) -> Answer {
+        Answer {
+            is_unstorable: unstored.is_permanent,
+            ..Answer::of_problem(unstored.problem)
         }
     }
 }
@@ -119,8 +135,16 @@ fn work(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     let arguments: Arguments = context.arguments()?;
     let program = arguments.command.prepare(context)?;
     let output = match &arguments.output {
-        Some(location) => context.open_store(location)?,
-        None => context.store()?,
+        Some(location) => {
+            let target = Target {
+                store: location.clone(),
+                prefix: String::new(),
+                claim: arguments.claim.clone(),
+            };
+            let folder = OutputFolder::open(context, &target)?;
+            Place::Output(folder.trusting_for(CLAIM_TRUSTED))
+        }
+        None => Place::Own(context.store()?),
     };
     let mut worker = Worker {
         arguments,
@@ -133,9 +157,10 @@ fn work(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
         let item = Item::from_bytes(&task.payload).map_err(ProgramError::new)?;
         let answer = worker.run(context, task.number, &item, task.failures)?;
         Ok(answer.map(|answer| Ended {
-            ending: match answer.problem {
-                None => Ending::Done,
-                Some(_) => Ending::Failed,
+            ending: match (&answer.problem, answer.is_unstorable) {
+                (None, _) => Ending::Done,
+                (Some(_), false) => Ending::Failed,
+                (Some(_), true) => Ending::FailedForGood,
             },
             payload: answer.to_bytes(),
         }))
@@ -143,10 +168,21 @@ fn work(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     Ok(Vec::new())
 }
 
+/// How long a look for the job's claim is good for: short items would double the requests to the store otherwise.
+const CLAIM_TRUSTED: Duration = Duration::from_secs(2);
+
+/// Where outputs are stored.
+enum Place {
+    /// In the store for outputs, each under the name of its item.
+    Output(OutputFolder),
+    /// In the job's store, if they are long.
+    Own(BlockingStore),
+}
+
 struct Worker {
     arguments: Arguments,
     program: PathBuf,
-    output: BlockingStore,
+    output: Place,
     sources: Sources,
     /// How long it may run in all.
     invocation: Duration,
@@ -217,18 +253,19 @@ impl Worker {
             within,
         };
         let mut sink = Sink {
-            always: self.arguments.output.is_some(),
             most: self.arguments.output_max,
             // A copy of the item elsewhere, or another try, does not write the same one, unless that is its place.
             key: match (&self.arguments.output, &self.arguments.name) {
                 (Some(_), Some(name)) => name.clone(),
-                (Some(_), None) => format!("{number:08}"),
+                (Some(_), None) => item_key(number),
                 (None, _) => format!("{}{number:08}-{}", self.arguments.prefix, context.rank()),
             },
-            store: &self.output,
+            place: &mut self.output,
             taken: 0,
+            crc32c: 0,
             gathered: Vec::new(),
             writer: None,
+            is_refused: false,
         };
         let feed = |stdin: &mut exec::Feed| {
             if takes_argument {
@@ -256,9 +293,15 @@ impl Worker {
             return Ok(None);
         }
         let problem = ran.input.or_else(|| ran.end.problem(within));
+        if let (Some(problem), true) = (&problem, sink.is_refused) {
+            return Ok(Some(Answer::of_unstored(Unstored {
+                problem: problem.clone(),
+                is_permanent: true,
+            })));
+        }
         let output = match sink.finish(problem.is_none()) {
             Ok(output) => output,
-            Err(what) => return Ok(Some(Answer::of_problem(what))),
+            Err(unstored) => return Ok(Some(Answer::of_unstored(unstored))),
         };
         Ok(Some(Answer {
             problem,
@@ -268,6 +311,7 @@ impl Worker {
             },
             output,
             stderr: ran.stderr,
+            is_unstorable: false,
         }))
     }
 }
@@ -322,16 +366,54 @@ fn fill(argument: &str, items: &[OsString]) -> OsString {
     filled
 }
 
-/// Where a program's output goes: into memory while it is short, else into the store as it comes.
+/// Why an output was not stored.
+struct Unstored {
+    problem: String,
+    /// No other output can be stored either.
+    is_permanent: bool,
+}
+
+impl From<StoreError> for Unstored {
+    fn from(error: StoreError) -> Unstored {
+        Unstored {
+            is_permanent: error.is_permanent(),
+            problem: format!("cannot store its output: {error}"),
+        }
+    }
+}
+
+impl From<ProgramError> for Unstored {
+    fn from(error: ProgramError) -> Unstored {
+        match error {
+            ProgramError::Store(error) => error.into(),
+            // The job holds its output no longer.
+            other => Unstored {
+                problem: format!("cannot store its output: {other}"),
+                is_permanent: true,
+            },
+        }
+    }
+}
+
+/// Where a program's output goes: into memory while it is short and not for the store of outputs, else into the store as it comes.
 struct Sink<'a> {
-    /// To the store whatever its length.
-    always: bool,
     most: u64,
     key: String,
-    store: &'a BlockingStore,
+    place: &'a mut Place,
     taken: u64,
+    crc32c: u32,
     gathered: Vec<u8>,
-    writer: Option<BlockingWriter>,
+    writer: Option<StoredOutput>,
+    /// The store refused what it would refuse of every other item too.
+    is_refused: bool,
+}
+
+/// An output on its way into a store.
+enum StoredOutput {
+    /// For the user.
+    File(OutputPart),
+    /// For the job itself.
+    Own(BlockingWriter),
 }
 
 /// Bytes that go to the store at once.
@@ -345,40 +427,64 @@ impl Sink<'_> {
         }
         self.gathered.extend_from_slice(bytes);
         if self.gathered.len() >= PIECE {
-            self.store_gathered()?;
+            self.store_gathered().map_err(|unstored| {
+                self.is_refused = unstored.is_permanent;
+                unstored.problem
+            })?;
         }
         Ok(())
     }
 
-    fn store_gathered(&mut self) -> Result<(), String> {
-        let writer = match self.writer.take() {
-            Some(writer) => Ok(writer),
-            None => self.store.writer(&self.key),
+    fn store_gathered(&mut self) -> Result<(), Unstored> {
+        let writer = match (self.writer.take(), &*self.place) {
+            (Some(writer), _) => writer,
+            (None, Place::Output(folder)) => StoredOutput::File(folder.create(&self.key)?),
+            (None, Place::Own(store)) => StoredOutput::Own(store.writer(&self.key)?),
         };
         let piece = std::mem::take(&mut self.gathered);
-        let written = writer.and_then(|writer| writer.write(piece.into()));
-        self.writer = Some(written.map_err(|error| format!("cannot store its output: {error}"))?);
+        self.crc32c = crc32c::crc32c_append(self.crc32c, &piece);
+        self.writer = Some(match writer {
+            StoredOutput::File(mut part) => {
+                part.push(&piece)?;
+                StoredOutput::File(part)
+            }
+            StoredOutput::Own(writer) => StoredOutput::Own(writer.write(piece.into())?),
+        });
         Ok(())
     }
 
     /// Names the output, if it is `wanted`.
-    fn finish(mut self, wanted: bool) -> Result<Output, String> {
+    fn finish(mut self, wanted: bool) -> Result<Output, Unstored> {
         if !wanted {
             // What was stored of it is dropped with the writer.
             self.gathered.truncate(INLINE_MAX);
             return Ok(Output::Inline(self.gathered));
         }
-        if self.writer.is_none() && !self.always && self.gathered.len() <= INLINE_MAX {
+        let is_short = self.writer.is_none() && self.gathered.len() <= INLINE_MAX;
+        if is_short && matches!(self.place, Place::Own(_)) {
             return Ok(Output::Inline(self.gathered));
         }
         self.store_gathered()?;
         let writer = self.writer.take().expect("it was just written to");
-        writer
-            .finish()
-            .map_err(|error| format!("cannot store its output: {error}"))?;
-        Ok(Output::Stored {
-            key: self.key,
-            bytes: self.taken,
-        })
+        match (writer, self.place) {
+            (StoredOutput::File(part), Place::Output(folder)) => {
+                // A copy of the item elsewhere may have been first: then its output is the item's, and is what the manifest vouches for.
+                let (Completed::Own(file) | Completed::Other(file)) = folder.complete(part)?;
+                Ok(Output::Stored {
+                    key: file.name,
+                    bytes: file.bytes,
+                    crc32c: file.crc32c,
+                })
+            }
+            (StoredOutput::Own(writer), _) => {
+                writer.finish()?;
+                Ok(Output::Stored {
+                    key: self.key,
+                    bytes: self.taken,
+                    crc32c: self.crc32c,
+                })
+            }
+            (StoredOutput::File(_), Place::Own(_)) => unreachable!("files go to outputs alone"),
+        }
     }
 }

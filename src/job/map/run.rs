@@ -25,6 +25,9 @@ const HELD_MAX: usize = 64 << 20;
 /// Items that wait for the driver.
 const AHEAD: usize = 1024;
 
+/// So many items whose outputs cannot be stored, nor those of others, end the map: the first may be a mistake of one worker's.
+const UNSTORABLE_MAX: u32 = 3;
+
 /// How long is waited for outcomes to be taken, or given again, before it is looked whether they are.
 const LOOK: Duration = Duration::from_millis(2);
 
@@ -151,6 +154,9 @@ pub enum MapError {
     /// Its job.
     #[error(transparent)]
     Job(#[from] JobError),
+    /// No output can be stored.
+    #[error("the map was ended, since no output can be stored: {0}")]
+    Unstorable(String),
 }
 
 /// What the driver tells while a map runs.
@@ -215,6 +221,8 @@ pub async fn run(
         tell,
         done: 0,
         failed: 0,
+        unstorable: 0,
+        refusal: None,
     };
     let mut broken = None;
     let mut is_enough = false;
@@ -245,6 +253,10 @@ pub async fn run(
             is_enough = true;
             return Further::Enough;
         }
+        if order.refusal.is_some() {
+            is_enough = true;
+            return Further::Enough;
+        }
         // A share of nobody knows how many is looked at in the end.
         let total = count.unwrap_or(u64::MAX);
         if !spec.tolerance.admits(order.failed, total) {
@@ -267,6 +279,7 @@ pub async fn run(
     }
     order.flush();
     let (done, failed) = (order.done, order.failed);
+    let refusal = order.refusal.take();
     drop(repeated);
     // Its receivers are gone, so it ends; standard input may yet make it wait for ever.
     let mut read_error = None;
@@ -276,6 +289,9 @@ pub async fn run(
     }
     if let Some(error) = read_error {
         return Err(error);
+    }
+    if let Some(problem) = refusal {
+        return Err(MapError::Unstorable(problem));
     }
     if let Some(what) = broken {
         return Err(JobError::Report(what).into());
@@ -345,6 +361,9 @@ struct InOrder<'a> {
     tell: &'a mut dyn FnMut(MapEvent),
     done: u64,
     failed: u64,
+    /// Items whose outputs the store refused for good, and the last reason once they are enough.
+    unstorable: u32,
+    refusal: Option<String>,
 }
 
 impl InOrder<'_> {
@@ -361,8 +380,15 @@ impl InOrder<'_> {
                 exit: None,
                 output: Output::Inline(Vec::new()),
                 stderr: Vec::new(),
+                is_unstorable: false,
             },
         };
+        if let (Some(problem), true) = (&answer.problem, answer.is_unstorable) {
+            self.unstorable += 1;
+            if self.unstorable >= UNSTORABLE_MAX {
+                self.refusal = Some(problem.clone());
+            }
+        }
         if answer.problem.is_none()
             && let Some(journal) = &mut self.journal
         {

@@ -9,7 +9,7 @@
 //! Pure: bytes in, a value or a named error out. Readers check what they read with [`ResultFile::check`].
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::collections::HashSet;
 use thiserror::Error;
 
@@ -134,12 +134,20 @@ impl ResultManifest {
 
     /// The bytes of `result.json`.
     pub fn to_json(&self) -> Vec<u8> {
-        let mut whole = self.summary.clone();
-        whole.insert("format".into(), RESULT_FORMAT.into());
-        whole.insert("version".into(), RESULT_VERSION.into());
-        whole.insert("files".into(), json!(self.files));
-        let mut text = serde_json::to_vec_pretty(&whole).expect("a JSON value is written");
-        text.push(b'\n');
+        let mut head = self.summary.clone();
+        head.remove("files");
+        head.insert("format".into(), RESULT_FORMAT.into());
+        head.insert("version".into(), RESULT_VERSION.into());
+        let mut text = serde_json::to_vec_pretty(&head).expect("a JSON value is written");
+        // A line for each file, which may be many: the head's last brace follows them.
+        text.truncate(text.len() - "\n}".len());
+        text.extend_from_slice(b",\n  \"files\": [");
+        for (number, file) in self.files.iter().enumerate() {
+            let comma = if number == 0 { "" } else { "," };
+            text.extend_from_slice(format!("{comma}\n    ").as_bytes());
+            serde_json::to_writer(&mut text, file).expect("memory takes it");
+        }
+        text.extend_from_slice(b"\n  ]\n}\n");
         text
     }
 
@@ -223,6 +231,7 @@ mod hex8 {
 mod tests {
     use super::*;
     use crate::net::codec;
+    use serde_json::json;
 
     fn manifest() -> ResultManifest {
         let summary = json!({ "lswitch": "9.9.9", "program": "sort" });

@@ -16,14 +16,13 @@ pub mod spill;
 use crate::job::context::{BlockingStore, Context};
 use crate::job::items::read::{Input, Reading, Sources};
 use crate::job::items::{self, Item};
-use crate::job::output;
+use crate::job::output::{OutputFolder, OutputPart, ResultFile, Target, part_key};
 use crate::job::program::{Program, ProgramError};
 use crate::net::codec::{self, REPORT_MAX};
 use record::{Format, LINE_MAX, Splitters};
 use serde::{Deserialize, Serialize};
 use share::{share, windows};
 use shuffle::{Shuffle, Source, agree};
-use spill::Output;
 use std::time::Instant;
 
 /// The program that workers of a sort run.
@@ -49,8 +48,8 @@ pub struct Arguments {
     pub inputs: String,
     /// How records lie in them.
     pub format: Format,
-    /// Where the parts go, absolute.
-    pub output: String,
+    /// Where the parts go.
+    pub output: Target,
     /// Bytes of memory that a rank may take for records; with more it writes them to the job's store.
     pub memory: u64,
     /// What the names of spilled runs begin with.
@@ -68,30 +67,33 @@ pub struct Sorted {
     pub spilled: u64,
     /// Seconds that it sampled, exchanged, and wrote.
     pub seconds: [f64; 3],
+    /// The part that it wrote.
+    pub file: ResultFile,
 }
 
 fn sort(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     let arguments: Arguments = context.arguments()?;
     let store = context.store()?;
-    let output = context.open_store(&arguments.output)?;
+    let mut output = OutputFolder::open(context, &arguments.output)?;
     let inputs = store.get(&arguments.inputs)?;
     let inputs = items::list_from_bytes(&inputs).map_err(ProgramError::new)?;
     let format = arguments.format;
     let place = (&store, &arguments.spill[..]);
     let (mut shuffle, seconds) = exchange(context, &inputs, format, place, arguments.memory)?;
     let exchanged = Instant::now();
-    let key = output::part_key(context.rank(), extension(format));
-    let mut object = Output::create(&output, &key)?;
+    let mut part = output.create(&part_key(context.rank(), extension(format)))?;
     let mut records = 0;
     shuffle.in_order(|record| {
         records += 1;
-        Ok(object.push(record)?)
+        Ok(part.push(record)?)
     })?;
+    let file = finish(context, &mut output, part)?;
     let sorted = Sorted {
         read: shuffle.read(),
-        written: (records, finish(context, object)?),
+        written: (records, file.bytes),
         spilled: shuffle.spilled(),
         seconds: [seconds[0], seconds[1], exchanged.elapsed().as_secs_f64()],
+        file,
     };
     codec::encode::<REPORT_MAX>(&sorted).map_err(ProgramError::new)
 }
@@ -126,9 +128,13 @@ pub fn exchange<'a>(
 ///
 /// # Errors
 /// When the run has ended, or the store fails.
-pub fn finish(context: &mut Context, part: Output) -> Result<u64, ProgramError> {
+pub fn finish(
+    context: &mut Context,
+    output: &mut OutputFolder,
+    part: OutputPart,
+) -> Result<ResultFile, ProgramError> {
     context.comm().barrier()?;
-    Ok(part.finish()?)
+    output.complete_alone(part)
 }
 
 /// How the parts of an output are called.

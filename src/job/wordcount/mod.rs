@@ -6,12 +6,11 @@ pub mod words;
 use crate::job::context::Context;
 use crate::job::items::read::{Input, Sources};
 use crate::job::items::{self, Item};
-use crate::job::output;
+use crate::job::output::{OutputFolder, ResultFile, Target, part_key};
 use crate::job::program::{Program, ProgramError};
 use crate::job::sort::finish;
 use crate::job::sort::record::Format;
 use crate::job::sort::shuffle::{Shuffle, Source, agree};
-use crate::job::sort::spill::Output;
 use crate::net::codec::{self, REPORT_MAX};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -40,8 +39,8 @@ pub struct Arguments {
     pub pieces: String,
     /// What a word is.
     pub words: Words,
-    /// Where the parts go, absolute, and what their names begin with.
-    pub output: (String, String),
+    /// Where the parts go.
+    pub output: Target,
     /// Bytes of memory that a rank may take for counts; with more it sends them on before it goes on.
     pub memory: u64,
     /// What the names of spilled runs begin with.
@@ -59,12 +58,14 @@ pub struct Counted {
     pub spilled: u64,
     /// Seconds that it counted, and exchanged and wrote.
     pub seconds: [f64; 2],
+    /// The part that it wrote.
+    pub file: ResultFile,
 }
 
 fn count(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     let arguments: Arguments = context.arguments()?;
     let store = context.store()?;
-    let output = context.open_store(&arguments.output.0)?;
+    let mut output = OutputFolder::open(context, &arguments.output)?;
     let pieces = store.get(&arguments.pieces)?;
     let pieces = items::list_from_bytes(&pieces).map_err(ProgramError::new)?;
     let begun = Instant::now();
@@ -91,8 +92,7 @@ fn count(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     let memory = arguments.memory / 2;
     let mut shuffle = Shuffle::new(context, Format::Keyed, splitters, place, memory);
     shuffle.run(context, &mut counter)?;
-    let key = output::part_key(context.rank(), "tsv");
-    let mut object = Output::create(&output, &format!("{}{key}", arguments.output.1))?;
+    let mut part = output.create(&part_key(context.rank(), "tsv"))?;
     let mut last: (Vec<u8>, u64) = Default::default();
     let mut written = (0, 0);
     let mut put = |word: &[u8], count: u64| -> Result<(), ProgramError> {
@@ -100,8 +100,8 @@ fn count(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
             return Ok(());
         }
         written = (written.0 + 1, written.1 + count);
-        object.push(word)?;
-        object.push(format!("\t{count}\n").as_bytes())?;
+        part.push(word)?;
+        part.push(format!("\t{count}\n").as_bytes())?;
         Ok(())
     };
     shuffle.in_order(|line| {
@@ -121,7 +121,7 @@ fn count(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
         Ok(())
     })?;
     put(&last.0, last.1)?;
-    finish(context, object)?;
+    let file = finish(context, &mut output, part)?;
     let counted = Counted {
         read: counter.read,
         written,
@@ -130,6 +130,7 @@ fn count(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
             (counted - begun).as_secs_f64(),
             counted.elapsed().as_secs_f64(),
         ],
+        file,
     };
     codec::encode::<REPORT_MAX>(&counted).map_err(ProgramError::new)
 }

@@ -1,9 +1,9 @@
 //! A map's phases: the items, and then reduction and combination.
 
 use super::MapArgs;
-use super::printer::{Outputs, Printer};
-use crate::cmd::invoke::data::{DataJob, print_parts};
-use crate::cmd::invoke::fleet::failed;
+use super::printer::{Collected, Outputs, Printer};
+use crate::cmd::invoke::data::{DataJob, delete_own, print_parts};
+use crate::cmd::invoke::fleet::{failed, refused};
 use crate::cmd::record::{Folder, all};
 use crate::cmd::ui::{self, Ui};
 use crate::cmd::{InPart, UsageError, interrupted, raise_descriptor_limit};
@@ -17,14 +17,14 @@ use crate::job::map::journal::{Begun, Journal};
 use crate::job::map::run::{
     self, Held, MapError, MapEvent, MapOutcome, MapSpec, Progress, Tolerance,
 };
-use crate::job::output::{finish_output, part_key};
+use crate::job::output::{Claim, ResultFile, part_key};
 use crate::job::reduce::{self, Reduced};
 use crate::job::report::decode_results;
 use crate::job::sort::extension;
 use crate::net::token::JobId;
 use crate::store::Store;
 use anyhow::{Context, anyhow};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,7 +42,7 @@ pub(super) struct MapJob<'a> {
     pub(super) reduce: Option<Command>,
     pub(super) combine: Option<Command>,
     pub(super) store: &'a Store,
-    pub(super) output: Option<&'a Store>,
+    pub(super) output: Option<&'a Claim>,
 }
 
 impl MapJob<'_> {
@@ -82,6 +82,11 @@ impl MapJob<'_> {
             format!("what is done is job {}'s now: --resume that", self.spec.id)
         })?;
         known.keep_stored(|key| there.contains(key));
+        if let (Some(output), false) = (self.output, self.args.goes_on()) {
+            // What was stored and not recorded may be of other arguments; it is run again.
+            let known: BTreeSet<&str> = known.stored().collect();
+            output.keep_items(&known).await.map_err(refused)?;
+        }
         self.ui
             .say(format!("{} items were done by job {job}", known.len()));
         Ok(Progress {
@@ -94,7 +99,8 @@ impl MapJob<'_> {
     async fn stored(&self, journal: &Journal) -> anyhow::Result<BTreeSet<String>> {
         let mut there = BTreeSet::new();
         if let (Some(output), false) = (self.output, self.args.goes_on()) {
-            there.extend(output.list("").await?.into_iter().map(|entry| entry.key));
+            let entries = output.store().list("").await?;
+            there.extend(entries.into_iter().map(|entry| entry.key));
         }
         for prefix in journal.prefixes() {
             let entries = self.store.list(prefix).await?;
@@ -103,12 +109,8 @@ impl MapJob<'_> {
         Ok(there)
     }
 
-    /// Forgets what is not needed to go on. What came of the job matters more than that something cannot be deleted.
-    pub(super) async fn clean(
-        &self,
-        progress: Progress,
-        outcome: anyhow::Result<()>,
-    ) -> anyhow::Result<()> {
+    /// Forgets what is not needed to resume the job; false if it can be resumed. What cannot be deleted is a warning.
+    pub(super) async fn clean(&self, progress: Progress, outcome: &anyhow::Result<()>) -> bool {
         let journal = progress.journal;
         let is_empty = journal.as_ref().is_none_or(Journal::is_empty);
         // Whoever reads no further has what he wants.
@@ -117,24 +119,27 @@ impl MapJob<'_> {
             .err()
             .filter(|error| !ui::is_closed_pipe(error));
         if failed.is_some() && !is_empty {
+            // The claim stays with the journal: it says whose the outputs are.
             self.ui.say(format!(
                 "what is done is kept; to go on with the rest, run the same with --resume {}",
                 self.spec.id
             ));
-            return outcome;
+            return false;
         }
-        let mut deleted = self.store.delete_all(self.base).await.map(drop);
+        delete_own(self.ui, self.store, self.base).await;
         if let Some(journal) = journal {
             for prefix in journal.prefixes() {
-                deleted = deleted.and(self.store.delete_all(prefix).await.map(drop));
+                // The own prefix lies below the base, and is gone.
+                if !prefix.starts_with(self.base) {
+                    delete_own(self.ui, self.store, prefix).await;
+                }
             }
             if let Err(error) = journal.delete() {
                 self.ui
                     .say(format!("cannot delete the job's journal: {error}"));
             }
         }
-        outcome?;
-        Ok(deleted?)
+        true
     }
 
     /// Runs it to its end.
@@ -145,17 +150,33 @@ impl MapJob<'_> {
                 let gatherer = Gatherer::new(self.store, &prefix, self.reduce.is_some())?;
                 Outputs::Gathered(Box::new(gatherer))
             }
-            (false, Some(_)) => Outputs::Kept,
+            (false, Some(output)) => {
+                if self.args.resume.is_none() {
+                    output.clear().await.map_err(refused)?;
+                }
+                Outputs::Kept(Vec::new())
+            }
             (false, None) => Outputs::Printed,
         };
-        let (outcome, gathered) = self.drive(&self.spec, "", items, progress, outputs).await?;
+        let (outcome, collected) = self.drive(&self.spec, "", items, progress, outputs).await?;
         self.conclude(&outcome)?;
-        let Some(Gathered {
+        let Gathered {
             mut outputs,
             report,
-        }) = gathered
-        else {
-            return Ok(());
+        } = match collected {
+            Collected::Gathered(gathered) => gathered,
+            Collected::Files(files) => {
+                let summary = json!({
+                    "program": "map",
+                    "job": self.spec.id.to_string(),
+                    "lswitch": crate::RELEASE,
+                    "items": self.args.items,
+                    "done": outcome.done,
+                    "failed": outcome.failed,
+                });
+                return self.finish(files, summary).await;
+            }
+            Collected::Nothing => return Ok(()),
         };
         if let Some(command) = &self.reduce {
             outputs = self.reduce(command, &outputs).await?;
@@ -166,13 +187,18 @@ impl MapJob<'_> {
         Ok(())
     }
 
+    /// Completes the output, if there is one.
+    async fn finish(&self, files: Vec<ResultFile>, summary: Value) -> anyhow::Result<()> {
+        match self.output {
+            Some(output) => output.finish(files, summary).await.map_err(refused),
+            None => Ok(()),
+        }
+    }
+
     /// Has each worker reduce what is its; gives what came of it.
     async fn reduce(&self, command: &Command, inputs: &[Item]) -> anyhow::Result<Vec<Item>> {
         let (fleet, ranks) = (&self.args.fleet, self.spec.workers);
-        let target = match (self.output, &self.combine) {
-            (Some(output), None) => (output, ""),
-            _ => (self.store, self.base),
-        };
+        let output = self.output.filter(|_| self.combine.is_none());
         let job = DataJob::new(
             fleet,
             (JobId::random(), self.spec.id),
@@ -181,19 +207,23 @@ impl MapJob<'_> {
             inputs,
         )
         .await?;
-        let job = job.begun(self.begun);
-        let arguments = reduce::Arguments {
+        // What a combination reads outlives the reduction.
+        let job = job.begun(self.begun).with_results_at(self.base);
+        let (memory, retries) = (
+            self.args.memory.bytes(fleet, ranks),
+            self.spec.policy.retries,
+        );
+        let arguments = |output| reduce::Arguments {
             inputs: job.list(),
             command: command.clone(),
-            output: (target.0.url().into(), target.1.into()),
-            memory: self.args.memory.bytes(fleet, ranks),
+            output,
+            memory,
             spill: job.spill(),
-            retries: self.spec.policy.retries,
+            retries,
         };
-        let outcome = job
-            .drive(self.ui, &arguments, self.spec.policy.retries)
-            .await;
-        let job = job.clean(outcome).await?;
+        let outcome = job.drive(self.ui, output, arguments, retries).await;
+        job.clean(self.ui).await;
+        let (job, target) = outcome?;
         let reduced: Vec<Reduced> = decode_results(&job.results).map_err(|error| anyhow!(error))?;
         let sum = |what: fn(&Reduced) -> u64| reduced.iter().map(what).sum::<u64>();
         let summary = json!({
@@ -202,7 +232,7 @@ impl MapJob<'_> {
             "lswitch": crate::RELEASE,
             "lines": sum(|rank| rank.read.0),
             "line_bytes": sum(|rank| rank.read.1),
-            "written_bytes": sum(|rank| rank.written),
+            "written_bytes": sum(|rank| rank.file.bytes),
             "spilled_bytes": sum(|rank| rank.spilled),
             "failures": sum(|rank| rank.failures.into()),
             "workers": job.results.len(),
@@ -214,12 +244,12 @@ impl MapJob<'_> {
                 "ranks": reduced.iter().map(|rank| rank.seconds).collect::<Vec<_>>(),
             },
         });
-        let extension = extension(reduce::FORMAT);
         if self.combine.is_none() {
+            let files = reduced.iter().map(|rank| rank.file.clone()).collect();
             match self.output {
-                Some(output) => finish_output(output, ranks, extension, summary.clone()).await?,
+                Some(_) => self.finish(files, summary.clone()).await?,
                 None if self.args.json => {}
-                None => print_parts(self.store, self.base).await?,
+                None => print_parts(self.store, &target).await?,
             }
         }
         if self.args.json {
@@ -232,10 +262,10 @@ impl MapJob<'_> {
             ui::seconds(job.run),
             ui::bytes(job.bytes)
         ));
-        let parts = reduced.iter().zip(0..).map(|(rank, part)| Item::Object {
-            store: target.0.url().into(),
-            key: format!("{}{}", target.1, part_key(part, extension)),
-            length: rank.written,
+        let parts = reduced.iter().map(|rank| Item::Object {
+            store: target.store.clone(),
+            key: format!("{}{}", target.prefix, rank.file.name),
+            length: rank.file.bytes,
             part: None,
         });
         Ok(parts.collect())
@@ -248,14 +278,21 @@ impl MapJob<'_> {
         inputs: Vec<Item>,
         report: Item,
     ) -> anyhow::Result<()> {
-        let extension = extension(reduce::FORMAT);
+        let claim = match self.output {
+            Some(output) => {
+                output.clear().await.map_err(refused)?;
+                Some(output.key().await)
+            }
+            None => None,
+        };
         let spec = MapSpec {
             id: JobId::random(),
             arguments: Arguments {
                 command: command.clone(),
-                output: self.output.map(|store| store.url().to_string()),
+                output: self.output.map(|output| output.store().url().to_string()),
+                claim,
                 prefix: format!("{}combined/", self.base),
-                name: Some(part_key(0, extension)),
+                name: Some(part_key(0, extension(reduce::FORMAT))),
                 report: Some(report),
                 ..self.spec.arguments.clone()
             },
@@ -279,24 +316,24 @@ impl MapJob<'_> {
             key: list,
         }]);
         let outputs = match self.output {
-            Some(_) => Outputs::Kept,
+            Some(_) => Outputs::Kept(Vec::new()),
             None => Outputs::Printed,
         };
         let mut progress = Progress::default();
         let what = "--combine";
-        let (outcome, _) = self
+        let (outcome, collected) = self
             .drive(&spec, what, items, &mut progress, outputs)
             .await?;
         if outcome.failed > 0 {
             anyhow::bail!("--combine has failed");
         }
-        if let Some(output) = self.output {
-            let result = json!({
+        if let Collected::Files(files) = collected {
+            let summary = json!({
                 "program": "combine",
                 "job": outcome.farm.job,
                 "lswitch": crate::RELEASE,
             });
-            finish_output(output, 1, extension, result).await?;
+            self.finish(files, summary).await?;
         }
         Ok(())
     }
@@ -309,7 +346,7 @@ impl MapJob<'_> {
         items: Items,
         progress: &mut Progress,
         outputs: Outputs,
-    ) -> anyhow::Result<(MapOutcome, Option<Gathered>)> {
+    ) -> anyhow::Result<(MapOutcome, Collected)> {
         raise_descriptor_limit();
         let (ui, stop) = (self.ui, interrupted());
         let count = items.count(spec.batch).unwrap_or(0);
@@ -351,13 +388,14 @@ impl MapJob<'_> {
         drop(tell);
         bar.finish_and_clear();
         self.args.fleet.end(fleet).await;
-        let gathered = printing.await.expect("printing does not panic")?;
+        let collected = printing.await.expect("printing does not panic")?;
         let outcome = ran.map_err(|error| match error {
             MapError::Job(error) => failed(error),
             MapError::Items(error) => error.into(),
             MapError::Journal(error) => error.into(),
+            MapError::Unstorable(_) => error.into(),
         })?;
-        Ok((outcome, gathered))
+        Ok((outcome, collected))
     }
 
     fn conclude(&self, outcome: &MapOutcome) -> anyhow::Result<()> {

@@ -5,6 +5,7 @@ use crate::cmd::ui;
 use crate::job::map::Output;
 use crate::job::map::gather::{Gathered, Gatherer};
 use crate::job::map::run::{Held, ItemOutcome};
+use crate::job::output::ResultFile;
 use crate::store::Store;
 use serde_json::{Value, json};
 use std::io::{self, Write};
@@ -22,10 +23,20 @@ const LINES: usize = 5;
 pub(super) enum Outputs {
     /// To standard output.
     Printed,
-    /// They stay where they were stored.
-    Kept,
+    /// They stay where they were stored, as these files.
+    Kept(Vec<ResultFile>),
     /// To what goes on with them.
     Gathered(Box<Gatherer>),
+}
+
+/// What became of the outputs.
+pub(super) enum Collected {
+    /// They were printed.
+    Nothing,
+    /// They are these files.
+    Files(Vec<ResultFile>),
+    /// They were gathered.
+    Gathered(Gathered),
 }
 
 /// Shows outcomes as they come, in order.
@@ -46,11 +57,11 @@ pub(super) struct Printer {
 }
 
 impl Printer {
-    /// Takes outcomes until there are no more; gives what was gathered.
+    /// Takes outcomes until there are no more; gives the files that were stored, or what was gathered.
     pub(super) fn print(
         mut self,
         mut told: mpsc::UnboundedReceiver<ItemOutcome>,
-    ) -> anyhow::Result<Option<Gathered>> {
+    ) -> anyhow::Result<Collected> {
         let mut failure: Option<anyhow::Error> = None;
         let mut out = io::BufWriter::with_capacity(1 << 16, io::stdout());
         while let Some(outcome) = self.runtime.block_on(told.recv()) {
@@ -72,8 +83,9 @@ impl Printer {
             (Some(error), _) => Err(error),
             (None, Some(error)) => Err(error.into()),
             (None, None) => match self.outputs {
-                Outputs::Gathered(gatherer) => Ok(Some(gatherer.finish()?)),
-                Outputs::Printed | Outputs::Kept => Ok(None),
+                Outputs::Gathered(gatherer) => Ok(Collected::Gathered(gatherer.finish()?)),
+                Outputs::Kept(files) => Ok(Collected::Files(files)),
+                Outputs::Printed => Ok(Collected::Nothing),
             },
         }
     }
@@ -87,8 +99,18 @@ impl Printer {
                 ui::echo(self.quiet, "more items have failed; --json tells of each");
             }
         }
-        if let Outputs::Gathered(gatherer) = &mut self.outputs {
-            gatherer.take(&outcome)?;
+        match (&mut self.outputs, &outcome.output) {
+            (Outputs::Gathered(gatherer), _) => gatherer.take(&outcome)?,
+            (Outputs::Kept(files), Output::Stored { key, bytes, crc32c })
+                if outcome.problem.is_none() =>
+            {
+                files.push(ResultFile {
+                    name: key.clone(),
+                    bytes: *bytes,
+                    crc32c: *crc32c,
+                });
+            }
+            (Outputs::Kept(_) | Outputs::Printed, _) => {}
         }
         if self.json {
             return Ok(writeln!(out, "{}", self.as_json(&outcome)?)?);
@@ -98,7 +120,7 @@ impl Printer {
         }
         match &outcome.output {
             Output::Inline(bytes) => Ok(out.write_all(bytes)?),
-            Output::Stored { key, bytes } => self.copy(key, *bytes, out),
+            Output::Stored { key, bytes, .. } => self.copy(key, *bytes, out),
         }
     }
 
@@ -127,9 +149,9 @@ impl Printer {
                 Outputs::Gathered(_) => json!({ "bytes": bytes.len() }),
                 _ => json!({ "output": text(bytes), "bytes": bytes.len() }),
             },
-            Output::Stored { key, bytes } => match self.outputs {
+            Output::Stored { key, bytes, .. } => match self.outputs {
                 Outputs::Gathered(_) => json!({ "bytes": bytes }),
-                Outputs::Kept => json!({ "object": key, "bytes": bytes }),
+                Outputs::Kept(_) => json!({ "object": key, "bytes": bytes }),
                 Outputs::Printed => {
                     let mut copied = Vec::new();
                     self.copy(key, *bytes, &mut copied)?;

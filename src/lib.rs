@@ -62,10 +62,11 @@
 //! | [`lambda`] | where packs run: event, worker runtime, launching, the local Lambda | what a job computes |
 //! | [`store`] | objects in a directory or S3 | what the objects mean |
 //! | `entry` | where a process begins: as a worker or as the command line | what either does |
+//! | [`process`] | supervised processes, temporary folders: what is left behind by none | everything else |
 //! | [`aws`] | how AWS's settings are found and its SDK's errors are told | everything else |
 //! | [`random`] | random bytes, and bytes as hexadecimal | everything else |
 //!
-//! Imports go down only: `main -> entry -> cmd -> job -> { net, graph, lambda, store }`.
+//! Imports go down only: `main -> entry -> cmd -> job -> { net, graph, lambda, store } -> process`.
 //!
 //! # A bootstrap of your own
 //!
@@ -84,6 +85,7 @@ pub mod job;
 pub mod lambda;
 pub mod net;
 mod private;
+pub mod process;
 pub mod random;
 pub mod store;
 

@@ -1,7 +1,7 @@
 //! A process that works: it serves invocations until Lambda, on AWS or locally, has no more.
 
 use crate::job::pack;
-use crate::lambda::local::{LOCAL_VARIABLE, kill_own_programs};
+use crate::lambda::local::LOCAL_VARIABLE;
 use crate::lambda::runtime;
 use crate::store;
 use std::io;
@@ -82,7 +82,6 @@ pub fn work() -> Result<(), WorkError> {
             worked = runtime::run(handler) => Ok(worked),
             _ = terminate.recv() => {
                 store::abort_unfinished_writes().await;
-                kill_own_programs();
                 // Programs on other threads need not end: nobody waits for their outcome.
                 std::process::exit(TERMINATED);
             }

@@ -2,14 +2,18 @@
 //! carries out what the pool decided. Everything that several tasks could race for is decided here, in one place.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use crate::process::scratch::{self, Scratch};
+
 use super::decision::{Action, EnvironmentId, Misuse, PoolLimits};
-use super::environment::{Environment, Surroundings, describe_exit};
+use super::environment::{self, Environment, Surroundings, describe_exit};
 use super::function::LocalFunction;
 use super::invocation::{Outcome, RequestId};
 use super::log::{Log, LogSink, Report};
@@ -32,6 +36,8 @@ pub(super) struct Dispatcher {
     invocations: HashMap<RequestId, Box<Invocation>>,
     /// Folders of ended environments, being removed.
     removals: JoinSet<()>,
+    /// Where the environments' folders are, from the first one on. Removed after them.
+    scratch: Option<Scratch>,
     messages: mpsc::Receiver<Message>,
     events: mpsc::Sender<Message>,
 }
@@ -64,6 +70,7 @@ impl Dispatcher {
             environments: HashMap::new(),
             invocations: HashMap::new(),
             removals: JoinSet::new(),
+            scratch: None,
             messages,
             events: events.clone(),
         };
@@ -92,6 +99,9 @@ impl Dispatcher {
             );
         }
         self.environments.clear();
+        if let Some(scratch) = self.scratch.take() {
+            let _no_panic = tokio::task::spawn_blocking(move || drop(scratch)).await;
+        }
         let _gone = stopped.send(());
     }
 
@@ -206,6 +216,7 @@ impl Dispatcher {
                 ));
                 self.pool.memory_exceeded(now, id);
             }
+            Call::NotStarted(error) => self.not_started(id, &error),
             Call::Exited(status) => {
                 self.pool
                     .gone(now, id, "Runtime.ExitError", &describe_exit(&status))
@@ -331,14 +342,17 @@ impl Dispatcher {
     }
 
     fn start(&mut self, id: EnvironmentId, name: &str) {
-        let function = &self.functions[name];
-        let started = Environment::start(
-            id,
-            function,
-            &self.surroundings,
-            self.sink.clone(),
-            self.events.clone(),
-        );
+        let function = Arc::clone(&self.functions[name]);
+        let started = self.scratch().and_then(|scratch| {
+            Environment::start(
+                id,
+                &function,
+                &self.surroundings,
+                self.sink.clone(),
+                self.events.clone(),
+                &scratch,
+            )
+        });
         match started {
             Ok(environment) => {
                 let (next, extensions_next) = (None, HashMap::new());
@@ -353,19 +367,33 @@ impl Dispatcher {
                 self.environments.insert(id, seat);
             }
             Err(error) => {
-                let folder = function
-                    .task_root
-                    .as_ref()
-                    .map(|root| format!(" in {}", root.display()));
-                let problem = format!(
-                    "cannot start {:?}{}: {error}",
-                    function.command,
-                    folder.unwrap_or_default()
-                );
+                let problem = cannot_start(&function, &error);
                 self.pool
                     .gone(Instant::now(), id, "Runtime.InvalidEntrypoint", &problem);
             }
         }
+    }
+
+    /// Where environments have their folders.
+    fn scratch(&mut self) -> io::Result<PathBuf> {
+        if let Some(scratch) = &self.scratch {
+            return Ok(scratch.path().into());
+        }
+        let scratch = Scratch::new(scratch::LOCAL)?;
+        let path = scratch.path().into();
+        self.scratch = Some(scratch);
+        // What earlier runs have left that were killed.
+        self.removals.spawn_blocking(scratch::sweep);
+        Ok(path)
+    }
+
+    fn not_started(&mut self, id: EnvironmentId, error: &io::Error) {
+        let Some(seat) = self.environments.get(&id) else {
+            return;
+        };
+        let problem = cannot_start(seat.environment.function(), error);
+        self.pool
+            .gone(Instant::now(), id, "Runtime.InvalidEntrypoint", &problem);
     }
 
     fn finish(&mut self, id: EnvironmentId, request: &RequestId, outcome: Outcome, again: bool) {
@@ -422,9 +450,22 @@ impl Dispatcher {
         log.end_line();
         drop(log);
         if let Some(folder) = seat.environment.take_folder() {
-            self.removals.spawn_blocking(move || drop(folder));
+            self.removals
+                .spawn_blocking(move || environment::remove(folder));
         }
     }
+}
+
+fn cannot_start(function: &LocalFunction, error: &io::Error) -> String {
+    let folder = function
+        .task_root
+        .as_ref()
+        .map(|root| format!(" in {}", root.display()));
+    format!(
+        "cannot start {:?}{}: {error}",
+        function.command,
+        folder.unwrap_or_default()
+    )
 }
 
 /// Answers once; a caller who left does not hear it.

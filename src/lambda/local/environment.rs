@@ -1,4 +1,4 @@
-//! One environment: a process in a group of its own, its log, its folder, and the port of its Runtime API.
+//! One environment: a process in a group of its own, its supervisor, its log, its folder, and the port of its Runtime API.
 //!
 //! It does what the pool decided and reports what happens to the process. It knows nothing of invocations.
 
@@ -7,6 +7,8 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,6 +23,8 @@ use tokio::task::JoinSet;
 
 use crate::aws::settings_of_environment;
 use crate::lambda::launch::{ENDPOINT_VARIABLE, KEYS_VARIABLE};
+use crate::process::supervisor::{self, Link, Report};
+use crate::process::{ENVIRONMENT_VARIABLE, scratch, tree};
 use crate::{private, random};
 
 use super::decision::EnvironmentId;
@@ -34,6 +38,8 @@ use super::signature::LocalKeys;
 
 /// How often a busy environment's memory is looked at.
 const MEMORY_INTERVAL: Duration = Duration::from_millis(100);
+/// How long what is left of an environment whose supervisor was killed may take to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 /// What of this process's environment reaches the functions besides AWS's settings: how to find programs.
 const PASSED_ON: [&str; 2] = ["PATH", "LANG"];
 
@@ -52,6 +58,7 @@ pub(super) struct Surroundings {
 pub(super) struct Environment {
     pub(super) log: Arc<Mutex<Log>>,
     pub(super) started: Instant,
+    function: Arc<LocalFunction>,
     group: Arc<Group>,
     memory: Arc<MemoryUse>,
     /// API, log reader and supervisor; they end with this.
@@ -59,10 +66,21 @@ pub(super) struct Environment {
     folder: Option<TempDir>,
 }
 
-/// A process group, signalled only as long as its leader was not reaped: after that its number may be another's.
+/// What was started: the environment's own process, and mostly a supervisor above it.
 struct Group {
-    leader: Pid,
-    reaped: Mutex<bool>,
+    /// The process that this one started: the supervisor, or the environment's own where there is none.
+    child: Pid,
+    is_supervised: bool,
+    state: Mutex<GroupState>,
+}
+
+struct GroupState {
+    /// The environment's own process, whose process group has its number; until the supervisor has reported it, none.
+    leader: Option<Pid>,
+    /// Signals for the leader, from before it was known.
+    pending: Vec<Signal>,
+    /// The child is gone: its number, and that of the group, may be another's.
+    reaped: bool,
 }
 
 #[derive(Default)]
@@ -72,8 +90,8 @@ struct MemoryUse {
 }
 
 impl MemoryUse {
-    fn measure(&self, leader: u32) -> u64 {
-        let used_kib = memory::resident_kib(leader);
+    fn measure(&self, group: &Group) -> u64 {
+        let used_kib = group.memory_kib();
         self.peak_kib
             .fetch_max(used_kib, Ordering::Relaxed)
             .max(used_kib)
@@ -88,28 +106,28 @@ impl Environment {
         surroundings: &Surroundings,
         sink: Option<LogSink>,
         events: mpsc::Sender<Message>,
+        scratch: &Path,
     ) -> io::Result<Environment> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         listener.set_nonblocking(true)?;
         let api = listener.local_addr()?;
-        let folder = private::temporary_folder("lswitch-local-")?;
+        let folder = private::temporary_folder_in(scratch)?;
         let (output, input) = io::pipe()?;
-        let mut command = command(function, surroundings, api, &folder)?;
-        command
-            .stdin(Stdio::null())
-            .stdout(input.try_clone()?)
-            .stderr(input);
+        let (mut command, link) = command(function, surroundings, api, &folder)?;
+        if link.is_none() {
+            command.stdin(Stdio::null()).kill_on_drop(true);
+        }
+        command.stdout(input.try_clone()?).stderr(input);
         let child = command.spawn()?;
         drop(command); // It holds the pipe's writing end, which would keep us from seeing the log's end.
-        let leader = child
+        let id_of_child = child
             .id()
             .and_then(|id| i32::try_from(id).ok())
             .and_then(Pid::from_raw);
-        let leader = leader.expect("a child that was just started has a process id");
-        let group = Arc::new(Group {
-            leader,
-            reaped: Mutex::new(false),
-        });
+        let group = Arc::new(Group::new(
+            id_of_child.expect("a child that was just started has a process id"),
+            link.is_some(),
+        ));
 
         let mut log = Log::new(&function.name, id.0, sink);
         let output = pipe::Receiver::from_owned_fd(OwnedFd::from(output))?;
@@ -126,10 +144,15 @@ impl Environment {
         let router = runtime_api::router(id, Arc::clone(function), events.clone());
         tasks.spawn(surroundings.gate.clone().serve(listener, router));
         tasks.spawn(read_log(output, Arc::clone(&log)));
-        tasks.spawn(supervise(
+        let process = Process {
             child,
+            link,
+            folder: folder.path().into(),
+            group: Arc::clone(&group),
+        };
+        tasks.spawn(supervise(
+            process,
             id,
-            Arc::clone(&group),
             Arc::clone(&memory),
             limit_kib,
             events,
@@ -137,6 +160,7 @@ impl Environment {
         Ok(Environment {
             log,
             started: Instant::now(),
+            function: Arc::clone(function),
             group,
             memory,
             _tasks: tasks,
@@ -144,11 +168,15 @@ impl Environment {
         })
     }
 
+    pub(super) fn function(&self) -> &LocalFunction {
+        &self.function
+    }
+
     pub(super) fn log(&self) -> MutexGuard<'_, Log> {
         lock(&self.log)
     }
 
-    /// SIGSTOP. Should this process die without notice, the kernel hangs up (SIGHUP) its stopped, now orphaned groups.
+    /// SIGSTOP. The supervisor is not stopped: should this process die, it kills what is.
     pub(super) fn freeze(&self) {
         self.memory.measured.store(false, Ordering::Relaxed);
         self.group.signal(Signal::STOP);
@@ -169,9 +197,7 @@ impl Environment {
 
     /// The most memory that it was seen to hold.
     pub(super) fn peak_mb(&self) -> u64 {
-        self.memory
-            .measure(self.group.leader.as_raw_nonzero().get().unsigned_abs())
-            .div_ceil(1024)
+        self.memory.measure(&self.group).div_ceil(1024)
     }
 
     /// Hands out the folder, whose removal may take a while.
@@ -182,59 +208,98 @@ impl Environment {
 
 impl Drop for Environment {
     fn drop(&mut self) {
+        // Its task, which ends with this, closes the link: the supervisor then kills what begins just now, and ends.
         self.group.signal(Signal::KILL);
+        if let Some(folder) = self.folder.take() {
+            remove(folder);
+        }
+    }
+}
+
+/// Removes an environment's folder, which may take a while.
+pub(super) fn remove(folder: TempDir) {
+    let path = folder.keep();
+    if let Err(error) = scratch::remove_folder(&path) {
+        tracing::warn!("cannot remove {}: {error}", path.display());
     }
 }
 
 impl Group {
+    fn new(child: Pid, is_supervised: bool) -> Group {
+        let leader = (!is_supervised).then_some(child);
+        Group {
+            child,
+            is_supervised,
+            state: Mutex::new(GroupState {
+                leader,
+                pending: Vec::new(),
+                reaped: false,
+            }),
+        }
+    }
+
     fn signal(&self, signal: Signal) {
-        let reaped = lock(&self.reaped);
-        // What it has started in groups of their own, such as an item's program, is known only as long as it lives.
-        let others = match signal {
-            Signal::KILL if !*reaped => descendants(self.leader),
-            _ => Vec::new(),
-        };
-        for other in others {
-            let _ = rustix::process::kill_process(other, signal);
+        let mut state = lock(&self.state);
+        if state.reaped {
+            return;
         }
-        if !*reaped && let Err(error) = rustix::process::kill_process_group(self.leader, signal) {
-            tracing::debug!(group = ?self.leader, ?signal, %error, "cannot signal an environment; it just ended");
+        if signal == Signal::KILL {
+            // Groups of their own too, such as an item's program's.
+            for process in tree::descendants(self.child) {
+                let _just_gone = rustix::process::kill_process(process, signal);
+            }
+            if self.is_supervised {
+                // Somebody may have stopped it. It sees that its program has ended, clears the rest away, and ends.
+                let _just_gone = rustix::process::kill_process(self.child, Signal::CONT);
+            }
+        }
+        match state.leader {
+            Some(leader) => signal_group(leader, signal),
+            None if signal != Signal::KILL => state.pending.push(signal),
+            None => {}
         }
     }
 
-    /// The leader is gone: whatever it left behind goes with it.
+    /// The supervisor has started it.
+    fn started(&self, leader: Pid) {
+        let mut state = lock(&self.state);
+        state.leader = Some(leader);
+        if !state.reaped {
+            for signal in std::mem::take(&mut state.pending) {
+                signal_group(leader, signal);
+            }
+        }
+    }
+
+    /// The child is gone: whatever it left behind goes with it.
     fn end(&self) {
-        self.signal(Signal::KILL);
-        *lock(&self.reaped) = true;
+        if !self.is_supervised {
+            self.signal(Signal::KILL);
+        }
+        lock(&self.state).reaped = true;
+    }
+
+    /// The supervisor was killed. The kernel kills the leader; this kills the rest of its group.
+    fn kill_rest(&self) {
+        if let Some(leader) = lock(&self.state).leader {
+            signal_group(leader, Signal::KILL);
+        }
+    }
+
+    fn memory_kib(&self) -> u64 {
+        // What a supervisor holds is none of the function's.
+        let own = match self.is_supervised {
+            true => 0,
+            false => memory::resident_kib(self.child),
+        };
+        own + memory::descendants_kib(self.child)
     }
 }
 
-/// Kills what this process has started, also what is in groups of their own: for a worker that ends before the local Lambda
-/// kills it, since afterwards nobody can tell any more what it has started.
-pub(crate) fn kill_own_programs() {
-    for process in descendants(rustix::process::getpid()) {
-        let _ = rustix::process::kill_process(process, Signal::KILL);
+fn signal_group(leader: Pid, signal: Signal) {
+    if let Err(error) = rustix::process::kill_process_group(leader, signal) {
+        tracing::debug!(group = ?leader, ?signal, %error, "cannot signal an environment; it just ended");
     }
-}
-
-/// What a process has started, and what that has; nothing where the system does not tell.
-fn descendants(leader: Pid) -> Vec<Pid> {
-    let mut found = Vec::new();
-    let mut waiting = vec![leader];
-    while let Some(process) = waiting.pop() {
-        let tasks = format!("/proc/{}/task", process.as_raw_nonzero());
-        let tasks = std::fs::read_dir(tasks).into_iter().flatten().flatten();
-        for task in tasks {
-            let children = std::fs::read_to_string(task.path().join("children"));
-            let children = children.unwrap_or_default();
-            let ids = children.split_whitespace().filter_map(|id| id.parse().ok());
-            waiting.extend(ids.filter_map(Pid::from_raw));
-        }
-        if process != leader {
-            found.push(process);
-        }
-    }
-    found
 }
 
 /// How Lambda words an end that nobody asked for.
@@ -288,7 +353,7 @@ fn command(
     surroundings: &Surroundings,
     api: SocketAddr,
     folder: &TempDir,
-) -> io::Result<Command> {
+) -> io::Result<(Command, Option<Link>)> {
     let (home, temporary) = (folder.path().join("home"), folder.path().join("tmp"));
     std::fs::create_dir(&home)?;
     std::fs::create_dir(&temporary)?;
@@ -297,13 +362,15 @@ fn command(
         .command
         .split_first()
         .expect("functions without a command are refused");
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .current_dir(&task_root)
-        .process_group(0)
-        .kill_on_drop(true)
-        .env_clear();
+    let (mut command, link) = match supervisor::command(program.as_ref(), arguments)? {
+        Some((command, link)) => (Command::from(command), Some(link)),
+        None => {
+            let mut command = Command::new(program);
+            command.args(arguments);
+            (command, None)
+        }
+    };
+    command.current_dir(&task_root).process_group(0).env_clear();
     for name in PASSED_ON {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
@@ -338,33 +405,76 @@ fn command(
         .env("AWS_LAMBDA_LOG_STREAM_NAME", stream)
         .env("AWS_LAMBDA_RUNTIME_API", api.to_string())
         .env(ENDPOINT_VARIABLE, &surroundings.endpoint)
-        .envs(&function.environment);
+        .envs(&function.environment)
+        .env(ENVIRONMENT_VARIABLE, folder.path());
     if let Some(keys) = &surroundings.keys {
         command.env(KEYS_VARIABLE, keys.written());
     }
-    Ok(command)
+    Ok((command, link))
+}
+
+/// What is waited for.
+struct Process {
+    child: Child,
+    link: Option<Link>,
+    folder: PathBuf,
+    group: Arc<Group>,
+}
+
+impl Process {
+    /// How the environment's own process has ended.
+    async fn end(&mut self) -> Call {
+        let mut status = None;
+        let mut failure = None;
+        if let Some(link) = &mut self.link {
+            while let Some(report) = link.report().await {
+                match report {
+                    Report::Started(leader) => {
+                        if let Some(leader) = Pid::from_raw(leader) {
+                            self.group.started(leader);
+                        }
+                    }
+                    Report::NotStarted(error) => failure = Some(error),
+                    Report::Ended(raw) => status = Some(ExitStatus::from_raw(raw)),
+                }
+            }
+        }
+        let own = self.child.wait().await;
+        if self.link.is_some() && status.is_none() {
+            // The supervisor was killed, and has cleared nothing away.
+            self.group.kill_rest();
+            let folder = self.folder.clone();
+            let kill = move || tree::kill_marked(&folder, KILL_TIMEOUT);
+            let _no_panic = tokio::task::spawn_blocking(kill).await;
+        }
+        match (failure, status) {
+            (Some(error), _) => Call::NotStarted(io::Error::from_raw_os_error(error)),
+            (None, Some(status)) => Call::Exited(Ok(status)),
+            (None, None) => Call::Exited(own),
+        }
+    }
 }
 
 /// Waits for the process's end, and looks at its memory meanwhile.
 async fn supervise(
-    mut child: Child,
+    mut process: Process,
     id: EnvironmentId,
-    group: Arc<Group>,
     memory: Arc<MemoryUse>,
     limit_kib: u64,
     events: mpsc::Sender<Message>,
 ) {
-    let leader = group.leader.as_raw_nonzero().get().unsigned_abs();
+    let group = Arc::clone(&process.group);
     let mut interval = tokio::time::interval(MEMORY_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut exceeded = false;
-    let status = loop {
+    let mut end = pin!(process.end());
+    let ended = loop {
         tokio::select! {
-            status = child.wait() => break status,
+            ended = &mut end => break ended,
             _ = interval.tick() => {}
         }
         if !exceeded && memory.measured.load(Ordering::Relaxed) {
-            let used_kib = memory.measure(leader);
+            let used_kib = memory.measure(&group);
             if used_kib > limit_kib {
                 exceeded = true;
                 group.signal(Signal::KILL); // Now: what it takes while the message waits is this machine's memory.
@@ -376,7 +486,7 @@ async fn supervise(
         }
     };
     group.end();
-    let _gone = events.send(Message::Call(id, Call::Exited(status))).await;
+    let _gone = events.send(Message::Call(id, ended)).await;
 }
 
 async fn read_log(output: pipe::Receiver, log: Arc<Mutex<Log>>) {

@@ -74,6 +74,8 @@ pub(super) enum Call {
     MemoryExceeded {
         used_mb: u64,
     },
+    /// The environment's command cannot be started.
+    NotStarted(io::Error),
     Exited(io::Result<ExitStatus>),
 }
 

@@ -51,7 +51,6 @@ mod signature;
 #[cfg(target_os = "linux")]
 mod sock_diag;
 
-pub(crate) use environment::kill_own_programs;
 pub use error::LocalError;
 pub use function::LocalFunction;
 pub use log::{LogLine, LogSink};

@@ -6,6 +6,7 @@ use crate::job::function::{self as functions, AnyFunction};
 use crate::job::program::{self, Program};
 use crate::job::worker::{self, WorkError};
 use crate::lambda::runtime;
+use crate::process;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use thiserror::Error;
@@ -107,6 +108,8 @@ impl Lswitch {
 
     /// The whole program: command, switch and worker.
     pub fn main(self) -> ExitCode {
+        process::take_role();
+        listen_for_signals();
         start_logging();
         let worked = self.register().map_err(EntryError::Names).and_then(|()| {
             if is_worker() {
@@ -122,6 +125,7 @@ impl Lswitch {
     /// # Panics
     /// When a name is empty or given twice, or programs and functions were registered before.
     pub fn init(self) {
+        process::take_role();
         if let Err(problem) = self.register() {
             panic!("{problem}");
         }
@@ -135,6 +139,17 @@ impl Lswitch {
     fn register(&self) -> Result<(), String> {
         program::register(self.programs)?;
         functions::register(&self.functions)
+    }
+}
+
+/// Before anything else: what a signal would leave behind is not there yet.
+fn listen_for_signals() {
+    #[cfg(feature = "cli")]
+    {
+        // A worker's signals are Lambda's business.
+        if !is_worker() {
+            crate::cmd::listen_for_signals();
+        }
     }
 }
 

@@ -61,7 +61,7 @@ impl Attach {
                 tokio::select! {
                     () = &mut stop => {
                         let words = format!("job {id} runs on; lswitch attach {id} shows it again, lswitch cancel {id} ends it");
-                        return Err(EndedSo { exit: Exit::Interrupted as u8, said: Some(words) }.into());
+                        return Err(EndedSo { exit: Exit::Interrupted.code(), said: Some(words) }.into());
                     }
                     () = tokio::time::sleep(LOOK) => {}
                 }

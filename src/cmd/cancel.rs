@@ -1,6 +1,5 @@
 //! `lswitch cancel`: ends a job.
 
-use crate::cmd::Exit;
 use crate::cmd::attach::{again, lost};
 use crate::cmd::record::all::{self, short};
 use crate::cmd::record::{End, Facts, Folder, State, now_ms};
@@ -18,6 +17,9 @@ const KILLED_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Between two looks at whether it is gone.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// Exit code of a driver that the signal of this command has ended.
+const TERMINATED: u8 = 128 + Signal::TERM.as_raw() as u8;
 
 /// End a job that runs: its workers stop; what is done of a map is kept for --resume
 #[derive(Debug, clap::Args)]
@@ -119,7 +121,7 @@ fn write_end(folder: &Folder, why: &str) -> anyhow::Result<()> {
     }
     facts.end = Some(End {
         at_ms: now_ms(),
-        exit: Exit::Interrupted as u8,
+        exit: TERMINATED,
         error: Some(why.into()),
     });
     folder.write(&facts)

@@ -8,10 +8,12 @@ use crate::cmd::record::all;
 use crate::cmd::record::{Facts, Folder, State, parse_id};
 use crate::cmd::settings::{AwsArgs, parse_age};
 use crate::cmd::ui::{self, Ui, print_json, print_table};
+use crate::process::scratch::{self, Abandoned};
 use crate::random::parse_hex;
 use crate::store::{Entry, Store, Unfinished};
+use anyhow::Context;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -37,7 +39,7 @@ Examples:
 
 Shows what can go, and deletes it only with --yes: in the store programs that travelled to workers, and what jobs kept there
 that were killed or lost, or that could be gone on with by --resume; on this machine the records of jobs that have ended, with
-what they printed in the background. Nothing goes that belongs to a job that runs on this machine. Of jobs that other machines run in the same store nothing is
+what they printed in the background, and at any age the temporary folders of processes that were killed. Nothing goes that belongs to a job that runs on this machine. Of jobs that other machines run in the same store nothing is
 known here but the age: choose --older-than above their longest. Graphs and results are never touched.
 
 Unfinished writes go, too: temporary files of a store in a folder; in S3 all uploads below the store's location that were begun
@@ -83,6 +85,8 @@ struct Doomed {
     objects: Vec<String>,
     unfinished: Vec<Unfinished>,
     records: Vec<Folder>,
+    outputs: Vec<Store>,
+    temporary: Vec<Abandoned>,
 }
 
 impl Clean {
@@ -90,7 +94,7 @@ impl Clean {
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
         block_on(async {
             let store = Store::open(&self.store, &self.aws.settings()).await?;
-            let doomed = self.find(&store).await?;
+            let mut doomed = self.find(&store).await?;
             let (count, bytes) = doomed.groups.iter().fold((0, 0), |sum, group| {
                 (sum.0 + group.count, sum.1 + group.bytes)
             });
@@ -140,6 +144,7 @@ impl Clean {
         let folders = all::folders()?;
         let mut running = Vec::new();
         let mut ended = Vec::new();
+        let mut outputs = BTreeSet::new();
         let now = SystemTime::now();
         for folder in folders {
             let facts = match folder.read() {
@@ -155,7 +160,10 @@ impl Clean {
                     running.push(facts);
                     continue;
                 }
-                Some(_) => self.older_than,
+                Some(facts) => {
+                    outputs.extend(facts.output.filter(|url| url.starts_with("file://")));
+                    self.older_than
+                }
                 None => self.older_than.max(BEGINNING),
             };
             // It may be gone by now.
@@ -211,7 +219,40 @@ impl Clean {
             }
         }
         doomed.records = ended.into_iter().map(|(folder, _)| folder).collect();
+        self.find_abandoned(&mut doomed, outputs).await?;
         Ok(doomed)
+    }
+
+    /// What processes that are gone have left outside of the store, whose writers are known to be gone at any age.
+    async fn find_abandoned(
+        &self,
+        doomed: &mut Doomed,
+        outputs: BTreeSet<String>,
+    ) -> anyhow::Result<()> {
+        let mut unfinished = Group {
+            what: "unfinished writes of outputs",
+            count: 0,
+            bytes: 0,
+        };
+        for url in outputs {
+            let output = Store::open(&url, &self.aws.settings()).await?;
+            // Somebody else's by now, perhaps.
+            let (count, bytes) = output.abandoned().await.unwrap_or_default();
+            if count > 0 {
+                unfinished.count += count;
+                unfinished.bytes += bytes;
+                doomed.outputs.push(output);
+            }
+        }
+        doomed.temporary = tokio::task::spawn_blocking(scratch::abandoned).await?;
+        let temporary = Group {
+            what: "temporary folders of processes that are gone",
+            count: doomed.temporary.len() as u64,
+            bytes: doomed.temporary.iter().map(Abandoned::bytes).sum(),
+        };
+        let found = [unfinished, temporary].into_iter();
+        doomed.groups.extend(found.filter(|group| group.count > 0));
+        Ok(())
     }
 
     fn summary(&self, store: &Store, doomed: &Doomed, (count, bytes): (u64, u64)) -> Value {
@@ -238,7 +279,7 @@ impl Group {
 }
 
 impl Doomed {
-    async fn delete(&self, store: &Store) -> anyhow::Result<()> {
+    async fn delete(&mut self, store: &Store) -> anyhow::Result<()> {
         store.delete_each(self.objects.iter().cloned()).await?;
         for write in &self.unfinished {
             store.discard(write).await?;
@@ -246,6 +287,14 @@ impl Doomed {
         for folder in &self.records {
             folder.delete()?;
         }
+        for output in &self.outputs {
+            output.sweep().await?;
+        }
+        let temporary = std::mem::take(&mut self.temporary);
+        let removed = tokio::task::spawn_blocking(move || {
+            temporary.into_iter().try_for_each(Abandoned::remove)
+        });
+        removed.await?.context("cannot remove a temporary folder")?;
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! `lswitch generate`: edge lists and records for people without data.
 
-use crate::cmd::UsageError;
 use crate::cmd::ui::Ui;
+use crate::cmd::{Interrupted, UsageError, hold, interrupts};
 use crate::graph::{GraphError, generate};
 use crate::job::sort::generate::{Layout, put_record};
 use anyhow::Context;
@@ -183,9 +183,30 @@ fn write(
 ) -> anyhow::Result<()> {
     match path {
         None => Ok(write_to(io::stdout().lock(), writes)?),
-        Some(path) => {
-            write_file(path, writes).with_context(|| format!("cannot write {}", path.display()))
-        }
+        Some(path) => match write_file(path, writes) {
+            Err(error) if is_interrupted(&error) => Err(Interrupted.into()),
+            written => written.with_context(|| format!("cannot write {}", path.display())),
+        },
+    }
+}
+
+fn is_interrupted(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    let inner = error.and_then(io::Error::get_ref);
+    inner.is_some_and(|inner| inner.is::<Interrupted>())
+}
+
+/// A file that is written until a signal comes.
+struct Interruptible<'a>(&'a File);
+
+impl Write for Interruptible<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        interrupts::check()?;
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
     }
 }
 
@@ -204,8 +225,10 @@ fn write_file(
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    write_to(file.as_file_mut(), writes)?;
+    // A signal ends the writing, and the file that is not whole is removed.
+    let _hold = hold();
+    let file = tempfile::NamedTempFile::new_in(folder)?;
+    write_to(Interruptible(file.as_file()), writes)?;
     make_readable(file.as_file())?;
     file.persist(&path)?;
     Ok(())

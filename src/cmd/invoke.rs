@@ -18,8 +18,9 @@ mod wordcount;
 
 use crate::cmd::record::{own, parse_id};
 use crate::cmd::ui::Ui;
-use crate::cmd::{UsageError, block_on};
+use crate::cmd::{UsageError, block_on, hold};
 use crate::net::token::JobId;
+use crate::process::scratch;
 use clap::Subcommand;
 pub(in crate::cmd) use fleet::FleetArgs;
 
@@ -126,7 +127,16 @@ impl Job {
     /// Runs it, and says what it cost however it ended, and what a worker said last that failed.
     fn run_and_say(&self, ui: &Ui, id: JobId) -> anyhow::Result<()> {
         let fleet = self.fleet();
-        let outcome = self.run(ui, id).or_else(|error| {
+        let outcome = self.run(ui, id);
+        let hold = hold();
+        block_on(async {
+            fleet.cost.sweep_stores().await;
+            // A client that was killed could not remove its folder.
+            tokio::task::spawn_blocking(scratch::sweep).await?;
+            Ok(())
+        })?;
+        drop(hold);
+        let outcome = outcome.or_else(|error| {
             // What the job has left is cleared away by now.
             block_on(async { Err(fleet.with_log(ui, error).await) })
         });

@@ -9,6 +9,7 @@ mod clean;
 mod doctor;
 mod function;
 mod generate;
+mod interrupts;
 mod invoke;
 mod jobs;
 mod lambda;
@@ -21,9 +22,10 @@ mod settings;
 mod ui;
 
 use clap::{Parser, Subcommand};
+use interrupts::{hold, interrupted};
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
-use tokio::task::AbortHandle;
+
+pub(crate) use interrupts::listen as listen_for_signals;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -31,7 +33,8 @@ Exit codes:
   1    failed
   2    wrong usage
   3    done in part: items have failed
-  130  interrupted";
+  129, 130, 131, 143
+       interrupted by SIGHUP, SIGINT (Ctrl-C), SIGQUIT, SIGTERM";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -79,6 +82,7 @@ enum Exit {
     Failed = 1,
     Usage = 2,
     InPart = 3,
+    /// A signal ended it: 128 and the signal's number.
     Interrupted = 130,
 }
 
@@ -93,6 +97,14 @@ impl Exit {
             Err(error) if error.is::<InPart>() => Exit::InPart,
             Err(error) if error.is::<Interrupted>() => Exit::Interrupted,
             Err(_) => Exit::Failed,
+        }
+    }
+
+    /// Its number.
+    fn code(self) -> u8 {
+        match self {
+            Exit::Interrupted => interrupts::exit_code(),
+            other => other as u8,
         }
     }
 }
@@ -156,13 +168,13 @@ fn finish(outcome: anyhow::Result<()>) -> ExitCode {
 fn told(outcome: anyhow::Result<()>) -> u8 {
     let exit = Exit::of(&outcome);
     let Some(error) = outcome.err().filter(|_| exit != Exit::Done) else {
-        return exit as u8;
+        return exit.code();
     };
     let other = error.downcast_ref::<EndedSo>();
     if other.is_none_or(|other| other.said.is_some()) {
         ui::print_error(&error);
     }
-    other.map_or(exit as u8, |other| other.exit)
+    other.map_or(exit.code(), |other| other.exit)
 }
 
 /// Runs a command's asynchronous part.
@@ -195,48 +207,6 @@ fn raise_descriptor_limit() {
         maximum,
     };
     let _ = setrlimit(Resource::Nofile, raised);
-}
-
-/// Who listens for Ctrl-C and SIGTERM: the process gets them, so there is one at a time.
-static LISTENER: Mutex<Option<AbortHandle>> = Mutex::new(None);
-
-/// Listens for Ctrl-C and SIGTERM from this call on, instead of those who did before; completes at the first. A second one, or one that
-/// comes when nobody waits for it any more, ends the process at once.
-///
-/// Must be called within the runtime.
-fn interrupted() -> impl Future<Output = ()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    // A handler cannot be installed only when the runtime has no signal driver, which block_on() enables.
-    let listen = |kind| signal(kind).expect("the runtime has a signal driver");
-    let (mut interrupt, mut terminate) = (
-        listen(SignalKind::interrupt()),
-        listen(SignalKind::terminate()),
-    );
-    record::own::heard_elsewhere();
-    let (tell, told) = tokio::sync::oneshot::channel();
-    let listening = tokio::spawn(async move {
-        let mut tell = Some(tell);
-        loop {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            let heard = tell.take().is_some_and(|tell| tell.send(()).is_ok());
-            if !heard {
-                let what = "interrupted, and ended without cleaning up";
-                record::own::end(Exit::Interrupted, Some(what.into()));
-                std::process::exit(Exit::Interrupted as i32);
-            }
-        }
-    });
-    let mut listener = LISTENER.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(before) = listener.replace(listening.abort_handle()) {
-        before.abort();
-    }
-    async {
-        // The sender lives as long as the runtime does.
-        let _ = told.await;
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::cmd::settings::AwsArgs;
 use crate::cmd::ui::{self, Ui, print_facts, print_json};
-use crate::cmd::{Interrupted, UsageError, block_on, interrupted};
+use crate::cmd::{Interrupted, UsageError, block_on, hold, interrupted};
 use crate::graph::{Balance, GraphError, Manifest, Partitioner, Quality, Reading};
 use crate::job::preprocess::{
     self, PreprocessError, PreprocessEvent, PreprocessOutcome, PreprocessSpec,
@@ -142,9 +142,12 @@ impl Preprocess {
                     }
                 }
             };
-            preprocess::run(spec, &store, interrupted(), &mut tell)
-                .await
-                .map_err(explain)
+            let _hold = hold();
+            let outcome = preprocess::run(spec, &store, interrupted(), &mut tell).await;
+            if let Err(error) = store.sweep().await {
+                tracing::warn!("{error}");
+            }
+            outcome.map_err(explain)
         })?;
         self.print(ui, &outcome)
     }

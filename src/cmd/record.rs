@@ -47,6 +47,9 @@ pub struct Facts {
     pub folder: String,
     /// The URL of the job's own store, once it is open.
     pub store: Option<String>,
+    /// The URL of its output store, once it is open.
+    #[serde(default)]
+    pub output: Option<String>,
     /// It runs in the background: `stdout` and `log` beside this file are what it prints.
     pub detached: bool,
     /// Its workers are being started: nothing was wrong with what was asked for.
@@ -84,7 +87,7 @@ pub enum State {
     InPart,
     /// Any other exit code.
     Failed,
-    /// Exit code 130.
+    /// Exit code 129, 130, 131 or 143: a signal ended it.
     Cancelled,
     /// Its driver is gone without having said how it ended.
     Lost,
@@ -96,7 +99,7 @@ impl State {
         match (exit, is_there) {
             (Some(0), _) => State::Done,
             (Some(3), _) => State::InPart,
-            (Some(130), _) => State::Cancelled,
+            (Some(129..=131 | 143), _) => State::Cancelled,
             (Some(_), _) => State::Failed,
             (None, true) => State::Running,
             (None, false) => State::Lost,
@@ -336,7 +339,10 @@ mod tests {
             (Some(2), false, State::Failed),
             (Some(101), false, State::Failed),
             (Some(3), false, State::InPart),
+            (Some(129), false, State::Cancelled),
             (Some(130), false, State::Cancelled),
+            (Some(143), false, State::Cancelled),
+            (Some(137), false, State::Failed),
         ] {
             assert_eq!(State::of(exit, is_there), state, "{exit:?} {is_there}");
         }
@@ -352,6 +358,7 @@ mod tests {
                 .into(),
             folder: "/work".into(),
             store: None,
+            output: None,
             detached: false,
             under_way: false,
             driver: Driver::this(),

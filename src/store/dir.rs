@@ -1,8 +1,8 @@
 //! A store in a directory: every object is a file, and its key is the file's path.
 //!
 //! A write fills a file in the folder `.lswitch-tmp` of the store and then gives it its name in one step, so readers
-//! never see a part of it; a process that is killed may leave such a file behind, which is never listed and may be deleted
-//! when no writer is alive. Objects take the permissions that the umask leaves. Symbolic links are the user's business:
+//! never see a part of it; a process that is killed may leave such a file behind, which is never listed. A writer keeps its
+//! file locked, so that a file that can be locked has no writer and may be deleted: `sweep` does. Objects take the permissions that the umask leaves. Symbolic links are the user's business:
 //! reads and writes follow them wherever they lead, also out of the store, but `list` does not show them.
 //!
 //! File work runs on tokio's blocking threads and has no deadline: on a network file system it waits as long as that does.
@@ -17,6 +17,13 @@ use bytes::Bytes;
 use tempfile::NamedTempFile;
 
 use super::{Entry, Placed, StoreError, TEMPORARY_FOLDER};
+use crate::process::scratch::{Lock, is_at, try_lock};
+
+/// What the names of files begin with that are being written.
+const UNFINISHED: &str = "put-";
+
+/// How often a file is made that a sweep takes away before it can be locked: each time is a coincidence of microseconds.
+const CREATE_TRIES: usize = 16;
 
 /// The directory. It need not exist before the first write.
 #[derive(Clone)]
@@ -120,6 +127,19 @@ impl Dir {
     pub(super) async fn unfinished(&self, url: String) -> Result<Vec<Entry>, StoreError> {
         let folder = self.root.join(TEMPORARY_FOLDER);
         list(folder, &format!("{TEMPORARY_FOLDER}/"), "", url).await
+    }
+
+    /// Counts the files of writers that are gone, and deletes them if `remove` says so, with the folder once it is empty.
+    pub(super) async fn sweep(&self, remove: bool, url: String) -> Result<(u64, u64), StoreError> {
+        let folder = self.root.join(TEMPORARY_FOLDER);
+        blocking(move || {
+            sweep(&folder, remove).map_err(|cause| StoreError::Directory {
+                action: "clean",
+                url,
+                cause,
+            })
+        })
+        .await
     }
 
     pub(super) async fn delete(&self, key: &str, url: String) -> Result<(), StoreError> {
@@ -295,7 +315,6 @@ fn fill(root: &Path, path: &Path, value: &[u8]) -> io::Result<NamedTempFile> {
 /// A fresh file that can be renamed to `path`.
 fn create(root: &Path, path: &Path) -> io::Result<NamedTempFile> {
     let temporary = root.join(TEMPORARY_FOLDER);
-    fs::create_dir_all(&temporary)?;
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder)?;
     }
@@ -305,7 +324,73 @@ fn create(root: &Path, path: &Path) -> io::Result<NamedTempFile> {
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
-    builder.prefix("put-").tempfile_in(&temporary)
+    builder.prefix(UNFINISHED);
+    for _ in 1..CREATE_TRIES {
+        match create_locked(&builder, &temporary) {
+            Ok(Some(file)) => return Ok(file),
+            // A sweep has taken the file, or the folder, before the file was locked.
+            Ok(None) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let taken = "other processes delete the files that are being written";
+    create_locked(&builder, &temporary)?.ok_or_else(|| io::Error::other(taken))
+}
+
+/// A fresh file that this process has locked; `None` if another process took it for one without a writer.
+fn create_locked(builder: &tempfile::Builder, folder: &Path) -> io::Result<Option<NamedTempFile>> {
+    fs::create_dir_all(folder)?;
+    let file = builder.tempfile_in(folder)?;
+    let is_own = match try_lock(file.as_file()) {
+        Lock::Taken => is_at(file.as_file(), file.path()),
+        Lock::Held => false,
+        // Nor can a sweep lock it.
+        Lock::Impossible => true,
+    };
+    Ok(is_own.then_some(file))
+}
+
+fn sweep(folder: &Path, remove: bool) -> io::Result<(u64, u64)> {
+    let files = match fs::read_dir(folder) {
+        Ok(files) => files,
+        Err(error) if is_absence(&error) => return Ok((0, 0)),
+        Err(error) => return Err(error),
+    };
+    let (mut count, mut bytes) = (0, 0);
+    for file in files {
+        let file = file?;
+        let is_file = file.file_type().is_ok_and(|kind| kind.is_file());
+        if !is_file
+            || !file
+                .file_name()
+                .as_encoded_bytes()
+                .starts_with(UNFINISHED.as_bytes())
+        {
+            continue;
+        }
+        let path = file.path();
+        // It may be finished by now, or another user's.
+        let Ok(open) = File::open(&path) else {
+            continue;
+        };
+        if try_lock(&open) != Lock::Taken || !is_at(&open, &path) {
+            continue;
+        }
+        count += 1;
+        bytes += open.metadata().map_or(0, |metadata| metadata.len());
+        if remove {
+            match fs::remove_file(&path) {
+                Err(error) if !is_absence(&error) => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    if remove {
+        // Not while somebody writes.
+        let _ = fs::remove_dir(folder);
+    }
+    Ok((count, bytes))
 }
 
 /// Adds the files below `folder` whose keys begin with `prefix`. `key` is the folder's own key with a slash at its end,

@@ -520,6 +520,31 @@ impl Store {
         }
     }
 
+    /// Removes what writes have left behind whose writers are gone, and the reserved folder if nothing is left in it; gives how many
+    /// there were, and their bytes. What is still being written stays.
+    ///
+    /// # Errors
+    ///
+    /// Those of the backend.
+    pub async fn sweep(&self) -> Result<(u64, u64), StoreError> {
+        match &self.backend {
+            Backend::Dir(dir) => dir.sweep(true, self.url.to_string()).await,
+            Backend::S3(_) => Ok((0, 0)),
+        }
+    }
+
+    /// How many such there are, and their bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of the backend.
+    pub async fn abandoned(&self) -> Result<(u64, u64), StoreError> {
+        match &self.backend {
+            Backend::Dir(dir) => dir.sweep(false, self.url.to_string()).await,
+            Backend::S3(_) => Ok((0, 0)),
+        }
+    }
+
     /// The URL of the object `key`, once the key is known to be a good one.
     fn checked(&self, key: &str) -> Result<String, StoreError> {
         let prefix_bytes = match &self.backend {

@@ -9,7 +9,7 @@ use crate::lambda::function::Deployed;
 use crate::lambda::function::manage::Manager;
 use crate::lambda::limits::MEMORY_MB;
 use crate::lambda::meter::{Budget, Size};
-use crate::store::Requests;
+use crate::store::{Requests, Store};
 use anyhow::Context;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,9 +46,30 @@ struct Account {
     /// What workers took, and how long jobs took.
     taken: Mutex<(Usage, Duration)>,
     budget: OnceCell<Arc<Budget>>,
+    /// Where the jobs of this command write.
+    stores: Mutex<Vec<Store>>,
 }
 
 impl CostArgs {
+    /// The jobs of this command write there.
+    pub(super) fn opened(&self, store: &Store) {
+        let stores = &self.account.stores;
+        let mut stores = stores.lock().unwrap_or_else(PoisonError::into_inner);
+        stores.push(store.clone());
+    }
+
+    /// Removes what writers that are gone have left in the stores of this command's jobs: workers that were lost, and drivers that
+    /// were killed.
+    pub(super) async fn sweep_stores(&self) {
+        let stores = &self.account.stores;
+        let stores = std::mem::take(&mut *stores.lock().unwrap_or_else(PoisonError::into_inner));
+        for store in stores {
+            if let Err(error) = store.sweep().await {
+                tracing::warn!("{error}");
+            }
+        }
+    }
+
     /// Counts this process's own requests to S3.
     pub(super) fn requests(&self) -> Arc<Requests> {
         self.account.requests.clone()

@@ -2,8 +2,8 @@
 
 use super::fleet::{FleetArgs, refused};
 use super::map::size;
-use crate::cmd::UsageError;
 use crate::cmd::ui::Ui;
+use crate::cmd::{Interrupted, UsageError, interrupted};
 use crate::job::driver::{JobError, JobOutcome, JobSpec};
 use crate::job::items::find::Items;
 use crate::job::items::{Item, list_to_bytes};
@@ -232,11 +232,17 @@ const COPY_LEN: u64 = 8 << 20;
 
 /// Writes the parts of a result in the job's store to stdout, one after the other.
 pub(super) async fn print_parts(store: &Store, target: &Target) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    for entry in store.list(&format!("{}part-", target.prefix)).await? {
-        copy_object(store, &entry.key, entry.bytes, &mut out).await?;
+    let print = async {
+        let mut out = io::stdout().lock();
+        for entry in store.list(&format!("{}part-", target.prefix)).await? {
+            copy_object(store, &entry.key, entry.bytes, &mut out).await?;
+        }
+        Ok::<(), anyhow::Error>(out.flush()?)
+    };
+    tokio::select! {
+        printed = print => printed,
+        () = interrupted() => Err(Interrupted.into()),
     }
-    Ok(out.flush()?)
 }
 
 /// Writes an object of so many bytes.

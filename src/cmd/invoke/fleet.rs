@@ -7,7 +7,7 @@ use crate::aws::AwsSettings;
 use crate::cmd::record::own;
 use crate::cmd::settings::{AwsArgs, asks_for_plaintext, find_secret, variable};
 use crate::cmd::ui::Ui;
-use crate::cmd::{Interrupted, UsageError, interrupted, raise_descriptor_limit};
+use crate::cmd::{Interrupted, UsageError, hold, interrupted, raise_descriptor_limit};
 use crate::job::driver::{
     self, JobError, JobEvent, JobOutcome, JobSpec, LOG_LINES, SWITCHES_MAX, SwitchAccess,
 };
@@ -240,9 +240,12 @@ impl FleetArgs {
             false => Store::open(location, &settings).await?,
             true => Store::open_counted(location, &settings.load().await?, self.cost.requests())?,
         };
-        if flag == "--store" {
-            own::stores_at(store.url());
+        match flag {
+            "--store" => own::stores_at(store.url()),
+            "--output" => own::writes_to(store.url()),
+            _ => {}
         }
+        self.cost.opened(&store);
         if self.is_far() && !store.url().starts_with("s3://") {
             let what = format!(
                 "{flag} is {}, which a function on AWS cannot see; give {flag} s3://bucket/prefix",
@@ -420,6 +423,8 @@ impl FleetArgs {
         ));
         raise_descriptor_limit();
         let stop = interrupted();
+        // Until workers are gone, and what was made for them.
+        let _hold = hold();
         let fleet = self.start(packs as usize).await?;
         let mut line = ProgressLine::new(ui, spec.ranks, packs, measure);
         let (switch, launcher) = (&fleet.switch, &fleet.launcher);

@@ -2,8 +2,8 @@
 
 use super::fleet::{FleetArgs, refused, release};
 use super::plan::Plan;
-use crate::cmd::UsageError;
 use crate::cmd::ui::{self, Ui};
+use crate::cmd::{UsageError, hold};
 use crate::graph::{Manifest, rank_parts};
 use crate::job::driver::{JobOutcome, JobSpec};
 use crate::job::graph_store::open_graph;
@@ -114,6 +114,8 @@ impl GraphArgs {
             json: self.json,
         };
         self.fleet.plan(&plan).await?;
+        // The job's claim on the output is deleted before a signal ends this.
+        let _hold = hold();
         let claim = match &opened.output {
             Some(output) => Some(Claim::acquire(output, &opened.who).await.map_err(refused)?),
             None => None,

@@ -9,7 +9,7 @@ use super::plan::Plan;
 use crate::cmd::record::{Folder, all, parse_id};
 use crate::cmd::settings::parse_size;
 use crate::cmd::ui::Ui;
-use crate::cmd::{UsageError, block_on};
+use crate::cmd::{UsageError, block_on, hold};
 use crate::job::command::Command;
 use crate::job::command::code::CodeError;
 use crate::job::farm::schedule::Policy;
@@ -161,6 +161,8 @@ impl MapArgs {
                 json: self.json,
             };
             self.fleet.plan(&plan).await?;
+            // What the job keeps, and its claim on the output, are deleted before a signal ends this.
+            let _hold = hold();
             let claim = match &output {
                 Some(output) => {
                     let claim = Claim::acquire(output, &who).await.map_err(refused);

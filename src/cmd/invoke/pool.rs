@@ -5,7 +5,7 @@ use super::fleet::{FleetArgs, failed};
 use super::plan::Plan;
 use super::run::read_event;
 use crate::cmd::ui::Ui;
-use crate::cmd::{UsageError, interrupted, raise_descriptor_limit};
+use crate::cmd::{UsageError, hold, interrupted, raise_descriptor_limit};
 use crate::job::farm::driver::{self, FarmEvent, FarmSpec, Further};
 use crate::job::farm::schedule::Policy;
 use crate::job::farm::stdio::{Said, read_calls};
@@ -14,6 +14,8 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 
@@ -72,7 +74,6 @@ impl PoolArgs {
             .build()?;
         let outcome = runtime.block_on(async {
             raise_descriptor_limit();
-            let stop = interrupted();
             let store = self.fleet.open_store("--store", &self.fleet.store).await?;
             let plan = Plan {
                 program: &self.program,
@@ -81,6 +82,8 @@ impl PoolArgs {
                 json: false,
             };
             self.fleet.plan(&plan).await?;
+            let _hold = hold();
+            let stop = stopped()?;
             let fleet = self.fleet.start(workers as usize + 2).await?;
             let spec = FarmSpec {
                 id,
@@ -145,6 +148,26 @@ impl PoolArgs {
         runtime.shutdown_timeout(Duration::from_millis(500));
         outcome
     }
+}
+
+/// Completes when a signal comes, or when nobody can read the answers any more: the program that started this one is gone.
+fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
+    let interrupted = interrupted();
+    let stdout = io::stdout().as_fd().try_clone_to_owned()?;
+    // What is no pipe has no reader that could go.
+    let reader = AsyncFd::try_with_interest(stdout, Interest::ERROR).ok();
+    Ok(async move {
+        let reader_is_gone = async {
+            match &reader {
+                Some(reader) => drop(reader.ready(Interest::ERROR).await),
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = interrupted => {}
+            () = reader_is_gone => {}
+        }
+    })
 }
 
 /// What is told to the program that started this one.

@@ -5,7 +5,7 @@ use super::fleet::{FleetArgs, refused, release};
 use super::plan::Plan;
 use crate::cmd::check::RecordArgs;
 use crate::cmd::ui::{self, Ui, print_facts, print_json};
-use crate::cmd::{UsageError, block_on};
+use crate::cmd::{UsageError, block_on, hold};
 use crate::job::driver::JobOutcome;
 use crate::job::items::Item;
 use crate::job::output::overlap::check_inputs;
@@ -82,6 +82,8 @@ impl SortArgs {
                 json: self.json,
             };
             self.fleet.plan(&plan).await?;
+            // What the job keeps, and its claim on the output, are deleted before a signal ends this.
+            let _hold = hold();
             let claim = Claim::acquire(&output, &who).await.map_err(refused)?;
             let outcome = self.sort(ui, (id, ranks, format), &inputs, &claim).await;
             release(ui, claim, true).await;

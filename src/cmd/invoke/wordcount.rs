@@ -3,8 +3,8 @@
 use super::data::{DataJob, MemoryArgs, find_inputs, print_parts};
 use super::fleet::{FleetArgs, refused, release};
 use super::plan::Plan;
-use crate::cmd::block_on;
 use crate::cmd::ui::{self, Ui, print_json};
+use crate::cmd::{block_on, hold};
 use crate::job::driver::JobOutcome;
 use crate::job::items::Item;
 use crate::job::output::overlap::check_inputs;
@@ -97,6 +97,8 @@ impl WordcountArgs {
                 json: self.json,
             };
             self.fleet.plan(&plan).await?;
+            // What the job keeps, and its claim on the output, are deleted before a signal ends this.
+            let _hold = hold();
             let claim = match &output {
                 Some(output) => Some(Claim::acquire(output, &who).await.map_err(refused)?),
                 None => None,

@@ -7,18 +7,13 @@ use super::driver::Driver;
 use super::{End, Facts, Folder, VERSION, all, now_ms};
 use crate::cmd::{Exit, ui};
 use crate::net::token::JobId;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
-use tokio::signal::unix::{SignalKind, signal};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How a job in the background learns that it is one, and its id. Nobody has typed it.
 pub const DETACHED_AS: &str = "--detached-as=";
 
 /// The record, from the job's beginning to its end.
 static OWN: Mutex<Option<(Folder, Facts)>> = Mutex::new(None);
-
-/// From now on somebody else listens for Ctrl-C, and ends the job in order.
-static HEARD: AtomicBool = AtomicBool::new(false);
 
 /// A job that has begun. Dropped without [`end`](Began::end), as by a panic, it has failed.
 pub struct Began(());
@@ -31,7 +26,6 @@ pub fn begin(id: JobId, program: &str, detached: bool) -> (Began, anyhow::Result
     let written = write(id, program, detached);
     if written.is_ok() {
         all::forget_old();
-        watch();
     }
     (Began(()), written)
 }
@@ -51,6 +45,7 @@ fn write(id: JobId, program: &str, detached: bool) -> anyhow::Result<()> {
             .to_string_lossy()
             .into_owned(),
         store: None,
+        output: None,
         detached,
         under_way: false,
         driver: Driver::this(),
@@ -68,19 +63,19 @@ pub fn stores_at(url: &str) {
     change(|facts| facts.store = Some(url.into()));
 }
 
+/// The job's output store is open.
+pub fn writes_to(url: &str) {
+    change(|facts| facts.output = Some(url.into()));
+}
+
 /// The job's workers are being started.
 pub fn under_way() {
     change(|facts| facts.under_way = true);
 }
 
-/// Somebody listens for Ctrl-C from now on, and ends the job in order.
-pub fn heard_elsewhere() {
-    HEARD.store(true, Ordering::Release);
-}
-
 /// Writes how the job has ended, if it has begun. Nothing changes the record after that.
 pub fn end(exit: Exit, error: Option<String>) {
-    end_with(exit as u8, error);
+    end_with(exit.code(), error);
 }
 
 fn end_with(exit: u8, error: Option<String>) {
@@ -127,42 +122,5 @@ fn change(what: impl FnOnce(&mut Facts)) {
 fn complain(written: anyhow::Result<()>) {
     if let Err(error) = written {
         tracing::warn!("the job's record is not complete: {error:#}");
-    }
-}
-
-/// Ends the process in order when Ctrl-C or SIGTERM comes before the job listens for it, such as while its inputs are looked
-/// for: it would else be taken for lost. A detached job that a script has started could not be ended by Ctrl-C at all then.
-fn watch() {
-    let (tell, told) = mpsc::channel();
-    let listen = move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()?;
-        runtime.block_on(async {
-            let mut interrupt = signal(SignalKind::interrupt())?;
-            let mut terminate = signal(SignalKind::terminate())?;
-            let _ = tell.send(());
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-            if !HEARD.load(Ordering::Acquire) {
-                ui::echo(false, "lswitch: interrupted");
-                end(Exit::Interrupted, Some("interrupted".into()));
-                std::process::exit(Exit::Interrupted as i32);
-            }
-            Ok(())
-        })
-    };
-    let thread = std::thread::Builder::new().name("signals".into());
-    let started = thread.spawn(move || {
-        let listened: std::io::Result<()> = listen();
-        if let Err(error) = listened {
-            tracing::warn!("cannot listen for signals: {error}");
-        }
-    });
-    if started.is_ok() {
-        // The sender is dropped when it cannot listen.
-        let _ = told.recv();
     }
 }

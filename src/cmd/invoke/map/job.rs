@@ -6,7 +6,7 @@ use crate::cmd::invoke::data::{DataJob, delete_own, print_parts};
 use crate::cmd::invoke::fleet::{failed, refused};
 use crate::cmd::record::{Folder, all};
 use crate::cmd::ui::{self, Ui};
-use crate::cmd::{InPart, UsageError, interrupted, raise_descriptor_limit};
+use crate::cmd::{InPart, UsageError, hold, interrupted, raise_descriptor_limit};
 use crate::job::command::Command;
 use crate::job::farm::schedule::Policy;
 use crate::job::items::find::Items;
@@ -349,6 +349,7 @@ impl MapJob<'_> {
     ) -> anyhow::Result<(MapOutcome, Collected)> {
         raise_descriptor_limit();
         let (ui, stop) = (self.ui, interrupted());
+        let _hold = hold();
         let count = items.count(spec.batch).unwrap_or(0);
         let bar = ui.count_bar("items", count);
         // A worker that was lost may not be gone when the next one starts.

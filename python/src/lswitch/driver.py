@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import BinaryIO, Dict, List, Mapping, Optional
+from typing import BinaryIO, Dict, List, Mapping, Optional, Tuple
 
 from . import function
 from .errors import LswitchError, UsageError
@@ -103,7 +103,7 @@ class Driver:
         more: List[str],
     ) -> None:
         # Not one that is cleared before the program ends: calls may still be under way then.
-        self._folder = tempfile.mkdtemp(prefix="lswitch-executor-")
+        self._folder, self._lock = _make_folder()
         command = [binary, "invoke", "pool", "--workers", str(workers), "--retries", str(retries)]
         command += ["--idle-timeout", f"{idle_timeout:f}"]
         own = dict(os.environ)
@@ -162,6 +162,42 @@ class Driver:
     def clean_up(self) -> None:
         self._words.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        if self._lock is not None:
+            # Not before the folder is gone: without an owner it is anybody's to remove.
+            os.close(self._lock)
+            self._lock = None
+
+
+def _make_folder() -> Tuple[str, Optional[int]]:
+    """A temporary folder, and the open file in it that is locked as long as this process lives.
+
+    A folder whose file can be locked belongs to a process that is gone: the next local run, and `lswitch clean`, remove it.
+    """
+    while True:
+        folder = tempfile.mkdtemp(prefix="lswitch-executor-")
+        path = os.path.join(folder, ".lock")
+        try:
+            import fcntl
+
+            lock = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600)
+        except (ImportError, FileNotFoundError):
+            # A system without such locks, on which nothing removes folders either; or one that was removed just now.
+            if os.path.isdir(folder):
+                return folder, None
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock), os.stat(path)):
+                return folder, lock
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            pass
+        except OSError:
+            # A file system without locks.
+            return folder, lock
+        # Another run took it for one without an owner, before it was locked.
+        os.close(lock)
 
 
 def _own_folder() -> str:

@@ -7,7 +7,7 @@ DEMO    := $(TARGET)/demo
 PARTS   ?= 4
 ARCH    ?= x86_64
 
-.PHONY: help demo test test-python schedules planted stall fuzz check bench-switch bench-graph bench-programs fmt lint docs build lambda-zip linux release clean
+.PHONY: help demo test test-python schedules planted stall faults fuzz check bench-switch bench-graph bench-programs fmt lint docs build lambda-zip linux release clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -64,6 +64,10 @@ planted: ## Are bugs that are planted on purpose found?
 
 stall: ## Do others notice a rank that receives nothing for ten seconds while 10 GB are offered to it?
 	LSWITCH_STALL_SECONDS=10 cargo test --test it memory::a_rank_that -- --nocapture
+
+faults: ## Faults at random moments over all jobs for LSWITCH_FAULTS_SECONDS (300); LSWITCH_FAULTS_SEED repeats a run
+	LSWITCH_FAULTS_SECONDS=$(or $(LSWITCH_FAULTS_SECONDS),300) cargo test --test it faults::chaos -- --nocapture
+	LSWITCH_LEFTOVERS_ROUNDS=$(or $(LSWITCH_LEFTOVERS_ROUNDS),5) cargo test --test it leftovers:: -- --nocapture
 
 fuzz: ## Ten minutes of damaged bytes for everything that decodes
 	LSWITCH_FUZZ_SECONDS=600 cargo test --test it fuzz:: -- --nocapture

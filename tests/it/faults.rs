@@ -1,6 +1,7 @@
 //! What goes wrong while a job runs, on purpose: every fault ends the job in time, with an error that says where, and
 //! leaves no process behind.
 
+mod chaos;
 mod input;
 mod launch;
 mod switch;

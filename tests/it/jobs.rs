@@ -260,7 +260,7 @@ fn jobs_in_the_foreground_are_listed_too_and_can_be_cancelled() {
     let ended = place.lswitch(&format!("cancel {id}")).ok();
     assert_says(&ended.stderr, &["is asked to end", "has ended: cancelled"]);
     let ended = running.wait();
-    assert_eq!(ended.code, Some(130), "{ended}");
+    assert_eq!(ended.code, Some(143), "{ended}");
     assert_eq!(job(&place, &id)["state"], "cancelled");
     place.assert_nothing_is_left_in_tmp();
 }
@@ -277,12 +277,12 @@ fn a_job_that_still_looks_for_its_input_can_be_cancelled() {
     let id = job_of(&place, &running);
     place.lswitch(&format!("cancel {id}")).ok();
     let ended = running.wait();
-    assert_eq!(ended.code, Some(130), "{ended}");
+    assert_eq!(ended.code, Some(143), "{ended}");
     assert_eq!(ended.message(), "lswitch: interrupted");
     let seen = job(&place, &id);
     assert_eq!(
         (&seen["state"], &seen["exit"]),
-        (&"cancelled".into(), &130.into())
+        (&"cancelled".into(), &143.into())
     );
 }
 
@@ -298,7 +298,7 @@ fn a_job_that_is_cancelled_ends_with_its_workers_and_says_so() {
     let again = place.lswitch(&format!("cancel {}", job.id)).end();
     assert_says(again.fails_with(1), &["does not run any more: cancelled"]);
     let attached = place.lswitch(&format!("attach {}", job.id)).end();
-    assert_eq!(attached.code, Some(130), "{attached}");
+    assert_eq!(attached.code, Some(143), "{attached}");
     assert_says(&attached.stderr, &["was cancelled"]);
     place.assert_nothing_is_left_in_tmp();
 }

@@ -16,6 +16,7 @@ mod graph;
 mod jobs;
 mod judges;
 mod launch;
+mod leftovers;
 mod local_lambda;
 mod many;
 mod map;

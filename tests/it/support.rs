@@ -266,6 +266,11 @@ impl Run {
         self
     }
 
+    pub fn args(mut self, arguments: &[&str]) -> Run {
+        self.command.args(arguments);
+        self
+    }
+
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Run {
         self.command.env(name, value);
         self
@@ -415,12 +420,14 @@ impl Running {
     /// Waits until all of so many ranks run in processes that this one started; gives the processes by their ranks.
     pub fn workers(&self, ranks: u32) -> Vec<Worker> {
         self.until("its workers ran", Duration::from_secs(30), || {
-            let mut workers: Vec<Worker> = children(self.child.id())
+            // Each has a supervisor above it, which runs no ranks.
+            let mut workers: Vec<Worker> = descendants(self.child.id())
                 .into_iter()
                 .map(|process| Worker {
                     ranks: ranks_of(process.id),
                     process,
                 })
+                .filter(|worker| !worker.ranks.is_empty())
                 .collect();
             workers.sort_by(|a, b| a.ranks.cmp(&b.ranks));
             let running = workers.iter().flat_map(|worker| &worker.ranks);
@@ -596,6 +603,23 @@ impl Process {
         Process { id, began }
     }
 
+    /// The same for one that may be gone.
+    pub fn try_signal(&self, signal: Signal) {
+        if self.is_there() {
+            let _just_gone = kill_process(pid(self.id), signal);
+        }
+    }
+
+    /// True of the process with this number.
+    pub fn is(&self, id: u32) -> bool {
+        self.id == id
+    }
+
+    /// The processes that it started.
+    pub fn children(&self) -> Vec<Process> {
+        children(self.id)
+    }
+
     /// Ends or stops it. The test's own runs started it.
     pub fn signal(&self, signal: Signal) {
         assert!(self.is_there(), "{self:?} is gone already");
@@ -630,6 +654,38 @@ pub fn children(parent: u32) -> Vec<Process> {
     numbers
         .filter_map(|id| Some((id, stat(id)?)))
         .filter(|(_, stat)| stat.parent == parent && !stat.is_zombie)
+        .map(|(id, stat)| Process {
+            id,
+            began: stat.began,
+        })
+        .collect()
+}
+
+/// The processes that `parent` started, and what they have.
+pub fn descendants(parent: u32) -> Vec<Process> {
+    let mut found = children(parent);
+    let mut next = 0;
+    while let Some(process) = found.get(next) {
+        let more = children(process.id);
+        found.extend(more);
+        next += 1;
+    }
+    found
+}
+
+/// All processes in whose environment this variable has this value, as all that a test starts has it, in whatever session it is.
+pub fn marked(name: &str, value: &str) -> Vec<Process> {
+    let variable = format!("{name}={value}");
+    let entries = fs::read_dir("/proc").expect("tests of processes need /proc");
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let found = numbers.filter(|id: &u32| {
+        let environment = fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
+        let mut variables = environment.split(|&byte| byte == 0);
+        variables.any(|found| found == variable.as_bytes())
+    });
+    let found = found.filter_map(|id| Some((id, stat(id)?)));
+    found
+        .filter(|(_, stat)| !stat.is_zombie)
         .map(|(id, stat)| Process {
             id,
             began: stat.began,

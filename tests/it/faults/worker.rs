@@ -94,12 +94,15 @@ fn a_worker_that_is_stopped_is_noticed_by_its_silence() {
 }
 
 #[test]
-fn an_interrupt_stops_the_workers_and_exits_with_130() {
-    for signal in [Signal::INT, Signal::TERM] {
+fn an_interrupt_stops_the_workers_and_exits_with_128_and_its_number() {
+    for signal in [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM] {
         let (place, job, workers) = endless(4);
         job.signal(signal);
         let ended = job.within_s(5).wait();
-        assert_eq!(ended.fails_with(130), "lswitch: interrupted");
+        assert_eq!(
+            ended.fails_with(128 + signal.as_raw()),
+            "lswitch: interrupted"
+        );
         assert_nothing_is_left(&place, &workers);
     }
 }
@@ -112,9 +115,9 @@ fn a_second_interrupt_skips_the_clean_up() {
     let job = job.within_s(3);
     let begun = Instant::now();
     while job.is_running() && begun.elapsed() < Duration::from_secs(2) {
-        // Signals that wait to be handled count as one, so more than two may be needed until two were.
+        // Those that come within 100 ms count as one.
         job.signal(Signal::INT);
-        thread::sleep(Duration::from_millis(50));
+        thread::sleep(Duration::from_millis(120));
     }
     let ended = job.wait();
     assert_eq!(ended.code, Some(130), "{ended}");

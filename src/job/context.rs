@@ -5,6 +5,7 @@ use crate::job::program::ProgramError;
 use crate::job::report::{Report, TAG};
 use crate::lambda::cost::WorkerUsage;
 use crate::net::comm::Comm;
+use crate::store::sealed::{Seal, SealedKey, SealedWriter};
 use crate::store::{Requests, Store, StoreError, Writer};
 use aws_config::SdkConfig;
 use bytes::Bytes;
@@ -175,7 +176,7 @@ impl Context {
             let sdk = around.sdk.get_or_try_init(|| around.aws.load()).await?;
             Store::open_counted(location, sdk, around.requests.clone())
         })?;
-        Ok(BlockingStore { store, runtime })
+        Ok(BlockingStore::new(store, runtime))
     }
 
     /// Tells the driver how far the job is. Only rank 0's words are sent, and not more than ten times a second.
@@ -230,6 +231,11 @@ pub struct BlockingStore {
 }
 
 impl BlockingStore {
+    /// A store whose calls block on `runtime`.
+    pub(crate) fn new(store: Store, runtime: Handle) -> BlockingStore {
+        BlockingStore { store, runtime }
+    }
+
     /// Where it is.
     pub fn url(&self) -> &str {
         self.store.url()
@@ -283,6 +289,40 @@ impl BlockingStore {
         self.runtime.block_on(self.store.length(key))
     }
 
+    /// Reads the payload of a sealed object.
+    ///
+    /// # Errors
+    /// As [`Store::get_sealed`].
+    pub fn get_sealed(&self, sealed: &SealedKey) -> Result<Bytes, StoreError> {
+        self.runtime.block_on(self.store.get_sealed(sealed))
+    }
+
+    /// Appends a range of a sealed object's payload.
+    ///
+    /// # Errors
+    /// As [`Store::get_sealed_range`].
+    pub fn get_sealed_range(
+        &self,
+        key: &str,
+        seal: &Seal,
+        range: std::ops::Range<u64>,
+        payload: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let reading = self.store.get_sealed_range(key, seal, range, payload);
+        self.runtime.block_on(reading)
+    }
+
+    /// Begins to write a sealed object piece by piece.
+    ///
+    /// # Errors
+    /// As [`Store::sealed_writer`].
+    pub fn sealed_writer(&self, key: &str) -> Result<BlockingSealedWriter, StoreError> {
+        Ok(BlockingSealedWriter {
+            writer: self.store.sealed_writer(key)?,
+            runtime: self.runtime.clone(),
+        })
+    }
+
     /// Removes an object, if it is there.
     ///
     /// # Errors
@@ -331,5 +371,32 @@ impl BlockingWriter {
     /// As [`Writer::finish_new`].
     pub fn finish_new(self) -> Result<bool, StoreError> {
         self.runtime.block_on(self.writer.finish_new())
+    }
+}
+
+/// A sealed object that is being written, for a rank's thread; see [`SealedWriter`].
+pub struct BlockingSealedWriter {
+    writer: SealedWriter,
+    runtime: Handle,
+}
+
+impl BlockingSealedWriter {
+    /// Adds bytes to the payload.
+    ///
+    /// # Errors
+    /// As [`SealedWriter::push`].
+    pub fn push(&mut self, payload: &[u8]) -> Result<(), StoreError> {
+        match self.writer.add(payload) {
+            Some(piece) => self.runtime.block_on(self.writer.write(piece)),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives the object its name.
+    ///
+    /// # Errors
+    /// As [`SealedWriter::finish`].
+    pub fn finish(self) -> Result<Seal, StoreError> {
+        self.runtime.block_on(self.writer.finish())
     }
 }

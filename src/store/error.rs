@@ -69,6 +69,16 @@ pub enum StoreError {
         /// The byte after the last.
         end: u64,
     },
+    /// A sealed object is not what its writer wrote.
+    #[error(
+        "{url} is damaged: {problem}; its bytes are not those that the job wrote. Delete it and run the job again"
+    )]
+    Damaged {
+        /// The object.
+        url: String,
+        /// Which block, and how it differs.
+        problem: String,
+    },
     /// Other writers kept changing the object while `put_if_absent` tried to create it.
     #[error(
         "could not create {url} in {tries} tries, because others kept creating and deleting it; try again when they are done"

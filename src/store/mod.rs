@@ -26,6 +26,7 @@ mod error;
 mod location;
 mod requests;
 mod s3;
+pub mod sealed;
 
 use std::fmt;
 use std::ops::Range;

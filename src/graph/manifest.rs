@@ -17,8 +17,8 @@ pub const MANIFEST_KEY: &str = "manifest.json";
 /// What `format` says in each manifest.
 pub const MANIFEST_FORMAT: &str = "lswitch-graph";
 
-/// The version of the manifest, and of the parts that it names, that is written and read.
-pub const MANIFEST_VERSION: u32 = 3;
+/// The version of the manifest that is written and read. It changes with that of the parts.
+pub const MANIFEST_VERSION: u32 = 4;
 
 /// What a manifest says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -118,8 +118,8 @@ impl Manifest {
             balance: split.balance,
             cut_edges: quality.cut_edges,
             boundary_values: quality.boundary_values,
-            vertex_balance: quality.vertex_balance,
-            edge_balance: quality.edge_balance,
+            vertex_balance: rounded(quality.vertex_balance),
+            edge_balance: rounded(quality.edge_balance),
             parts,
         }
     }
@@ -137,11 +137,28 @@ impl Manifest {
         })
     }
 
-    /// The manifest as JSON for people, with a line end.
+    /// The manifest as JSON for people, with its checksum and a line end.
     pub fn to_json(&self) -> String {
-        let mut json = serde_json::to_string_pretty(self).expect("its fields are plain values");
+        #[derive(Serialize)]
+        struct Written<'a> {
+            #[serde(flatten)]
+            manifest: &'a Manifest,
+            crc32c: u32,
+        }
+        let written = Written {
+            manifest: self,
+            crc32c: self.checksum(),
+        };
+        let mut json = serde_json::to_string_pretty(&written).expect("its fields are plain values");
         json.push('\n');
         json
+    }
+
+    /// CRC32C of the manifest as compact JSON. It does not depend on white space or the order of fields, so that a tool
+    /// may reformat a manifest; whoever changes a value must run preprocess.
+    fn checksum(&self) -> u32 {
+        let json = serde_json::to_vec(self).expect("its fields are plain values");
+        crc32c::crc32c(&json)
     }
 
     fn check(&self) -> Result<(), String> {
@@ -193,6 +210,12 @@ impl Manifest {
     }
 }
 
+/// A number for people with six decimals. So few digits are the same number for every parser of JSON, which the
+/// manifest's checksum needs.
+fn rounded(number: f64) -> f64 {
+    (number * 1e6).round() / 1e6
+}
+
 fn parse(bytes: &[u8]) -> Result<Manifest, String> {
     let again = "; run preprocess again";
     let not_ours = "not the manifest of an lswitch graph; name the folder that preprocess wrote";
@@ -216,11 +239,17 @@ fn parse(bytes: &[u8]) -> Result<Manifest, String> {
         }
         _ => return Err(format!("its version is missing or wrong{again}")),
     }
+    let checksum = json.get("crc32c").and_then(|checksum| checksum.as_u64());
     let manifest: Manifest = serde_json::from_value(json)
         .map_err(|cause| format!("a damaged manifest: {cause}{again}"))?;
     manifest
         .check()
         .map_err(|problem| format!("a damaged manifest: {problem}{again}"))?;
+    if checksum != Some(manifest.checksum().into()) {
+        return Err(format!(
+            "a damaged manifest: its values do not fit its checksum, so something has changed it since preprocess wrote it{again}"
+        ));
+    }
     Ok(manifest)
 }
 
@@ -239,7 +268,7 @@ mod tests {
         };
         Manifest {
             format: MANIFEST_FORMAT.into(),
-            version: 3,
+            version: MANIFEST_VERSION,
             graph: "0123".into(),
             source: "g.txt".into(),
             vertices: 5,
@@ -280,10 +309,48 @@ mod tests {
         assert_eq!(refusal("{\"format\": \"x\"}"), not_ours);
         let newer = manifest()
             .to_json()
-            .replace("\"version\": 3", "\"version\": 4");
-        assert!(refusal(&newer).starts_with("m: made by a newer lswitch; its format is version 4"));
+            .replace("\"version\": 4", "\"version\": 5");
+        assert!(refusal(&newer).starts_with("m: made by a newer lswitch; its format is version 5"));
+        let older = manifest()
+            .to_json()
+            .replace("\"version\": 4", "\"version\": 3");
+        let again = "m: made by an older lswitch, as format 3; run preprocess again";
+        assert_eq!(refusal(&older), again);
         let missing = manifest().to_json().replace("\"edges\": 4,", "");
         assert!(refusal(&missing).contains("missing field `edges`"));
+    }
+
+    #[test]
+    fn a_manifest_may_be_reformatted_and_not_changed() {
+        let mut written = manifest();
+        written.vertex_balance = rounded(8.0 / 7.0);
+        written.edge_balance = rounded(1e6 / 3.0);
+        let json: serde_json::Value = serde_json::from_str(&written.to_json()).unwrap();
+        let compact = json.to_string();
+        assert_eq!(Manifest::parse(compact.as_bytes(), "m").unwrap(), written);
+        let changed: [fn(&mut serde_json::Value); 7] = [
+            |json| json["symmetric"] = true.into(),
+            |json| json["weighted"] = true.into(),
+            |json| json["dangling"] = 2.into(),
+            |json| json["graph"] = "0124".into(),
+            |json| json["vertex_balance"] = 1.1.into(),
+            |json| json["parts"].as_array_mut().unwrap().reverse(),
+            |json| {
+                json["vertices"] = 6.into();
+                json["parts"][0]["vertices"] = 4.into();
+            },
+        ];
+        for change in changed {
+            let mut json = json.clone();
+            change(&mut json);
+            let refusal = refusal(&json.to_string());
+            assert!(refusal.contains("do not fit its checksum"), "{refusal}");
+        }
+        for checksum in [serde_json::Value::Null, "1".into(), (-1).into()] {
+            let mut json = json.clone();
+            json["crc32c"] = checksum;
+            assert!(refusal(&json.to_string()).contains("run preprocess again"));
+        }
     }
 
     #[test]

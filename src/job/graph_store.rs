@@ -87,7 +87,92 @@ pub fn fetch(
                 "{name} is not the object that its manifest names; run preprocess again"
             )));
         }
-        Ok(Part::decode(bytes, &name)?)
+        let decoded = Part::decode(bytes, &name)?;
+        match contradiction(manifest, part, &decoded) {
+            None => Ok(decoded),
+            Some(what) => Err(ProgramError::Other(format!(
+                "the manifest and {name} contradict each other: {what}; run preprocess again"
+            ))),
+        }
     };
     parts.map(fetch_one).collect()
+}
+
+/// In what the manifest says something else of a part than the part itself does, in words.
+fn contradiction(manifest: &Manifest, number: u32, part: &Part) -> Option<String> {
+    let entry = &manifest.parts[number as usize];
+    let count = |length: usize| length as u64;
+    let weighted = part.weights.is_some();
+    let parts = (number, manifest.parts.len() as u32);
+    if (part.part, part.parts) != parts {
+        return Some(format!(
+            "it is part {} of {}, and not {number} of {}",
+            part.part, part.parts, parts.1
+        ));
+    }
+    if weighted != manifest.weighted {
+        let words = |weighted: bool| if weighted { "weights" } else { "no weights" };
+        return Some(format!(
+            "its edges have {}, and the manifest says {}",
+            words(weighted),
+            words(manifest.weighted)
+        ));
+    }
+    [
+        ("vertices", count(part.ids.len()), entry.vertices),
+        ("edges", count(part.sources.len()), entry.edges),
+        ("ghosts", count(part.ghost_index.len()), entry.ghosts),
+    ]
+    .into_iter()
+    .find(|(_, found, named)| found != named)
+    .map(|(what, found, named)| format!("it has {found} {what}, and the manifest says {named}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_manifest_says_of_a_part_is_compared_with_the_part() {
+        let part = Part {
+            part: 1,
+            parts: 2,
+            ids: vec![10, 20, 40].into(),
+            out_degree: vec![1, 2, 0].into(),
+            offsets: vec![0, 2, 2, 3].into(),
+            sources: vec![3, 1, 0].into(),
+            ghost_offsets: vec![0, 1, 1].into(),
+            ghost_index: vec![0].into(),
+            send_offsets: vec![0, 2, 2].into(),
+            send_index: vec![0, 1].into(),
+            weights: None,
+        };
+        let entry = serde_json::json!({
+            "key": "p", "bytes": 1, "crc32c": 1, "vertices": 3, "edges": 3, "ghosts": 1,
+        });
+        let manifest = serde_json::json!({
+            "format": "lswitch-graph", "version": 4, "graph": "g", "source": "s", "vertices": 3, "edges": 3,
+            "dangling": 0, "self_loops": 0, "partitioner": "range", "cut_edges": 1, "boundary_values": 1,
+            "vertex_balance": 1.0, "edge_balance": 1.0, "parts": [entry, entry],
+        });
+        let manifest: Manifest = serde_json::from_value(manifest).unwrap();
+        assert_eq!(contradiction(&manifest, 1, &part), None);
+        let changes: [(fn(&mut Manifest), &str); 5] = [
+            (
+                |m| m.parts[1].vertices = 4,
+                "it has 3 vertices, and the manifest says 4",
+            ),
+            (|m| m.parts[1].edges = 2, "it has 3 edges"),
+            (|m| m.parts[1].ghosts = 0, "it has 1 ghosts"),
+            (|m| m.weighted = true, "its edges have no weights"),
+            (|m| drop(m.parts.pop()), ""),
+        ];
+        for (change, words) in changes {
+            let mut manifest = manifest.clone();
+            change(&mut manifest);
+            let number = 1.min(manifest.parts.len() as u32 - 1);
+            let what = contradiction(&manifest, number, &part).unwrap();
+            assert!(what.contains(words), "{what}");
+        }
+    }
 }

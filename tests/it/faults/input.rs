@@ -89,12 +89,21 @@ fn a_store_that_holds_no_graph_of_ours_is_refused() {
     place.write("file", "no folder");
     place.write("strange/manifest.json", "{\"format\": \"something else\"}");
     place.write("cut/manifest.json", &manifest[..manifest.len() / 2]);
-    let newer = manifest.replace("\"version\": 3", "\"version\": 4");
+    let newer = manifest.replace("\"version\": 4", "\"version\": 5");
     assert_ne!(newer, manifest);
     place.write("newer/manifest.json", newer);
     let fewer = manifest.replacen("\"vertices\": 256", "\"vertices\": 255", 1);
     assert_ne!(fewer, manifest);
     place.write("fewer/manifest.json", fewer);
+    // Changes that fit each other.
+    let more = manifest.replacen("\"vertices\": 256", "\"vertices\": 356", 1);
+    let mut more: Value = serde_json::from_str(&more).expect("it is JSON");
+    let vertices = more["parts"][3]["vertices"].as_u64().expect("a number");
+    more["parts"][3]["vertices"] = (vertices + 100).into();
+    place.write("more/manifest.json", more.to_string());
+    let flag = manifest.replacen("\"symmetric\": false", "\"symmetric\": true", 1);
+    assert_ne!(flag, manifest);
+    place.write("flag/manifest.json", flag);
     for (graph, words) in [
         ("nowhere", ["holds no graph", "lswitch preprocess"]),
         ("empty", ["holds no graph", "lswitch preprocess"]),
@@ -108,11 +117,13 @@ fn a_store_that_holds_no_graph_of_ours_is_refused() {
         (
             "newer",
             [
-                "made by a newer lswitch; its format is version 4",
+                "made by a newer lswitch; its format is version 5",
                 "upgrade lswitch",
             ],
         ),
         ("fewer", ["a damaged manifest", "run preprocess again"]),
+        ("more", ["do not fit its checksum", "run preprocess again"]),
+        ("flag", ["do not fit its checksum", "run preprocess again"]),
     ] {
         let ended = place
             .lswitch("invoke pagerank --output ranks --graph")

@@ -56,6 +56,9 @@ impl Attach {
                 log.copy(&mut io::stderr().lock())?;
                 output.copy(&mut io::stdout().lock())?;
                 if state != State::Running {
+                    if let Some(printed) = facts.end.as_ref().and_then(|end| end.stdout) {
+                        printed.check(&folder.output())?;
+                    }
                     return conclude(&facts, state);
                 }
                 tokio::select! {

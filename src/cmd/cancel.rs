@@ -123,6 +123,7 @@ fn write_end(folder: &Folder, why: &str) -> anyhow::Result<()> {
         at_ms: now_ms(),
         exit: TERMINATED,
         error: Some(why.into()),
+        stdout: None,
     });
     folder.write(&facts)
 }

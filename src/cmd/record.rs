@@ -7,11 +7,13 @@
 pub mod all;
 pub mod driver;
 pub mod own;
+pub mod printed;
 
 use crate::net::token::JobId;
 use crate::random::parse_hex;
 use anyhow::{Context, bail};
 use driver::Driver;
+use printed::Printed;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs::{self, DirBuilder};
@@ -74,6 +76,9 @@ pub struct End {
     pub exit: u8,
     /// The first line of what went wrong.
     pub error: Option<String>,
+    /// What a job in the background had printed to standard output then.
+    #[serde(default)]
+    pub stdout: Option<Printed>,
 }
 
 /// How it is with a job.
@@ -215,7 +220,18 @@ impl Folder {
                 path.display()
             );
         }
-        let facts: Facts = serde_json::from_slice(&bytes).with_context(what)?;
+        let written: Written<Facts> = serde_json::from_slice(&bytes).with_context(what)?;
+        let facts = written.facts;
+        if written
+            .crc32c
+            .is_some_and(|checksum| checksum != facts.checksum())
+        {
+            bail!(
+                "{} is damaged: its values do not fit its checksum. The job itself is not changed by that; delete {} to forget it",
+                path.display(),
+                self.path.display()
+            );
+        }
         if parse_id(&facts.id) != self.id() {
             bail!(
                 "{} is the record of another job, {}",
@@ -235,7 +251,11 @@ impl Folder {
             let mut file = tempfile::Builder::new()
                 .prefix("job-")
                 .tempfile_in(&self.path)?;
-            serde_json::to_writer(&mut file, facts)?;
+            let written = Written {
+                facts,
+                crc32c: Some(facts.checksum()),
+            };
+            serde_json::to_writer(&mut file, &written)?;
             file.write_all(b"\n")?;
             file.persist(self.path.join(FACTS))?;
             Ok(())
@@ -271,7 +291,22 @@ impl Folder {
     }
 }
 
+/// The contents of `job.json`: what is known, and its checksum, which records of earlier releases do not have.
+#[derive(Serialize, Deserialize)]
+struct Written<F> {
+    #[serde(flatten)]
+    facts: F,
+    #[serde(default)]
+    crc32c: Option<u32>,
+}
+
 impl Facts {
+    /// CRC32C of the facts as compact JSON.
+    fn checksum(&self) -> u32 {
+        let json = serde_json::to_vec(self).expect("its fields are plain values");
+        crc32c::crc32c(&json)
+    }
+
     /// How it was with the job when this was read.
     pub fn state(&self) -> State {
         let exit = self.end.as_ref().map(|end| end.exit);
@@ -392,6 +427,7 @@ mod tests {
                 at_ms: 3500,
                 exit: 1,
                 error: Some("why".into()),
+                stdout: None,
             }),
         ] {
             facts.is_there = end.is_none();
@@ -412,6 +448,17 @@ mod tests {
         other.write(&facts).unwrap();
         let error = other.read().unwrap_err().to_string();
         assert!(error.contains("record of another job"), "{error}");
+        own.write(&facts).unwrap();
+        let right = fs::read_to_string(own.path().join(FACTS)).unwrap();
+        let changed = right.replace("\"exit\":1", "\"exit\":0");
+        assert_ne!(changed, right);
+        fs::write(own.path().join(FACTS), changed).unwrap();
+        let error = own.read().unwrap_err().to_string();
+        assert!(error.contains("do not fit its checksum"), "{error}");
+        // As releases before wrote it.
+        let plain = serde_json::to_string(&facts).unwrap();
+        fs::write(own.path().join(FACTS), plain).unwrap();
+        assert_eq!(own.read().unwrap(), Some(facts));
         fs::write(own.path().join(FACTS), "{").unwrap();
         let error = own.read().unwrap_err().to_string();
         assert!(error.contains("is no record of a job"), "{error}");

@@ -66,6 +66,9 @@ impl Result {
             facts = again(&folder)?;
             state = facts.state();
         }
+        if let Some(printed) = facts.end.as_ref().and_then(|end| end.stdout) {
+            printed.check(&folder.output())?;
+        }
         Follow::new(folder.output()).copy(&mut io::stdout().lock())?;
         match facts.end {
             None => Err(lost(&facts)),

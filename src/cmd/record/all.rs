@@ -61,17 +61,26 @@ pub fn folders() -> anyhow::Result<Vec<Folder>> {
 /// # Errors
 /// When they cannot be listed.
 pub fn records() -> anyhow::Result<Vec<Record>> {
-    let mut records = Vec::new();
+    let (records, unread) = read_all()?;
+    for (_, error) in unread {
+        tracing::warn!("{error:#}");
+    }
+    Ok(records)
+}
+
+/// All records that can be read, the newest first, and the folders of those that cannot, and why.
+fn read_all() -> anyhow::Result<(Vec<Record>, Vec<(Folder, anyhow::Error)>)> {
+    let (mut records, mut unread) = (Vec::new(), Vec::new());
     for folder in folders()? {
         match folder.read() {
             Ok(Some(facts)) => records.push((folder, facts)),
             // Of one that begins just now.
             Ok(None) => {}
-            Err(error) => tracing::warn!("{error:#}"),
+            Err(error) => unread.push((folder, error)),
         }
     }
     records.sort_by(|(_, a), (_, b)| (b.began_ms, &b.id).cmp(&(a.began_ms, &a.id)));
-    Ok(records)
+    Ok((records, unread))
 }
 
 /// The job that a user means by the first digits of its id.
@@ -79,9 +88,21 @@ pub fn records() -> anyhow::Result<Vec<Record>> {
 /// # Errors
 /// When no job or several begin so, which is wrong usage.
 pub fn find(digits: &str) -> anyhow::Result<Record> {
-    let records = records()?;
+    let (records, unread) = read_all()?;
     let ids: Vec<&str> = records.iter().map(|(_, facts)| &facts.id[..]).collect();
-    match resolve(digits, &ids) {
+    // A job whose record is damaged is not one that was never there.
+    let is_meant = |folder: &Folder| {
+        let id = folder.id().map(|id| id.to_string()).unwrap_or_default();
+        digits.len() >= DIGITS_MIN && id.starts_with(&digits.to_ascii_lowercase())
+    };
+    let mut unread = unread.into_iter().filter(|(folder, _)| is_meant(folder));
+    let resolved = resolve(digits, &ids);
+    if resolved == Err(Unresolved::Absent)
+        && let Some((_, error)) = unread.next()
+    {
+        return Err(error);
+    }
+    match resolved {
         Ok(index) => Ok(records.into_iter().nth(index).expect("it was found there")),
         Err(Unresolved::NoDigits) => Err(UsageError(format!(
             "{digits:?} names no job: give at least the first {DIGITS_MIN} digits of its id, as \"lswitch jobs\" shows it"

@@ -4,6 +4,7 @@
 //! Without a record (another command, no place for records) everything here does nothing.
 
 use super::driver::Driver;
+use super::printed::Printed;
 use super::{End, Facts, Folder, VERSION, all, now_ms};
 use crate::cmd::{Exit, ui};
 use crate::net::token::JobId;
@@ -82,10 +83,14 @@ fn end_with(exit: u8, error: Option<String>) {
     let Some((folder, mut facts)) = own().take() else {
         return;
     };
+    // A job that was ended while it printed may yet print what it holds back.
+    let is_whole = [Exit::Done as u8, Exit::InPart as u8].contains(&exit);
+    let stdout = Some(folder.output()).filter(|_| facts.detached && is_whole);
     facts.end = Some(End {
         at_ms: now_ms(),
         exit,
         error,
+        stdout: stdout.and_then(|path| Printed::of(&path).ok()),
     });
     complain(folder.write(&facts));
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -96,14 +96,13 @@ impl Code {
         })
     }
 
-    /// The program on this worker's disk, fetched if it is not there.
+    /// The program on this worker's disk, fetched if it is not there or is not what it was. An environment serves many
+    /// jobs, and what ran in it may have changed its files.
     ///
     /// # Errors
     /// When it cannot be fetched, is damaged, or cannot be unpacked.
     pub fn fetch(&self, context: &Context) -> Result<PathBuf, ProgramError> {
         let cache = std::env::temp_dir().join(CACHE);
-        let place = cache.join(&self.sha256);
-        let program = place.join(&self.program);
         let wrong = |error: io::Error| {
             ProgramError::new(format!(
                 "cannot put the program into {}: {error}",
@@ -112,29 +111,70 @@ impl Code {
         };
         // Before what is there is taken: a temporary folder may be shared with other users.
         private::make_folder(&cache).map_err(wrong)?;
-        if place.is_dir() {
-            return Ok(program);
+        if self.is_intact(&cache) {
+            return Ok(cache.join(&self.sha256).join(&self.program));
         }
         let store = context.store()?;
         let bytes = self.download(&store)?;
+        self.unpack(&bytes, &cache).map_err(wrong)
+    }
+
+    /// Puts the program into the cache, and gives its path.
+    fn unpack(&self, bytes: &[u8], cache: &Path) -> io::Result<PathBuf> {
+        let place = cache.join(&self.sha256);
         // Whole or not at all: another worker of this machine may be at it too.
-        let unpacked = private::temporary_folder_in(&cache).map_err(wrong)?;
+        let unpacked = private::temporary_folder_in(cache)?;
         if self.folder {
-            tar::Archive::new(&bytes[..])
-                .unpack(unpacked.path())
-                .map_err(wrong)?;
+            tar::Archive::new(bytes).unpack(unpacked.path())?;
         } else {
             let file = unpacked.path().join(&self.program);
-            fs::write(&file, &bytes).map_err(wrong)?;
-            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).map_err(wrong)?;
+            fs::write(&file, bytes)?;
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+        }
+        if self.folder {
+            let mut list = tempfile::NamedTempFile::new_in(cache)?;
+            list.write_all(file_list(unpacked.path())?.as_bytes())?;
+            list.persist(self.list(cache))?;
         }
         let unpacked = unpacked.keep();
-        match fs::rename(&unpacked, &place) {
-            Ok(()) => {}
-            Err(_) if place.is_dir() => drop(fs::remove_dir_all(&unpacked)),
-            Err(error) => return Err(wrong(error)),
+        let mut renamed = fs::rename(&unpacked, &place);
+        if renamed.is_err() && place.is_dir() && !self.is_intact(cache) {
+            let former = tempfile::tempdir_in(cache)?;
+            fs::rename(&place, former.path().join("former"))?;
+            renamed = fs::rename(&unpacked, &place);
         }
-        Ok(program)
+        match renamed {
+            Ok(()) => {}
+            Err(_) if self.is_intact(cache) => drop(fs::remove_dir_all(&unpacked)),
+            Err(error) => return Err(error),
+        }
+        Ok(place.join(&self.program))
+    }
+
+    /// The list of the files that were unpacked, with their checksums.
+    fn list(&self, cache: &Path) -> PathBuf {
+        cache.join(format!("{}.list", self.sha256))
+    }
+
+    /// True if the cache has all files of the program as they were unpacked. Further files, such as an interpreter writes
+    /// beside its modules, do not matter.
+    fn is_intact(&self, cache: &Path) -> bool {
+        let place = cache.join(&self.sha256);
+        if !self.folder {
+            let found = file_sha256(&place.join(&self.program));
+            return found.as_ref() == Some(&self.sha256);
+        }
+        let Ok(list) = fs::read_to_string(self.list(cache)) else {
+            return false;
+        };
+        let Some((sum, lines)) = list.split_once('\n') else {
+            return false;
+        };
+        sum == to_hex(&Sha256::digest(lines))
+            && lines.lines().all(|line| match line.split_once(' ') {
+                Some((sum, path)) => file_sha256(&place.join(path)).as_deref() == Some(sum),
+                None => false,
+            })
     }
 
     fn download(&self, store: &BlockingStore) -> Result<Bytes, ProgramError> {
@@ -149,6 +189,46 @@ impl Code {
             store.object_url(&key)
         )))
     }
+}
+
+/// The SHA-256 of a file; none if it cannot be read or is larger than a program may be.
+pub fn file_sha256(path: &Path) -> Option<String> {
+    let mut file = fs::File::open(path).ok()?;
+    if file.metadata().ok()?.len() > CODE_MAX {
+        return None;
+    }
+    let mut hash = Sha256::new();
+    let mut piece = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Some(to_hex(&hash.finalize())),
+            Ok(count) => hash.update(&piece[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// A line for each file of a folder: its SHA-256, a space, and its path. Before them the SHA-256 of these lines.
+fn file_list(folder: &Path) -> io::Result<String> {
+    let mut lines = String::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(relative) = folders.pop() {
+        for entry in fs::read_dir(folder.join(&relative))? {
+            let entry = entry?;
+            let path = relative.join(entry.file_name());
+            if entry.file_type()?.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            // A name that is no text, or has a line end, is not in the list, and its file is not compared.
+            let name = path.to_str().filter(|name| !name.contains('\n'));
+            if let (Some(name), Some(sum)) = (name, file_sha256(&folder.join(&path))) {
+                lines += &format!("{sum} {name}\n");
+            }
+        }
+    }
+    Ok(format!("{}\n{lines}", to_hex(&Sha256::digest(&lines))))
 }
 
 /// The name of a program's object.
@@ -384,6 +464,46 @@ mod tests {
                 other => panic!("{script}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_program_in_the_cache_that_has_changed_is_unpacked_again() {
+        let (source, _) = program(b"#!/bin/sh\nexec ./more/data\n");
+        fs::create_dir(source.path().join("more")).unwrap();
+        fs::write(source.path().join("more/data"), b"data").unwrap();
+        let tar = archive(source.path()).unwrap();
+        let cache = tempfile::tempdir().unwrap();
+        for (folder, bytes) in [(true, &tar[..]), (false, b"#!/bin/sh\n")] {
+            let code = Code {
+                sha256: to_hex(&Sha256::digest(bytes)),
+                folder,
+                program: "program".into(),
+            };
+            assert!(!code.is_intact(cache.path()), "there is none");
+            let path = code.unpack(bytes, cache.path()).unwrap();
+            assert!(code.is_intact(cache.path()));
+            // What an interpreter adds does not matter.
+            fs::write(path.with_file_name("program.pyc"), "more").unwrap();
+            assert!(code.is_intact(cache.path()));
+            let right = fs::read(&path).unwrap();
+            let spoil: [&dyn Fn(); 3] = [
+                &|| fs::write(&path, "#!/bin/sh\nexec true").unwrap(),
+                &|| fs::remove_file(&path).unwrap(),
+                &|| match folder {
+                    true => fs::write(code.list(cache.path()), "0\n").unwrap(),
+                    false => fs::write(&path, "").unwrap(),
+                },
+            ];
+            for spoil in spoil {
+                spoil();
+                assert!(!code.is_intact(cache.path()));
+                assert_eq!(code.unpack(bytes, cache.path()).unwrap(), path);
+                assert!(code.is_intact(cache.path()));
+                assert_eq!(fs::read(&path).unwrap(), right);
+            }
+        }
+        let left = fs::read_dir(cache.path()).unwrap().count();
+        assert_eq!(left, 3, "two programs, and the list of the folder");
     }
 
     #[test]

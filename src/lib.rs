@@ -65,6 +65,7 @@
 //! | [`process`] | supervised processes, temporary folders: what is left behind by none | everything else |
 //! | [`aws`] | how AWS's settings are found and its SDK's errors are told | everything else |
 //! | [`random`] | random bytes, and bytes as hexadecimal | everything else |
+//! | [`unpack`] | streams that may be packed with gzip or zstd | everything else |
 //!
 //! Imports go down only: `main -> entry -> cmd -> job -> { net, graph, lambda, store } -> process`.
 //!
@@ -88,6 +89,7 @@ mod private;
 pub mod process;
 pub mod random;
 pub mod store;
+pub mod unpack;
 
 pub use entry::{Lswitch, init, main};
 pub use job::context::Context;

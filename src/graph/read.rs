@@ -109,6 +109,7 @@ pub fn read_text<W: Weight>(
         _ => read_lines(text, first, is_some, reading, form, progress),
     }?;
     read.notes.packing = text.packing();
+    read.notes.trailing_bytes = text.ignored_bytes();
     read.notes.form = form;
     read.notes.weighted = W::SOME;
     Ok(read)

@@ -65,6 +65,8 @@ pub struct Reading {
 pub struct Notes {
     /// What the file is packed with.
     pub packing: Packing,
+    /// Bytes behind the packed data that were ignored.
+    pub trailing_bytes: u64,
     /// Its form.
     pub form: Form,
     /// The header row that was skipped, shortened.
@@ -99,6 +101,11 @@ impl fmt::Display for Notes {
         if self.packing != Packing::Plain {
             count(1, self.packing.name(), "");
         }
+        count(
+            self.trailing_bytes,
+            "1 trailing byte ignored",
+            "# trailing bytes ignored",
+        );
         if let Some(header) = &self.header {
             count(1, &format!("header row {header} skipped"), "");
         }

@@ -4,14 +4,15 @@
 //! what is done with the lines happens side by side. What a file is packed with shows in its first bytes, not in its name.
 
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use flate2::read::MultiGzDecoder;
-
 use super::GraphError;
+use crate::unpack::{self, Unpacker};
+
+pub use crate::unpack::Packing;
 
 /// The longest line that is read, in bytes. Edges take some dozens; the row of a hub in a METIS file may take megabytes.
 /// Without a bound a file that has no line ends would fill memory.
@@ -23,29 +24,6 @@ const BLOCK_BYTES: usize = 512 << 10;
 /// Bytes behind a block's text that are line ends, so that who parses may look at some bytes at a time.
 pub const PADDING: usize = 16;
 
-/// What a file is packed with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Packing {
-    /// Nothing.
-    #[default]
-    Plain,
-    /// gzip, of one member or several.
-    Gzip,
-    /// Zstandard, of one frame or several.
-    Zstd,
-}
-
-impl Packing {
-    /// Its name, as users know it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Packing::Plain => "plain",
-            Packing::Gzip => "gzip",
-            Packing::Zstd => "zstd",
-        }
-    }
-}
-
 /// A text that was opened.
 pub struct Text {
     name: String,
@@ -55,7 +33,7 @@ pub struct Text {
 }
 
 struct Reader {
-    inner: Box<dyn Read + Send>,
+    inner: Unpacker<Counted>,
     /// The beginning of a line whose end has not been read.
     carry: Vec<u8>,
     /// The number of the next block.
@@ -126,35 +104,19 @@ impl Text {
             cause,
         };
         let file_bytes = Arc::new(AtomicU64::new(0));
-        let mut counted = Counted {
+        let counted = Counted {
             inner: reader,
             bytes: Arc::clone(&file_bytes),
         };
-        let mut head = Vec::new();
-        counted
-            .by_ref()
-            .take(6)
-            .read_to_end(&mut head)
-            .map_err(failed)?;
-        if let Some(form) = archive(&head) {
+        let inner = Unpacker::new(counted).map_err(failed)?;
+        if let Some(form) = unpack::foreign_packing(inner.head()) {
             return Err(GraphError::Form {
                 name: name.to_owned(),
                 form,
                 advice: "unpack it first, or pack it with gzip or zstd",
             });
         }
-        let packing = match &head[..] {
-            [0x1f, 0x8b, ..] => Packing::Gzip,
-            // A frame, or one that is to be skipped, with which pzstd begins.
-            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Packing::Zstd,
-            _ => Packing::Plain,
-        };
-        let whole = Cursor::new(head).chain(counted);
-        let inner: Box<dyn Read + Send> = match packing {
-            Packing::Plain => Box::new(whole),
-            Packing::Gzip => Box::new(MultiGzDecoder::new(whole)),
-            Packing::Zstd => Box::new(zstd::Decoder::new(whole).map_err(failed)?),
-        };
+        let packing = inner.packing();
         Ok(Text {
             name: name.to_owned(),
             packing,
@@ -182,6 +144,12 @@ impl Text {
     /// Bytes of the file that were read so far, as it lies there: packed, if it is.
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes behind the packed data that were ignored. Known once all blocks were taken.
+    pub fn ignored_bytes(&self) -> u64 {
+        let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        reader.inner.ignored_bytes()
     }
 
     /// Puts the next lines into `block`. False when there are none; then, or after an error, there never will be.
@@ -214,21 +182,21 @@ impl Text {
                     "the line is longer than {LINE_BYTES_MAX} bytes; this is not a graph"
                 ),
             },
-            BlockError::Read(cause) if self.packing != Packing::Plain => match cause.kind() {
-                io::ErrorKind::UnexpectedEof => GraphError::Truncated {
+            BlockError::Read(cause) if self.packing == Packing::Plain => {
+                GraphError::Read { name, cause }
+            }
+            BlockError::Read(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => {
+                GraphError::Truncated {
                     name,
                     packing,
                     line,
-                },
-                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput | io::ErrorKind::Other => {
-                    GraphError::Damaged {
-                        name,
-                        packing,
-                        line,
-                        cause,
-                    }
                 }
-                _ => GraphError::Read { name, cause },
+            }
+            BlockError::Read(cause) if unpack::is_damage(&cause) => GraphError::Damaged {
+                name,
+                packing,
+                line,
+                cause,
             },
             BlockError::Read(cause) => GraphError::Read { name, cause },
         }
@@ -296,18 +264,6 @@ impl Reader {
     }
 }
 
-fn archive(head: &[u8]) -> Option<&'static str> {
-    let known: [(&[u8], &str); 3] = [
-        (b"PK\x03\x04", "zip"),
-        (b"BZh", "bzip2"),
-        (b"\xfd7zXZ\x00", "xz"),
-    ];
-    known
-        .iter()
-        .find(|(magic, _)| head.starts_with(magic))
-        .map(|&(_, form)| form)
-}
-
 /// A reader that says how far it got, below the decompressor.
 struct Counted {
     inner: Box<dyn Read + Send>,
@@ -325,6 +281,8 @@ impl Read for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::io::Cursor;
 
     fn blocks(text: Vec<u8>) -> Vec<Vec<u8>> {
         let text = Text::new("t", Box::new(Cursor::new(text))).unwrap();

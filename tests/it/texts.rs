@@ -179,6 +179,25 @@ fn a_file_that_cannot_be_read_is_named_with_the_reason() {
     assert_eq!((list.len(), list[4999]), (5000, (4999, 4999 * 7919 % 5003)));
 }
 
+#[test]
+fn padding_and_trailing_bytes_of_a_gzip_file_are_no_part_of_the_graph() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
+    gzip.write_all(b"1 2\n2 3\n").unwrap();
+    let packed = gzip.finish().unwrap();
+    let path = folder.path().join("g.txt.gz");
+    for (rest, note) in [
+        (&[0; 5000][..], "edge list, gzip"),
+        (b"garbage", "edge list, gzip, 7 trailing bytes ignored"),
+        (b"\0\0x", "edge list, gzip, 1 trailing byte ignored"),
+    ] {
+        std::fs::write(&path, [&packed[..], rest].concat()).unwrap();
+        let (graph, notes) = read_graph(&path).unwrap();
+        assert_eq!((graph.vertices(), graph.edges()), (3, 2));
+        assert_eq!(notes.to_string(), note);
+    }
+}
+
 proptest! {
     #[test]
     fn text_of_any_bytes_is_read_or_refused_with_its_line(text in prop::collection::vec(any::<u8>(), 0..200)) {

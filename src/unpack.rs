@@ -203,44 +203,46 @@ fn is_almost_gzip(bytes: &[u8]) -> bool {
 /// A buffered reader that can look some bytes ahead, which [`io::BufReader`] cannot when few come at a time.
 struct Source<R> {
     inner: R,
-    buffer: Vec<u8>,
+    /// [`READ_LEN`] bytes, of which those from `at` to `end` were read and not taken.
+    buffer: Box<[u8]>,
     at: usize,
+    end: usize,
 }
 
 impl<R: Read> Source<R> {
     fn new(inner: R) -> Source<R> {
         Source {
             inner,
-            buffer: Vec::new(),
+            buffer: vec![0; READ_LEN].into(),
             at: 0,
+            end: 0,
         }
     }
 
     /// The next bytes, without taking them: `length` or fewer at the end of the stream.
     fn peek(&mut self, length: usize) -> io::Result<&[u8]> {
-        while self.buffer.len() - self.at < length {
-            self.buffer.drain(..self.at);
-            self.at = 0;
+        while self.end - self.at < length {
+            self.buffer.copy_within(self.at..self.end, 0);
+            (self.at, self.end) = (0, self.end - self.at);
             if self.read_more()? == 0 {
                 break;
             }
         }
-        let end = self.buffer.len().min(self.at + length);
-        Ok(&self.buffer[self.at..end])
+        Ok(&self.buffer[self.at..self.end.min(self.at + length)])
     }
 
-    /// Appends what one read gives.
+    /// Reads once, behind what is there.
     fn read_more(&mut self) -> io::Result<usize> {
-        let length = self.buffer.len();
-        self.buffer.resize(length + READ_LEN, 0);
-        let read = loop {
-            match self.inner.read(&mut self.buffer[length..]) {
+        loop {
+            match self.inner.read(&mut self.buffer[self.end..]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read,
+                Err(error) => return Err(error),
+                Ok(count) => {
+                    self.end += count;
+                    return Ok(count);
+                }
             }
-        };
-        self.buffer.truncate(length + *read.as_ref().unwrap_or(&0));
-        read
+        }
     }
 
     fn skip_zeros(&mut self) -> io::Result<()> {
@@ -271,11 +273,11 @@ impl<R: Read> Source<R> {
 
 impl<R: Read> Read for Source<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if self.at == self.buffer.len() {
+        if self.at == self.end {
             // Plain text is read straight into the caller's memory.
             return self.inner.read(into);
         }
-        let mut left = &self.buffer[self.at..];
+        let mut left = &self.buffer[self.at..self.end];
         let read = left.read(into)?;
         self.consume(read);
         Ok(read)
@@ -284,16 +286,15 @@ impl<R: Read> Read for Source<R> {
 
 impl<R: Read> BufRead for Source<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.at == self.buffer.len() {
-            self.buffer.clear();
-            self.at = 0;
+        if self.at == self.end {
+            (self.at, self.end) = (0, 0);
             self.read_more()?;
         }
-        Ok(&self.buffer[self.at..])
+        Ok(&self.buffer[self.at..self.end])
     }
 
     fn consume(&mut self, count: usize) {
-        self.at = self.buffer.len().min(self.at + count);
+        self.at = self.end.min(self.at + count);
     }
 }
 

@@ -76,6 +76,15 @@ pub enum GraphError {
         problem: String,
     },
 
+    /// A file says something about a graph that is not so.
+    #[error("{name}: {problem}")]
+    Claim {
+        /// The file that says something.
+        name: String,
+        /// What it says, what was found, and what to do.
+        problem: String,
+    },
+
     /// The file has no edge at all.
     #[error("{name}: no edges: {found}; an edge list has a line \"source target\" for each edge")]
     NoEdges {
@@ -207,13 +216,16 @@ impl GraphError {
                 format!("a column is empty in {text}; put one comma, or blanks, between the ids")
             }
             Column::Word => format!(
-                "{column} is not a vertex id, in {text}; ids are whole numbers from 0 to {ID_MAX}"
+                "{column} is not a vertex id, in {text}; ids are whole numbers from 0 to {ID_MAX}; --source-column, \
+                 --target-column and --delimiter say where they are"
             ),
             Column::Negative => {
                 format!("the id {column} is negative, in {text}; ids go from 0 up to {ID_MAX}")
             }
             Column::NoWeight => {
-                format!("{text} has no weight; with weights each edge has a third column")
+                format!(
+                    "{text} has no weight; with --weights each edge needs one, in the third column or the --weight-column"
+                )
             }
             Column::Weight => {
                 format!("the weight {column} is no finite number, in {text}")
@@ -221,6 +233,22 @@ impl GraphError {
             Column::TooLarge => {
                 format!("the id {column} is too large, in {text}; ids go up to {ID_MAX}")
             }
+            Column::Inexact => format!(
+                "the id {column} is a floating-point number above 2^53, in {text}: its last digits are not those that it had; \
+                 write ids as whole numbers"
+            ),
+            Column::Short { number } => format!("there is no column {number} in {text}"),
+            Column::Void { number } => format!("column {number} is empty in {text}"),
+            Column::OpenQuote => format!(
+                "a quote is not closed in {text}; fields that go on in the next line are not read"
+            ),
+            Column::Outside { id, last } => format!(
+                "{text} has the id {id}, and ids are 1 to {last}, as the head of the file says"
+            ),
+            Column::Letter { letter } => format!(
+                "expected \"{} SOURCE TARGET\", found {text}",
+                char::from(letter)
+            ),
         };
         GraphError::Line {
             name: name.to_owned(),
@@ -240,6 +268,26 @@ pub(crate) enum Column {
     TooLarge,
     NoWeight,
     Weight,
+    /// A floating-point number whose neighbours are not all there.
+    Inexact,
+    /// A line ends before a column, from 1.
+    Short {
+        number: usize,
+    },
+    /// A column, from 1, has nothing in it.
+    Void {
+        number: usize,
+    },
+    OpenQuote,
+    /// An id that is not 1 to the last.
+    Outside {
+        id: u64,
+        last: u64,
+    },
+    /// A line that does not start with this letter.
+    Letter {
+        letter: u8,
+    },
 }
 
 /// Characters of an offending line that a message shows.

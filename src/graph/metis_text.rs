@@ -13,9 +13,10 @@ pub struct MetisText<W> {
     lines: u64,
     head: Option<Head>,
     row: u64,
+    /// Neighbours so far, loops among them.
     entries: u64,
+    loops: u64,
     drop_loops: bool,
-    dropped: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -27,6 +28,18 @@ struct Head {
     weighted: bool,
 }
 
+/// What a whole file holds.
+pub struct MetisGraph<W> {
+    /// Its edges, each in both directions.
+    pub edges: Edges<W>,
+    /// Its vertices, which are 1 to this.
+    pub vertices: u64,
+    /// Edges from a vertex to itself that were dropped.
+    pub dropped_loops: u64,
+    /// What it has that was not read, in words.
+    pub ignored: Vec<String>,
+}
+
 impl<W: Weight> MetisText<W> {
     /// At the start of a file; edges from a vertex to itself are dropped, if asked.
     pub fn new(drop_loops: bool) -> MetisText<W> {
@@ -36,14 +49,9 @@ impl<W: Weight> MetisText<W> {
             head: None,
             row: 0,
             entries: 0,
+            loops: 0,
             drop_loops,
-            dropped: 0,
         }
-    }
-
-    /// Edges from a vertex to itself that were dropped.
-    pub fn dropped_loops(&self) -> u64 {
-        self.dropped
     }
 
     /// Lines so far.
@@ -67,25 +75,69 @@ impl<W: Weight> MetisText<W> {
         Ok(())
     }
 
-    /// The edges, and the number of vertices.
+    /// The graph.
     ///
     /// # Errors
     ///
     /// The last line, and what is missing.
-    pub fn finish(self) -> Result<(Edges<W>, u64), (u64, String)> {
-        let problem = match self.head {
-            None => "the line with the numbers of vertices and edges is missing".to_owned(),
-            Some(head) if self.row < head.vertices => format!(
+    pub fn finish(self) -> Result<MetisGraph<W>, (u64, String)> {
+        let lines = self.lines;
+        let refused = |problem: String| Err((lines, problem));
+        let Some(head) = self.head else {
+            return refused("the line with the numbers of vertices and edges is missing".into());
+        };
+        if self.row < head.vertices {
+            return refused(format!(
                 "it says {} vertices, and has a line for {}",
                 head.vertices, self.row
-            ),
-            Some(head) if Some(self.entries) != head.edges.checked_mul(2) => format!(
-                "it says {} edges, and its lines have {} neighbours instead of twice as many",
-                head.edges, self.entries
-            ),
-            Some(head) => return Ok((self.edges.finish(), head.vertices)),
+            ));
+        }
+        if let Some(problem) = self.miscount(head) {
+            return refused(problem);
+        }
+        let mut ignored = Vec::new();
+        if head.before > 0 {
+            ignored.push("weights of vertices".to_owned());
+        }
+        if head.weighted && !W::SOME {
+            ignored.push("weights of edges".to_owned());
+        }
+        Ok(MetisGraph {
+            edges: self.edges.finish(),
+            vertices: head.vertices,
+            dropped_loops: if self.drop_loops { self.loops } else { 0 },
+            ignored,
+        })
+    }
+
+    /// What is wrong with the number of neighbours. The format has no loops, so programs that write them differ: a loop may
+    /// stand once in its line and count as an edge, as half of one or as none.
+    fn miscount(&self, head: Head) -> Option<String> {
+        let (edges, entries, loops) = (head.edges, self.entries, self.loops);
+        let Some(due) = edges.checked_mul(2) else {
+            return Some(format!(
+                "it says {edges} edges, and its lines have {entries} neighbours"
+            ));
         };
-        Err((self.lines, problem))
+        if due == entries {
+            return None;
+        }
+        let fits_without_loops = due == entries + loops || due == entries - loops;
+        match (loops > 0 && fits_without_loops, self.drop_loops) {
+            (true, true) => None,
+            (true, false) => Some(format!(
+                "{loops} of its lines' neighbours are the line's own vertex, and METIS files have no such loops; \
+                 --drop-loops reads the graph without them"
+            )),
+            _ if edges == entries => Some(format!(
+                "it says {edges} edges, and its lines have {entries} neighbours instead of twice as many: its edges stand with \
+                 one of their ends, and METIS files have them with both; \
+                 if its lines are the lists of a directed graph, write an edge list"
+            )),
+            _ => Some(format!(
+                "it says {edges} edges, and its lines have {entries} neighbours instead of twice as many"
+            )),
+        }
     }
 
     fn line(&mut self, line: &[u8]) -> Result<(), String> {
@@ -131,9 +183,11 @@ impl<W: Weight> MetisText<W> {
                 weight = W::of(value.ok_or("an edge's weight is missing or no number")?);
             }
             self.entries += 1;
-            if self.drop_loops && self.row == neighbour {
-                self.dropped += 1;
-                continue;
+            if self.row == neighbour {
+                self.loops += 1;
+                if self.drop_loops {
+                    continue;
+                }
             }
             self.edges.push(self.row, neighbour, weight);
         }
@@ -189,10 +243,43 @@ mod tests {
     type Found<W> = (Vec<(u64, u64, W)>, u64);
 
     fn read<W: Weight>(text: &str) -> Result<Found<W>, (u64, String)> {
-        let mut reader = MetisText::new(false);
+        let graph = read_graph(text, false)?;
+        Ok((graph.edges.iter().collect(), graph.vertices))
+    }
+
+    fn read_graph<W: Weight>(text: &str, drop_loops: bool) -> Result<MetisGraph<W>, (u64, String)> {
+        let mut reader = MetisText::new(drop_loops);
         reader.take(text.as_bytes())?;
-        let (edges, vertices) = reader.finish()?;
-        Ok((edges.iter().collect(), vertices))
+        reader.finish()
+    }
+
+    #[test]
+    fn loops_may_be_counted_as_they_like_when_they_are_dropped() {
+        // The path 1 - 2 - 3 with a loop at 1, which is listed once and counts as an edge, as none, and listed twice.
+        for text in [
+            "3 3\n1 2\n1 3\n2\n",
+            "3 2\n1 2\n1 3\n2\n",
+            "3 3\n1 1 2\n1 3\n2\n",
+        ] {
+            let graph = read_graph::<()>(text, true).ok().unwrap();
+            assert_eq!((graph.edges.len(), graph.vertices), (4, 3), "{text}");
+            assert!(graph.dropped_loops > 0);
+        }
+        let (_, problem) = read::<()>("3 3\n1 2\n1 3\n2\n").unwrap_err();
+        assert!(problem.contains("--drop-loops"), "{problem}");
+        assert_eq!(read::<()>("3 3\n1 1 2\n1 3\n2\n").unwrap().0.len(), 6);
+        let (_, problem) = read_graph::<()>("3 5\n1 2\n1 3\n2\n", true).err().unwrap();
+        assert!(problem.contains("5 edges"), "{problem}");
+    }
+
+    #[test]
+    fn edges_with_one_end_and_weights_that_are_not_read_are_named() {
+        let (_, problem) = read::<()>("3 2\n2\n3\n\n").unwrap_err();
+        assert!(problem.contains("one of their ends"), "{problem}");
+        let graph = read_graph::<()>("2 1 011\n9 2 5\n9 1 5\n", false)
+            .ok()
+            .unwrap();
+        assert_eq!(graph.ignored, ["weights of vertices", "weights of edges"]);
     }
 
     #[test]

@@ -6,13 +6,16 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use super::claims::{self, Claims};
+use super::dimacs;
 use super::edges::{Edges, Spreader, Weight};
-use super::error::excerpt;
-use super::matrix_market::{self, Head};
+use super::ldbc::Properties;
+use super::matrix_market;
 use super::metis_text::MetisText;
 use super::numbering::Declared;
+use super::opening::{LineCount, Opening};
 use super::reading::{Form, Notes, Reading};
-use super::snap::{self, Found, Problem, Taking};
+use super::snap::{self, Found, Taking};
 use super::text::{Block, BlockError, Text};
 use super::{Graph, GraphError};
 
@@ -25,17 +28,22 @@ pub struct Read<W> {
     pub declared: Declared,
     /// What was recognised.
     pub notes: Notes,
+    /// Lines that are an edge each.
+    pub data_lines: u64,
+    /// What it says about the whole graph.
+    pub claims: Claims,
 }
 
 /// Told, now and then, how many bytes of the file were read.
 pub type Progress<'a> = &'a (dyn Fn(u64) + Sync);
 
-/// Reads a graph: the file at `path` (`-` is standard input) and, when `path` is `NAME.e` (perhaps with `.gz` or `.zst`) and
-/// `NAME.v` lies beside it, the vertices declared there, which may have no edge at all.
+/// Reads a graph: the file at `path` (`-` is standard input) and, when `path` is `NAME.e` (perhaps with `.gz` or `.zst`), what
+/// lies beside it: the vertices declared in `NAME.v`, which may have no edge at all, and `NAME.properties`.
 ///
 /// # Errors
 ///
-/// Those of [`read_edges`] and [`Graph::build`].
+/// Those of [`read_edges`], [`Properties::read`] and [`Graph::build`]; [`GraphError::Claim`] and [`GraphError::Line`] when a
+/// graph is another than its files say.
 pub fn read_graph(
     path: &Path,
     reading: Reading,
@@ -49,24 +57,67 @@ pub fn read_graph(
 
 fn read_with<W: Weight>(
     path: &Path,
-    reading: Reading,
+    mut reading: Reading,
     progress: Progress<'_>,
 ) -> Result<(Graph, Notes), GraphError> {
-    let beside = vertex_list_beside(path);
-    let mut read = match read_edges::<W>(path, reading, progress) {
+    let list = beside(path, &["v", "v.gz", "v.zst", "v.zstd"]);
+    let properties = match beside(path, &["properties"]) {
+        Some(path) => Some(Properties::read(&path)?),
+        None => None,
+    };
+    reading.form = reading.form.or_else(|| form_of_name(path));
+    if let Some(properties) = &properties {
+        reading.columns.weight = properties.weight_column(&reading)?;
+    }
+    let text = Text::open(path)?;
+    let mut read = match read_text_with::<W>(&text, &reading, properties.as_ref(), progress) {
         // With declared vertices a graph may well have no edges.
-        Err(GraphError::NoEdges { .. }) if beside.is_some() => Read::default(),
+        Err(GraphError::NoEdges { .. }) if list.is_some() => Read::default(),
         other => other?,
     };
-    if let Some(beside) = beside {
-        let vertices = read_vertex_list(&beside)?;
+    let mut listed = None;
+    if let Some(list) = list {
+        let mut vertices = read_vertex_list(&list)?;
         read.notes.declared_vertices = Some(vertices.len() as u64);
+        vertices.sort_unstable();
+        vertices.dedup();
+        listed = Some(vertices.len() as u64);
+        if let Declared::Ids(loops) = &read.declared {
+            vertices.extend(loops);
+        }
         read.declared = Declared::Ids(vertices);
     }
     let edges = read.edges.iter().map(Edges::len).sum::<usize>() as u64;
     let graph = Graph::build(read.edges, &read.declared, reading.unique)?;
-    read.notes.dropped_repeats = edges - graph.edges();
-    Ok((graph, read.notes))
+    let mut notes = read.notes;
+    notes.dropped_repeats = edges - graph.edges();
+    if notes.form == Form::Metis {
+        claims::check_both_ends(text.name(), &graph)?;
+    }
+    if let Some(properties) = &properties {
+        properties.check("edges", properties.edges, read.data_lines, text.name())?;
+        if let Some(listed) = listed {
+            properties.check("vertices", properties.vertices, listed, "the vertex list")?;
+        }
+        properties.check(
+            "vertices",
+            properties.vertices,
+            graph.vertices(),
+            "the graph",
+        )?;
+    }
+    if let Some(listed) = listed.filter(|&listed| listed < graph.vertices()) {
+        let others = graph.vertices() - listed;
+        notes.hints.push(format!(
+            "{others} vertices of edges are not in the vertex list beside the edge list; they are in the graph"
+        ));
+    }
+    let is_decided = reading.directed || notes.both_ways || notes.direction_source.is_some();
+    let hints = read
+        .claims
+        .check(text.name(), &graph, read.data_lines, is_decided)?;
+    notes.hints.extend(hints);
+    Ok((graph, notes))
 }
 
 /// Reads the edges of the file at `path`.
@@ -84,7 +135,7 @@ pub fn read_edges<W: Weight>(
     read_text(&Text::open(path)?, Reading { form, ..reading }, progress)
 }
 
-/// Reads the edges of a text. Without a form it is an edge list or, if its first line says so, Matrix Market.
+/// Reads the edges of a text. Without a form it is an edge list or, if its first lines say so, Matrix Market or DIMACS.
 ///
 /// # Errors
 ///
@@ -94,19 +145,39 @@ pub fn read_text<W: Weight>(
     reading: Reading,
     progress: Progress<'_>,
 ) -> Result<Read<W>, GraphError> {
+    read_text_with(text, &reading, None, progress)
+}
+
+fn read_text_with<W: Weight>(
+    text: &Text,
+    reading: &Reading,
+    properties: Option<&Properties>,
+    progress: Progress<'_>,
+) -> Result<Read<W>, GraphError> {
     let mut first = Block::default();
     let is_some = text
         .next(&mut first)
         .map_err(|error| text.failure(error, 0))?;
-    let form = reading
-        .form
-        .unwrap_or(match matrix_market::is_one(first.text()) {
-            true => Form::MatrixMarket,
-            false => Form::EdgeList,
+    let form = reading.form.unwrap_or_else(|| match first.text() {
+        text if matrix_market::is_one(text) => Form::MatrixMarket,
+        text if reading.columns.is_empty() && dimacs::is_one(text) => Form::Dimacs,
+        _ => Form::EdgeList,
+    });
+    if form != Form::EdgeList && !reading.columns.is_empty() {
+        return Err(GraphError::Claim {
+            name: text.name().to_owned(),
+            problem: format!(
+                "it is read as a {form}, whose columns are known; --delimiter and the options of columns are for edge lists \
+                 (--format edges)"
+            ),
         });
+    }
     let mut read = match form {
         Form::Metis => read_metis(text, first, is_some, reading, progress),
-        _ => read_lines(text, first, is_some, reading, form, progress),
+        _ => {
+            let opening = Opening::read::<W>(text, first, is_some, form, reading, properties)?;
+            read_lines(text, opening, progress)
+        }
     }?;
     read.notes.packing = text.packing();
     read.notes.trailing_bytes = text.ignored_bytes();
@@ -180,7 +251,7 @@ impl<W: Weight> Share<W> {
 }
 
 /// A line of a text that is refused.
-fn refused(text: &Text, (line, problem): (u64, String)) -> GraphError {
+pub(super) fn refused(text: &Text, (line, problem): (u64, String)) -> GraphError {
     GraphError::Line {
         name: text.name().to_owned(),
         line,
@@ -188,32 +259,28 @@ fn refused(text: &Text, (line, problem): (u64, String)) -> GraphError {
     }
 }
 
+/// Reads all lines behind the opening, on all threads.
 fn read_lines<W: Weight>(
     text: &Text,
-    first: Block,
-    is_some: bool,
-    reading: Reading,
-    form: Form,
+    opening: Opening,
     progress: Progress<'_>,
 ) -> Result<Read<W>, GraphError> {
-    let head = match form {
-        Form::MatrixMarket => Some(read_head::<W>(text, &first)?),
-        _ => None,
-    };
-    let taking = Taking {
-        both_ways: reading.undirected || head.is_some_and(|head| head.both_ways),
-        drop_loops: reading.drop_loops,
-    };
-    let largest = match head {
-        Some(head) => head.vertices,
-        None => snap::largest_id(&first),
-    };
-    let mut shares = vec![Share::new(largest)];
-    let from = head.map_or(0, |head| head.length);
-    if is_some && shares[0].parse(&first, from, taking) {
+    let Opening {
+        block,
+        from,
+        lines,
+        taking,
+        largest_id,
+        claims,
+        mut notes,
+        count,
+        is_some,
+    } = opening;
+    let mut shares = vec![Share::new(largest_id)];
+    if is_some && shares[0].parse(&block, from, taking) {
         progress(text.file_bytes());
         shares.extend(rayon::broadcast(|_| {
-            let mut share = Share::new(largest);
+            let mut share = Share::new(largest_id);
             share.parse_all(text, taking, progress);
             share
         }));
@@ -224,75 +291,81 @@ fn read_lines<W: Weight>(
         edges.push(share.edges.finish());
         found.extend(share.found);
     }
-    let mut notes = Notes {
-        both_ways: taking.both_ways,
-        declared_vertices: head.map(|head| head.vertices),
-        ..Notes::default()
-    };
-    let lines_before = head.map_or(0, |head| head.lines);
-    let data_lines = put_together(text, found, lines_before, taking, &mut notes)?;
-    match head {
-        Some(head) => head
-            .check(data_lines, edges.iter().flat_map(Edges::iter))
-            .map_err(|problem| refused(text, (head.lines, problem)))?,
-        None if data_lines == 0 => {
-            let found = if notes.header.is_some() {
-                "there is only a header row"
-            } else if notes.comment_lines > 0 {
-                "there are only comments"
-            } else if notes.blank_lines > 0 {
-                "there are only blank lines"
-            } else {
-                "the file is empty"
-            };
-            let name = text.name().to_owned();
-            return Err(GraphError::NoEdges { name, found });
-        }
-        None => {}
+    let sum = put_together(text, found, lines, taking, &mut notes)?;
+    count
+        .check(sum.data_lines)
+        .map_err(|problem| refused(text, problem))?;
+    if sum.data_lines == 0 && taking.ids_up_to.is_none() {
+        let found = if notes.header.is_some() {
+            "there is only a header row"
+        } else if notes.comment_lines > 0 {
+            "there are only comments"
+        } else if notes.blank_lines > 0 {
+            "there are only blank lines"
+        } else {
+            "the file is empty"
+        };
+        let name = text.name().to_owned();
+        return Err(GraphError::NoEdges { name, found });
     }
+    if !notes.ignored.is_empty() {
+        // They are named, which says more than how many lines have them.
+        notes.extra_column_lines = 0;
+    }
+    if matches!(count, LineCount::Matrix(_))
+        && taking.both_ways
+        && sum.rising > 0
+        && sum.falling > 0
+    {
+        notes.hints.push(format!(
+            "the matrix is symmetric, and has {} entries above its diagonal and {} below; each is an edge both ways, \
+             and --unique drops repeats",
+            sum.rising, sum.falling
+        ));
+    }
+    let declared = match taking.ids_up_to {
+        Some(last) => Declared::UpTo(last),
+        None if sum.loop_ids.is_empty() => Declared::Nothing,
+        None => Declared::Ids(sum.loop_ids),
+    };
     Ok(Read {
         edges,
-        declared: head.map_or(Declared::Nothing, |head| Declared::UpTo(head.vertices)),
+        declared,
         notes,
+        data_lines: sum.data_lines,
+        claims,
     })
 }
 
-/// The head of a Matrix Market file, whose edges can be read with weights like these.
-fn read_head<W: Weight>(text: &Text, first: &Block) -> Result<Head, GraphError> {
-    let head = matrix_market::head(first.text()).map_err(|problem| refused(text, problem))?;
-    let unfit = match head {
-        Head { valued: false, .. } if W::SOME => "its entries have no values",
-        Head { skew: true, .. } if W::SOME => "its edges have other weights than their reverse",
-        _ => return Ok(head),
-    };
-    let problem = format!("{unfit}, so it cannot be read with weights");
-    Err(refused(text, (1, problem)))
+/// What was found in all blocks.
+#[derive(Default)]
+struct Sum {
+    data_lines: u64,
+    rising: u64,
+    falling: u64,
+    loop_ids: Vec<u64>,
 }
 
-/// What was found in all blocks: counts into `notes`, the number of data lines, or the first problem.
+/// What was found in all blocks: counts into `notes`, or the first problem.
 fn put_together(
     text: &Text,
     mut found: Vec<(usize, Result<Found, BlockError>)>,
     mut lines: u64,
     taking: Taking,
     notes: &mut Notes,
-) -> Result<u64, GraphError> {
+) -> Result<Sum, GraphError> {
     found.sort_by_key(|(number, _)| *number);
-    let mut data_lines = 0;
+    let mut sum = Sum::default();
     for (_, block) in found {
         let block = block.map_err(|error| text.failure(error, lines))?;
-        if let Some((line, header)) = block.header {
-            if data_lines > 0 || notes.header.is_some() {
-                let problem = Problem::of_line(&header).expect("a header is no edge");
-                return Err(problem.error(text.name(), lines + line));
-            }
-            notes.header = Some(excerpt(&header));
-        }
         if let Some((line, problem)) = block.problem {
             return Err(problem.error(text.name(), lines + line));
         }
         lines += block.lines;
-        data_lines += block.data_lines;
+        sum.data_lines += block.data_lines;
+        sum.rising += block.rising;
+        sum.falling += block.falling;
+        sum.loop_ids.extend(block.loop_ids);
         notes.comment_lines += block.comment_lines;
         notes.blank_lines += block.blank_lines;
         notes.extra_column_lines += block.extra_column_lines;
@@ -300,7 +373,9 @@ fn put_together(
             notes.dropped_loops += block.loops;
         }
     }
-    Ok(data_lines)
+    sum.loop_ids.sort_unstable();
+    sum.loop_ids.dedup();
+    Ok(sum)
 }
 
 /// A line's vertex is its number, so lines are read one after the other.
@@ -308,7 +383,7 @@ fn read_metis<W: Weight>(
     text: &Text,
     mut block: Block,
     mut is_some: bool,
-    reading: Reading,
+    reading: &Reading,
     progress: Progress<'_>,
 ) -> Result<Read<W>, GraphError> {
     let refused = |problem| refused(text, problem);
@@ -319,17 +394,26 @@ fn read_metis<W: Weight>(
         let more = text.next(&mut block);
         is_some = more.map_err(|error| text.failure(error, reader.lines()))?;
     }
-    let dropped_loops = reader.dropped_loops();
-    let (edges, vertices) = reader.finish().map_err(refused)?;
+    let graph = reader.finish().map_err(refused)?;
+    let mut hints = Vec::new();
+    if reading.undirected || reading.directed {
+        hints.push(
+            "METIS files have each edge both ways, so --undirected and --directed change nothing"
+                .into(),
+        );
+    }
     let notes = Notes {
-        declared_vertices: Some(vertices),
-        dropped_loops,
+        hints,
+        declared_vertices: Some(graph.vertices),
+        dropped_loops: graph.dropped_loops,
+        ignored: graph.ignored,
         ..Notes::default()
     };
     Ok(Read {
-        edges: vec![edges],
-        declared: Declared::UpTo(vertices),
+        edges: vec![graph.edges],
+        declared: Declared::UpTo(graph.vertices),
         notes,
+        ..Read::default()
     })
 }
 
@@ -350,10 +434,10 @@ fn unpacked_name(path: &Path) -> Option<&str> {
     Some(unpacked.unwrap_or(name))
 }
 
-/// The vertex list that belongs to an edge list by its name, if it exists.
-fn vertex_list_beside(path: &Path) -> Option<PathBuf> {
+/// A file that belongs to an edge list by its name, if it exists.
+fn beside(path: &Path, endings: &[&str]) -> Option<PathBuf> {
     let stem = unpacked_name(path)?.strip_suffix(".e")?;
-    ["v", "v.gz", "v.zst"]
+    endings
         .iter()
         .map(|ending| path.with_file_name(format!("{stem}.{ending}")))
         .find(|beside| beside.is_file())
@@ -432,7 +516,7 @@ mod tests {
         let list = read::<()>("# a\n% b\nsrc,dst,w\n\n1,2,0.5\n", Reading::default()).unwrap();
         assert_eq!(
             list.notes.to_string(),
-            "edge list, header row \"src,dst,w\" skipped, 2 comment lines skipped, extra columns of 1 line ignored"
+            "edge list, header row \"src,dst,w\", edges from column \"src\" to \"dst\", 2 comment lines skipped, column \"w\" ignored"
         );
         assert_eq!(list.notes.blank_lines, 1);
     }
@@ -446,7 +530,8 @@ mod tests {
             ),
             (
                 "1 2\n4 x\n",
-                "g.txt:2: \"x\" is not a vertex id, in \"4 x\"; ids are whole numbers from 0 to 18446744073709551615",
+                "g.txt:2: \"x\" is not a vertex id, in \"4 x\"; ids are whole numbers from 0 to 18446744073709551615; \
+                 --source-column, --target-column and --delimiter say where they are",
             ),
             (
                 "1 -2\n",
@@ -465,7 +550,7 @@ mod tests {
             assert_eq!(refusal(text), message);
         }
         for text in [
-            ",1,2", "1.0 2", "1 2x", "1;2", "+1 2", "1e3 4", "a 1", "1 b", "a", "1 2\na b",
+            ",1,2", "1.5 2", "1 2x", "1:2", "+1 2", "1e3 4", "a 1", "1 b", "a", "1 2\na b",
         ] {
             assert!(refusal(text).starts_with("g.txt:"), "{text:?} was accepted");
         }
@@ -500,7 +585,7 @@ mod tests {
             weights: true,
             ..Reading::default()
         };
-        let all = read::<f64>("a b w\n1 2 0.5\n2,3,-1e3,x\n", reading).unwrap();
+        let all = read::<f64>("a b w\n1 2 0.5\n2,3,-1e3,x\n", reading.clone()).unwrap();
         let mut edges = list(&all);
         edges.sort_by_key(|edge| edge.0);
         assert_eq!(edges, [(1, 2, 0.5), (2, 3, -1000.0)]);
@@ -509,7 +594,7 @@ mod tests {
             ("1 2 x\n", "\"x\""),
             ("1 2 nan\n", "nan"),
         ] {
-            let refusal = read::<f64>(text, reading).unwrap_err().to_string();
+            let refusal = read::<f64>(text, reading.clone()).unwrap_err().to_string();
             assert!(refusal.contains(word), "{refusal}");
         }
     }
@@ -527,8 +612,9 @@ mod tests {
             drop_loops: true,
             ..Reading::default()
         };
-        let read = read::<()>("1 2\n3 3\n", reading).unwrap();
-        assert_eq!((count(&read), read.notes.dropped_loops), (1, 1));
+        let read = read::<()>("1 2\n3 3\n3 3\n1 1\n", reading).unwrap();
+        assert_eq!((count(&read), read.notes.dropped_loops), (1, 3));
+        assert_eq!(read.declared, Declared::Ids(vec![1, 3]));
     }
 
     #[test]
@@ -549,9 +635,15 @@ mod tests {
         assert!(
             refusal(format!("{banner}2 1 7\n")).contains("g.txt:3: it says 2 entries, and has 1")
         );
+        let outside = refusal(format!("{banner}2 1 7\n4 1 1\n"));
+        assert_eq!(
+            outside,
+            "g.txt:5: \"4 1 1\" has the id 4, and ids are 1 to 3, as the head of the file says"
+        );
+        let zero = refusal(format!("{banner}2 1 7\n1 0 1\n"));
         assert!(
-            refusal(format!("{banner}2 1 7\n4 1 1\n")).contains("an entry at 4 1")
-                || refusal(format!("{banner}2 1 7\n4 1 1\n")).contains("an entry at 1 4")
+            zero.starts_with("g.txt:5:") && zero.contains("ids are 1 to 3"),
+            "{zero}"
         );
         assert!(refusal(format!("{banner}2 1 7\nx 1 1\n")).starts_with("g.txt:5:"));
         let skew = banner.replace("symmetric", "skew-symmetric");

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::GraphError;
+use super::columns::ColumnRequest;
 use super::text::Packing;
 
 /// How a text says what its edges are.
@@ -16,6 +17,8 @@ pub enum Form {
     MatrixMarket,
     /// A line for each vertex, with its neighbours.
     Metis,
+    /// A line for each edge, which begins with a letter.
+    Dimacs,
 }
 
 impl fmt::Display for Form {
@@ -24,6 +27,7 @@ impl fmt::Display for Form {
             Form::EdgeList => "edge list",
             Form::MatrixMarket => "Matrix Market",
             Form::Metis => "METIS graph",
+            Form::Dimacs => "DIMACS graph",
         })
     }
 }
@@ -36,28 +40,33 @@ impl FromStr for Form {
             "edges" => Ok(Form::EdgeList),
             "mtx" => Ok(Form::MatrixMarket),
             "metis" => Ok(Form::Metis),
+            "dimacs" => Ok(Form::Dimacs),
             _ => Err(GraphError::Setting {
                 what: "format",
                 value: format!("{name:?}"),
-                range: "edges, mtx or metis",
+                range: "edges, mtx, metis or dimacs",
             }),
         }
     }
 }
 
 /// How a text is to be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reading {
     /// Its form, unless that is to be seen from its name and first line.
     pub form: Option<Form>,
-    /// Each line is an edge in both directions.
+    /// Each line is an edge in both directions, whatever the file says.
     pub undirected: bool,
+    /// Each line is an edge in one direction, whatever the file says.
+    pub directed: bool,
     /// Repeats of an edge are dropped.
     pub unique: bool,
     /// Edges from a vertex to itself are dropped.
     pub drop_loops: bool,
-    /// Edges have weights: the third column.
+    /// Edges have weights.
     pub weights: bool,
+    /// Which columns an edge list has.
+    pub columns: ColumnRequest,
 }
 
 /// What was recognised in a file: worth telling a user, who may have expected something else.
@@ -69,8 +78,12 @@ pub struct Notes {
     pub trailing_bytes: u64,
     /// Its form.
     pub form: Form,
-    /// The header row that was skipped, shortened.
+    /// The header row, shortened.
     pub header: Option<String>,
+    /// The columns that edges were read from, where they are not the first ones of a table without names.
+    pub columns: Option<String>,
+    /// What was recognised and is of no use, such as further columns; each in words.
+    pub ignored: Vec<String>,
     /// Lines that start with `#` or `%`.
     pub comment_lines: u64,
     /// Lines without content.
@@ -81,12 +94,18 @@ pub struct Notes {
     pub declared_vertices: Option<u64>,
     /// Each line became two edges.
     pub both_ways: bool,
+    /// What says so, or says that it did not, if the file or one beside it does.
+    pub direction_source: Option<String>,
+    /// Ids on the right of a bipartite graph were raised by this.
+    pub raised: Option<u64>,
     /// Edges have weights.
     pub weighted: bool,
     /// Edges from a vertex to itself that were dropped.
     pub dropped_loops: u64,
     /// Repeats of an edge that were dropped.
     pub dropped_repeats: u64,
+    /// What a user may have expected otherwise, each in a sentence.
+    pub hints: Vec<String>,
 }
 
 impl fmt::Display for Notes {
@@ -107,7 +126,10 @@ impl fmt::Display for Notes {
             "# trailing bytes ignored",
         );
         if let Some(header) = &self.header {
-            count(1, &format!("header row {header} skipped"), "");
+            count(1, &format!("header row {header}"), "");
+        }
+        if let Some(columns) = &self.columns {
+            count(1, &format!("edges from column {columns}"), "");
         }
         count(
             self.comment_lines,
@@ -119,12 +141,25 @@ impl fmt::Display for Notes {
             "extra columns of 1 line ignored",
             "extra columns of # lines ignored",
         );
+        for ignored in &self.ignored {
+            count(1, &format!("{ignored} ignored"), "");
+        }
         count(
             self.declared_vertices.unwrap_or_default(),
             "1 vertex declared",
             "# vertices declared",
         );
-        count(u64::from(self.both_ways), "each line both ways", "");
+        let direction = match self.both_ways {
+            true => "each line both ways",
+            false => "each line one way",
+        };
+        match &self.direction_source {
+            Some(source) => count(1, &format!("{direction} ({source})"), ""),
+            None => count(u64::from(self.both_ways), direction, ""),
+        }
+        if let Some(raised) = self.raised {
+            count(1, &format!("ids on the right raised by {raised}"), "");
+        }
         count(u64::from(self.weighted), "weighted", "");
         count(self.dropped_loops, "1 loop dropped", "# loops dropped");
         count(

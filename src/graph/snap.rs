@@ -1,13 +1,17 @@
 //! Edge lists in text, in the forms that SNAP, KONECT, CSV exports and LDBC Graphalytics use: one block of lines.
 //!
 //! A line is one edge, `source target`, between blanks or one comma, and perhaps a weight; more columns are ignored. Lines
-//! that are blank or start with `#` or `%` are skipped, and so is a header row of column names. Ids are any `u64`.
+//! that are blank or start with `#` or `%` are skipped. Ids are any `u64`, perhaps in quotes or with `.0` behind them. What the
+//! lines before the first edge mean is the [`preamble`](super::preamble)'s matter, and other tables are a
+//! [`Layout`](super::columns::Layout)'s.
 //!
 //! Most lines are two short numbers, which are read eight digits at a time without a branch for each (D. Lemire and
 //! others, "Number Parsing at a Gigabyte per Second", Software: Practice and Experience 51, 2021). All others take
 //! their time.
 
 use super::GraphError;
+use super::columns::Layout;
+use super::dimacs;
 use super::edges::{Spreader, Weight};
 use super::error::Column;
 use super::text::Block;
@@ -15,13 +19,47 @@ use super::text::Block;
 /// The largest vertex id.
 pub const ID_MAX: u64 = u64::MAX;
 
+/// What lines are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rows {
+    /// The first two columns are an edge, the third one its weight.
+    #[default]
+    Plain,
+    /// A table of another layout.
+    Table(Layout),
+    /// Lines of a DIMACS file.
+    Dimacs(dimacs::Kind),
+}
+
 /// What is to become of edges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Taking {
+    /// What lines are.
+    pub rows: Rows,
     /// Each line is an edge in both directions (a loop is one edge).
     pub both_ways: bool,
     /// Edges from a vertex to itself are dropped.
     pub drop_loops: bool,
+    /// Ids are 1 to this.
+    pub ids_up_to: Option<u64>,
+}
+
+impl Rows {
+    fn is_comment(self, line: &[u8]) -> bool {
+        match self {
+            Rows::Dimacs(_) => dimacs::is_comment(line),
+            _ => is_comment(line),
+        }
+    }
+
+    /// The edge of a line, whose end may be there.
+    fn edge(self, line: &[u8], weighted: bool) -> Result<Edge, Misread<'_>> {
+        match self {
+            Rows::Plain => edge(trimmed(line), weighted),
+            Rows::Table(layout) => layout.edge(unended(line), weighted),
+            Rows::Dimacs(kind) => kind.edge(trimmed(line), weighted),
+        }
+    }
 }
 
 /// What was found in a block beside edges.
@@ -39,8 +77,12 @@ pub struct Found {
     pub data_lines: u64,
     /// Edges from a vertex to itself.
     pub loops: u64,
-    /// The block's first data line, if it looks like names of columns: its number within the block, and the line.
-    pub header: Option<(u64, Vec<u8>)>,
+    /// Vertices of loops that were dropped: an edge or not, the text mentions them.
+    pub loop_ids: Vec<u64>,
+    /// Edges to a larger id than their source's, and to a smaller one; counted where ids have a bound.
+    pub rising: u64,
+    /// See [`Found::rising`].
+    pub falling: u64,
     /// The first line that is no edge, by its number within the block: it and what follows was not read.
     pub problem: Option<(u64, Problem)>,
 }
@@ -59,13 +101,6 @@ impl Problem {
         GraphError::column(name, line, &self.column, &self.line, self.why)
     }
 
-    /// That what stands in a line is no edge, where it might have been a header.
-    pub fn of_line(line: &[u8]) -> Option<Problem> {
-        edge(line, false)
-            .err()
-            .map(|misread| Problem::new(misread, line))
-    }
-
     fn new((why, column): Misread<'_>, line: &[u8]) -> Problem {
         Problem {
             why,
@@ -82,14 +117,33 @@ pub fn parse<W: Weight>(
     taking: Taking,
     edges: &mut Spreader<W>,
 ) -> Found {
+    match taking.ids_up_to {
+        Some(last) => parse_rows::<W, true>(block, from, taking, last, edges),
+        None => parse_rows::<W, false>(block, from, taking, u64::MAX, edges),
+    }
+}
+
+/// `BOUNDED`: ids have to be 1 to `last`. A type, so that lines of other files are not slower for it.
+fn parse_rows<W: Weight, const BOUNDED: bool>(
+    block: &Block,
+    from: usize,
+    taking: Taking,
+    last_id: u64,
+    edges: &mut Spreader<W>,
+) -> Found {
     let (text, end) = (block.padded(), block.text().len());
     let mut found = Found::default();
     let mut at = from;
     let mut take = |found: &mut Found, source: u64, target: u64, weight: W| {
         found.data_lines += 1;
+        if BOUNDED {
+            found.rising += u64::from(source < target);
+            found.falling += u64::from(source > target);
+        }
         if source == target {
             found.loops += 1;
             if taking.drop_loops {
+                found.loop_ids.push(source);
                 return;
             }
         } else if taking.both_ways {
@@ -97,10 +151,12 @@ pub fn parse<W: Weight>(
         }
         edges.push(source, target, weight);
     };
+    let is_allowed = |id: u64| !BOUNDED || (1..=last_id).contains(&id);
+    let is_fast = !W::SOME && taking.rows == Rows::Plain;
     let mut last = Source::default();
     while at < end {
         found.lines += 1;
-        if !W::SOME
+        if is_fast
             && let Some((source, after)) = last.at(text, at).or_else(|| last.read(text, at))
             && let Some((target, after)) = id_at(text, after)
         {
@@ -109,32 +165,41 @@ pub fn parse<W: Weight>(
                 b'\r' if text[after + 1] == b'\n' => after + 2,
                 _ => 0,
             };
-            if next > 0 {
+            if next > 0 && is_allowed(source) && is_allowed(target) {
                 take(&mut found, source, target, W::default());
                 at = next;
                 continue;
             }
         }
         let length = memchr::memchr(b'\n', &text[at..end]).unwrap_or(end - at);
-        let line = trimmed(&text[at..at + length]);
+        let whole = &text[at..at + length];
+        let line = trimmed(whole);
         at += length + 1;
         if line.is_empty() {
             found.blank_lines += 1;
-        } else if is_comment(line) {
+            continue;
+        }
+        if taking.rows.is_comment(line) {
             found.comment_lines += 1;
-        } else {
-            match edge(line, W::SOME) {
-                Ok(edge) => {
-                    found.extra_column_lines += u64::from(edge.more);
-                    take(&mut found, edge.source, edge.target, W::of(edge.weight));
-                }
-                Err(_) if found.data_lines == 0 && found.header.is_none() && is_header(line) => {
-                    found.header = Some((found.lines, line.to_vec()));
-                }
-                Err(misread) => {
-                    found.problem = Some((found.lines, Problem::new(misread, line)));
-                    break;
-                }
+            continue;
+        }
+        let read = taking.rows.edge(whole, W::SOME).and_then(|edge| {
+            let outside = [edge.source, edge.target]
+                .into_iter()
+                .find(|&id| !is_allowed(id));
+            match outside {
+                None => Ok(edge),
+                Some(id) => Err((Column::Outside { id, last: last_id }, line)),
+            }
+        });
+        match read {
+            Ok(edge) => {
+                found.extra_column_lines += u64::from(edge.more);
+                take(&mut found, edge.source, edge.target, W::of(edge.weight));
+            }
+            Err(misread) => {
+                found.problem = Some((found.lines, Problem::new(misread, line)));
+                break;
             }
         }
     }
@@ -281,6 +346,12 @@ pub(crate) fn trimmed(mut line: &[u8]) -> &[u8] {
     line
 }
 
+/// A line without its end.
+pub(crate) fn unended(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
 /// Whether a byte may stand between columns any number of times.
 pub(crate) fn is_blank(byte: u8) -> bool {
     byte == b' ' || byte == b'\t'
@@ -291,18 +362,19 @@ pub(crate) fn is_comment(line: &[u8]) -> bool {
 }
 
 /// What is wrong, and with which column.
-type Misread<'a> = (Column, &'a [u8]);
+pub(crate) type Misread<'a> = (Column, &'a [u8]);
 
 /// What a line says.
-struct Edge {
-    source: u64,
-    target: u64,
-    weight: f64,
-    more: bool,
+pub(crate) struct Edge {
+    pub source: u64,
+    pub target: u64,
+    pub weight: f64,
+    /// There are columns that were not read.
+    pub more: bool,
 }
 
 /// The edge of a line, with its weight if it has to have one; or what is wrong with which column.
-fn edge(line: &[u8], weighted: bool) -> Result<Edge, Misread<'_>> {
+pub(crate) fn edge(line: &[u8], weighted: bool) -> Result<Edge, Misread<'_>> {
     let (source, rest) = id_column(line)?;
     let rest = next_column(rest)?;
     if rest.is_empty() {
@@ -312,10 +384,7 @@ fn edge(line: &[u8], weighted: bool) -> Result<Edge, Misread<'_>> {
     let (mut weight, mut more) = (0.0, !rest.is_empty());
     if weighted {
         let column = first_column(next_column(rest)?);
-        weight = number(column).ok_or(match column {
-            [] => (Column::NoWeight, column),
-            _ => (Column::Weight, column),
-        })?;
+        weight = weight_of(column, false)?;
         let rest = &next_column(rest)?[column.len()..];
         more = !rest.is_empty();
     }
@@ -333,39 +402,78 @@ pub(crate) fn number(column: &[u8]) -> Option<f64> {
     number.is_finite().then_some(number)
 }
 
+/// The weight in a column, perhaps in quotes, and with a decimal comma where that is no delimiter.
+pub(crate) fn weight_of(column: &[u8], decimal_comma: bool) -> Result<f64, Misread<'_>> {
+    let text = unquoted(column);
+    if text.is_empty() {
+        return Err((Column::NoWeight, column));
+    }
+    let with_point = || {
+        let commas = text.iter().filter(|&&byte| byte == b',').count();
+        let is_one = decimal_comma && commas == 1 && !text.contains(&b'.');
+        let text: Vec<u8> = text
+            .iter()
+            .map(|&byte| if byte == b',' { b'.' } else { byte })
+            .collect();
+        is_one.then(|| number(&text)).flatten()
+    };
+    number(text)
+        .or_else(with_point)
+        .ok_or((Column::Weight, column))
+}
+
 /// The id at the start of the text, and what follows it: nothing, or something that starts with a separator.
 fn id_column(text: &[u8]) -> Result<(u64, &[u8]), Misread<'_>> {
-    let mut id = 0u64;
-    let mut length = 0;
-    let mut too_large = false;
-    while let Some(digit) = text.get(length).map(|byte| byte.wrapping_sub(b'0'))
-        && digit <= 9
-    {
-        match id
-            .checked_mul(10)
-            .and_then(|tens| tens.checked_add(u64::from(digit)))
-        {
-            Some(next) => id = next,
-            None => too_large = true,
-        }
-        length += 1;
-    }
-    let rest = &text[length..];
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (digits, rest) = text.split_at(digits);
     let ended = rest
         .first()
         .is_none_or(|&byte| is_blank(byte) || byte == b',');
-    if length > 0 && ended && !too_large {
+    if ended && let Some(id) = value(digits) {
         return Ok((id, rest));
     }
     let column = first_column(text);
-    Err(match column {
-        [] => (Column::Empty, column),
-        [b'-', digits @ ..] if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => {
-            (Column::Negative, column)
-        }
-        _ if ended => (Column::TooLarge, column),
-        _ => (Column::Word, column),
-    })
+    id_of(column).map(|id| (id, &text[column.len()..]))
+}
+
+/// The number that digits are; none for no digits and for more than 2^64 - 1.
+fn value(digits: &[u8]) -> Option<u64> {
+    let add = |value: u64, digit: &u8| value.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
+    let value = digits.iter().try_fold(0, add);
+    value.filter(|_| !digits.is_empty())
+}
+
+/// Ids up to this are exact as floating-point numbers.
+const EXACT_MAX: u64 = 1 << 53;
+
+/// The id that a whole column is: digits, perhaps in quotes; or a floating-point number without a fraction, as data frames
+/// write a column of ids in which one was missing.
+pub(crate) fn id_of(column: &[u8]) -> Result<u64, Misread<'_>> {
+    let text = unquoted(column);
+    let (is_negative, text) = match text {
+        [b'-', rest @ ..] => (true, rest),
+        _ => (false, text),
+    };
+    let point = text.iter().position(|&byte| byte == b'.');
+    let (digits, zeros) = text.split_at(point.unwrap_or(text.len()));
+    let is_whole = zeros.iter().skip(1).all(|&byte| byte == b'0');
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) && is_whole;
+    match value(digits).filter(|_| is_number) {
+        _ if text.is_empty() && !is_negative => Err((Column::Empty, column)),
+        _ if !is_number => Err((Column::Word, column)),
+        _ if is_negative => Err((Column::Negative, column)),
+        None => Err((Column::TooLarge, column)),
+        Some(id) if point.is_some() && id > EXACT_MAX => Err((Column::Inexact, column)),
+        Some(id) => Ok(id),
+    }
+}
+
+/// A column without the quotes around it.
+pub(crate) fn unquoted(column: &[u8]) -> &[u8] {
+    match column {
+        [b'"', inner @ .., b'"'] | [b'\'', inner @ .., b'\''] => trimmed(inner),
+        _ => column,
+    }
 }
 
 /// Skips blanks and at most one comma.
@@ -389,17 +497,6 @@ fn skip_blanks(text: &[u8]) -> &[u8] {
 fn first_column(text: &[u8]) -> &[u8] {
     let end = text.iter().position(|&byte| is_blank(byte) || byte == b',');
     &text[..end.unwrap_or(text.len())]
-}
-
-/// Whether the first two columns look like names: each starts with a letter, a quote or an underscore.
-fn is_header(line: &[u8]) -> bool {
-    let starts_a_name = |text: &[u8]| {
-        text.first().is_some_and(|&byte| {
-            byte.is_ascii_alphabetic() || matches!(byte, b'"' | b'\'' | b'_' | 0x80..)
-        })
-    };
-    let after = &line[first_column(line).len()..];
-    starts_a_name(line) && next_column(after).is_ok_and(starts_a_name)
 }
 
 #[cfg(test)]
@@ -439,5 +536,57 @@ mod tests {
             };
             assert_eq!(id_at(&text, 0), Some(expected), "{byte}");
         }
+    }
+    #[test]
+    fn ids_in_quotes_and_whole_floating_point_numbers_are_ids() {
+        for (column, id) in [
+            ("7", 7),
+            ("\"7\"", 7),
+            ("'7'", 7),
+            ("\" 7 \"", 7),
+            ("7.0", 7),
+            ("7.", 7),
+            ("\"7.000\"", 7),
+            ("9007199254740992.0", 1 << 53),
+            ("18446744073709551615", u64::MAX),
+        ] {
+            assert_eq!(id_of(column.as_bytes()).ok(), Some(id), "{column}");
+        }
+        for (column, why) in [
+            ("", Column::Empty),
+            ("\"\"", Column::Empty),
+            ("7.5", Column::Word),
+            (".0", Column::Word),
+            ("7.0.0", Column::Word),
+            ("1e3", Column::Word),
+            ("+1", Column::Word),
+            ("nan", Column::Word),
+            ("\"7", Column::Word),
+            ("-7", Column::Negative),
+            ("-7.0", Column::Negative),
+            ("-", Column::Word),
+            ("18446744073709551616", Column::TooLarge),
+            ("9007199254740993.0", Column::Inexact),
+        ] {
+            assert_eq!(
+                id_of(column.as_bytes()).err(),
+                Some((why, column.as_bytes()))
+            );
+        }
+    }
+
+    #[test]
+    fn weights_are_finite_numbers_perhaps_with_a_decimal_comma() {
+        assert_eq!(weight_of(b"\"-1.5e2\"", false).ok(), Some(-150.0));
+        assert_eq!(weight_of(b"0,5", true).ok(), Some(0.5));
+        for column in ["0,5", "inf", "nan", "1e999", "x"] {
+            let error = weight_of(column.as_bytes(), false).err();
+            assert_eq!(error.map(|(why, _)| why), Some(Column::Weight), "{column}");
+        }
+        assert!(weight_of(b"1,000,000", true).is_err() && weight_of(b"1,000.5", true).is_err());
+        assert_eq!(
+            weight_of(b"", false).err().map(|(why, _)| why),
+            Some(Column::NoWeight)
+        );
     }
 }

@@ -71,6 +71,8 @@ pub enum BlockError {
     Read(io::Error),
     /// A line is longer than [`LINE_BYTES_MAX`].
     LongLine,
+    /// The text is of two bytes a character.
+    Utf16,
 }
 
 impl Text {
@@ -175,6 +177,11 @@ impl Text {
     pub fn failure(&self, error: BlockError, line: u64) -> GraphError {
         let (name, packing) = (self.name.clone(), self.packing.name());
         match error {
+            BlockError::Utf16 => GraphError::Form {
+                name,
+                form: "UTF-16 text",
+                advice: "convert it to UTF-8 first, for example by iconv -f UTF-16 -t UTF-8",
+            },
             BlockError::LongLine => GraphError::Line {
                 name,
                 line: line + 1,
@@ -249,6 +256,9 @@ impl Reader {
         bytes.truncate(end);
         block.length = end;
         bytes.extend_from_slice(&[b'\n'; PADDING]);
+        if block.number == 0 && is_utf16(&bytes[..end]) {
+            return Err(BlockError::Utf16);
+        }
         if block.number == 0 && bytes[..end].starts_with(b"\xef\xbb\xbf") {
             // A byte order mark.
             bytes.drain(..3);
@@ -261,6 +271,16 @@ impl Reader {
                 Ok(block.length > 0)
             }
         }
+    }
+}
+
+/// Whether a text begins as UTF-16 does: with its byte order mark, or with two Latin letters or digits.
+fn is_utf16(text: &[u8]) -> bool {
+    let is_letter = |byte: &u8| byte.is_ascii_graphic() || byte.is_ascii_whitespace();
+    match text {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
+        [a, 0, b, 0, ..] | [0, a, 0, b, ..] => is_letter(a) && is_letter(b),
+        _ => false,
     }
 }
 
@@ -318,6 +338,28 @@ mod tests {
         let blocks = blocks(text.clone());
         assert_eq!(blocks.concat(), text[3..]);
         assert!(self::blocks(Vec::new()).is_empty());
+    }
+
+    #[test]
+    fn utf_16_is_refused_with_the_advice_to_convert_it() {
+        let little: Vec<u8> = "1 2\n3 4\n"
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        let big: Vec<u8> = "1 2\n3 4\n"
+            .encode_utf16()
+            .flat_map(u16::to_be_bytes)
+            .collect();
+        let marked = [&[0xff, 0xfe][..], &little].concat();
+        for bytes in [little, big, marked] {
+            let text = Text::new("t", Box::new(Cursor::new(bytes))).unwrap();
+            let error = text.next(&mut Block::default()).unwrap_err();
+            let message = text.failure(error, 0).to_string();
+            assert!(
+                message.contains("UTF-16") && message.contains("iconv"),
+                "{message}"
+            );
+        }
     }
 
     #[test]

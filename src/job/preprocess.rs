@@ -313,7 +313,7 @@ fn compute_here(
         times.push((stage, clock.elapsed()));
         clock = Instant::now();
     };
-    let (graph, notes): (Graph, Notes) = read_graph(&spec.graph, spec.reading, &|bytes| {
+    let (graph, notes): (Graph, Notes) = read_graph(&spec.graph, spec.reading.clone(), &|bytes| {
         // Told now and then; what is told too fast is left out.
         let _ = built.try_send(Built::Event(PreprocessEvent::Read(bytes)));
     })?;

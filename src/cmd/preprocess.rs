@@ -3,7 +3,10 @@
 use crate::cmd::settings::AwsArgs;
 use crate::cmd::ui::{self, Ui, print_facts, print_json};
 use crate::cmd::{Interrupted, UsageError, block_on, hold, interrupted};
-use crate::graph::{Balance, GraphError, Manifest, Partitioner, Quality, Reading};
+use crate::graph::{
+    Balance, ColumnChoice, ColumnRequest, Delimiter, GraphError, Manifest, Partitioner, Quality,
+    Reading,
+};
 use crate::job::preprocess::{
     self, PreprocessError, PreprocessEvent, PreprocessOutcome, PreprocessSpec,
 };
@@ -17,11 +20,20 @@ use std::path::PathBuf;
 Examples:
   lswitch preprocess wiki-Vote.txt --parts 8 --out wiki-Vote.parts
   lswitch preprocess soc-Epinions1.txt.gz --parts 64 --out s3://bucket/epinions --partitioner hash
+  lswitch preprocess trades.csv --source-column seller --target-column buyer --parts 4 --out trades.parts
 
-Reads edge lists as SNAP publishes them: two ids a line, separated by blanks or a comma; plain, gzip or zstd; comments with
-# or %, a header row and further columns are passed over. Matrix Market files and METIS graph files are recognised too.")]
+Reads edge lists as SNAP, KONECT, LDBC Graphalytics and CSV writers publish them, a line for each edge, and Matrix Market, METIS
+and DIMACS files (--format says which, if the first lines do not); plain, gzip or zstd.
+
+What a file says about itself is used, and the line \"recognised:\" shows what that was:
+  a header row     names such as source, target, src, dst, from, to, weight choose columns in any order
+  LDBC             NAME.properties beside NAME.e: directed, and the counts, which are checked
+  KONECT           % sym is both ways; of % bip the ids on the right are raised by the number on the left; counts are checked
+  other comments   with # or % are skipped; SNAP's \"Undirected\" and \"Nodes: N Edges: M\" give a note if the graph differs
+Ids may stand in quotes or have .0 behind them. Columns are separated by blanks, a comma, a tab, ; or |. What leaves a doubt is
+refused with the options that decide.")]
 pub struct Preprocess {
-    /// The graph, - for standard input; NAME.e beside NAME.v is read as LDBC Graphalytics has them
+    /// The graph, - for standard input; with NAME.e the files NAME.v and NAME.properties beside it are read, as LDBC Graphalytics has them
     graph: PathBuf,
 
     /// How many parts; a job has at most as many workers
@@ -50,24 +62,44 @@ pub struct Preprocess {
     import: Option<PathBuf>,
 
     /// What the file is, where its name and first line do not say it
-    #[arg(long, value_parser = ["edges", "mtx", "metis"])]
+    #[arg(long, value_parser = ["edges", "mtx", "metis", "dimacs"])]
     format: Option<String>,
 
-    /// Each line is an edge in both directions
+    /// Each line is an edge in both directions, whatever the file says
     #[arg(long)]
     undirected: bool,
+
+    /// Each line is an edge in one direction, whatever the file says
+    #[arg(long, conflicts_with = "undirected")]
+    directed: bool,
 
     /// Drop repeats of an edge; of their weights the smallest stays
     #[arg(long)]
     unique: bool,
 
-    /// Drop edges from a vertex to itself
+    /// Drop edges from a vertex to itself; the vertex stays
     #[arg(long)]
     drop_loops: bool,
 
-    /// Edges have weights: the third column (sssp needs them)
+    /// Edges have weights, in the column that the header row names or else the third one (sssp needs them)
     #[arg(long)]
     weights: bool,
+
+    /// The column of an edge list where edges begin: its name in the header row, or its number from 1
+    #[arg(long, value_name = "COLUMN")]
+    source_column: Option<ColumnChoice>,
+
+    /// The column where edges end
+    #[arg(long, value_name = "COLUMN")]
+    target_column: Option<ColumnChoice>,
+
+    /// The column of weights; implies --weights
+    #[arg(long, value_name = "COLUMN")]
+    weight_column: Option<ColumnChoice>,
+
+    /// What separates the columns of an edge list: tab, comma, space or a character; seen from the first line otherwise
+    #[arg(long, value_name = "CHARACTER", allow_hyphen_values = true)]
+    delimiter: Option<Delimiter>,
 
     /// Go on even if the graph seems too large for this machine's memory
     #[arg(long)]
@@ -98,8 +130,15 @@ impl Preprocess {
             form: self.format.as_deref().map(str::parse).transpose()?,
             undirected: self.undirected,
             unique: self.unique,
+            directed: self.directed,
             drop_loops: self.drop_loops,
-            weights: self.weights,
+            weights: self.weights || self.weight_column.is_some(),
+            columns: ColumnRequest {
+                delimiter: self.delimiter,
+                source: self.source_column.clone(),
+                target: self.target_column.clone(),
+                weight: self.weight_column.clone(),
+            },
         };
         let outcome = block_on(async {
             let store = Store::open(&self.out, &self.aws.settings()).await?;
@@ -121,9 +160,9 @@ impl Preprocess {
                 PreprocessEvent::Read(bytes) => reading.set_position(bytes),
                 PreprocessEvent::Recognised(notes) => {
                     reading.finish_and_clear();
-                    let notes = notes.to_string();
-                    if !notes.is_empty() {
-                        ui.say(format!("recognised: {notes}"));
+                    ui.say(format!("recognised: {notes}"));
+                    for hint in &notes.hints {
+                        ui.say(format!("note: {hint}"));
                     }
                 }
                 PreprocessEvent::Partitioning => {

@@ -424,6 +424,90 @@ fn part_bytes(place: &Place) -> Vec<(u64, f64)> {
 }
 
 #[test]
+fn columns_can_be_chosen_by_name_and_by_number() {
+    let place = Place::new();
+    place.write(
+        "trades.csv",
+        "day;buyer;amount;seller\n1;7;0,5;8\n2;8;1,5;9\n",
+    );
+    let facts = |options: &str| {
+        let out = format!("graph-{}", options.len());
+        let arguments = format!("preprocess trades.csv {options} --parts 1 --out {out} --json");
+        place.lswitch(&arguments).end()
+    };
+    assert_says(
+        facts("").fails_with(1),
+        &[
+            "trades.csv:1: ",
+            "\"day\", \"buyer\", \"amount\", \"seller\"",
+            "--source-column and --target-column",
+        ],
+    );
+    for options in [
+        "--source-column seller --target-column buyer --weight-column amount",
+        "--source-column 4 --target-column 2 --weights --weight-column 3 --delimiter ;",
+    ] {
+        let ended = facts(options);
+        assert_says(
+            &ended.stderr,
+            &[
+                "recognised: edge list",
+                "edges from column \"seller\" to \"buyer\", weight \"amount\"",
+            ],
+        );
+        let json = ended.ok().json();
+        assert_eq!((&json["vertices"], &json["edges"]), (&3.into(), &2.into()));
+    }
+    assert_says(
+        facts("--source-column nobody --target-column buyer").fails_with(1),
+        &["no column is named \"nobody\"", "\"buyer\""],
+    );
+    for wrong in [
+        "--delimiter xy",
+        "--source-column 0",
+        "--directed --undirected",
+    ] {
+        assert_eq!(facts(wrong).code, Some(2), "{wrong}");
+    }
+}
+
+#[test]
+fn what_a_file_says_about_itself_is_used_and_told() {
+    let place = Place::new();
+    place.write("u.e", "1 2\n2 3\n3 4\n");
+    place.write("u.v", "1\n2\n3\n4\n9\n");
+    place.write(
+        "u.properties",
+        "graph.u.directed = false\ngraph.u.meta.edges = 3\n",
+    );
+    let read = place.lswitch("preprocess u.e --parts 1 --out u").ok();
+    assert_says(
+        &read.stderr,
+        &[
+            "5 vertices declared",
+            "each line both ways (u.properties: directed = false)",
+        ],
+    );
+    let bfs = place
+        .lswitch("invoke bfs --graph u --source 4 --json")
+        .ok()
+        .json();
+    assert_eq!(bfs["reached"], 4, "{bfs}");
+    place.write(
+        "graph.txt",
+        "# Undirected graph: graph.txt\n# Nodes: 3 Edges: 9\n1 2\n2 3\n",
+    );
+    let read = place.lswitch("preprocess graph.txt --parts 1 --out g").ok();
+    assert_says(
+        &read.stderr,
+        &[
+            "note: a comment says that the graph is undirected",
+            "9 edges",
+        ],
+    );
+}
+
+#[test]
 fn folders_may_have_any_name() {
     let place = Place::new();
     place.write("edges.txt", "1 2\n2 3\n3 1\n");

@@ -84,7 +84,7 @@ fn variants_of_a_file_give_the_same_graph() {
         ("g08-lf-mixed.txt.gz", "edge list, gzip, "),
         (
             "g08.csv.gz",
-            "edge list, gzip, header row \"source,target\" skipped",
+            "edge list, gzip, header row \"source,target\", edges from column \"source\" to \"target\"",
         ),
         (
             "g08-weighted.tsv.gz",
@@ -131,6 +131,312 @@ fn declared_vertices_are_read_from_the_list_beside() {
     std::fs::write(folder.path().join("g.v"), "3\nx\n").unwrap();
     let error = read_graph(&edges).unwrap_err().to_string();
     assert!(error.contains("g.v:2: \"x\" is not a vertex id"), "{error}");
+}
+
+/// Files in a folder of their own, of which the first is the graph.
+fn graph_of(files: &[(&str, &str)], reading: Reading) -> Result<(Graph, Notes), GraphError> {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        std::fs::write(folder.path().join(name), content).unwrap();
+    }
+    lswitch::graph::read_graph(&folder.path().join(files[0].0), reading, &|_| {})
+}
+
+/// The edges of a graph by ids, sorted; with weights, 0 for none.
+fn edges_of(graph: &Graph) -> Vec<(u64, u64, f64)> {
+    let mut edges = Vec::new();
+    for target in 0..graph.vertices() as usize {
+        let start = graph.in_offsets[target] as usize;
+        for (place, &source) in graph.sources_of(target).iter().enumerate() {
+            let weights = graph.in_weights.as_ref();
+            let weight = weights.map_or(0.0, |weights| weights[start + place]);
+            edges.push((graph.ids[source as usize], graph.ids[target], weight));
+        }
+    }
+    edges.sort_by(|a, b| a.partial_cmp(b).unwrap());
+    edges
+}
+
+/// The edges of one file without options.
+fn plainly(name: &str, content: &str) -> Vec<(u64, u64)> {
+    let (graph, _) = graph_of(&[(name, content)], Reading::default()).unwrap();
+    let edges = edges_of(&graph).into_iter();
+    edges.map(|(source, target, _)| (source, target)).collect()
+}
+
+#[test]
+fn the_names_of_a_header_choose_the_columns() {
+    let triangle = vec![(7, 8), (8, 9), (9, 7)];
+    for content in [
+        "id,source,target\n0,7,8\n1,8,9\n2,9,7\n",
+        ",source,target\n0,7,8\n1,8,9\n2,9,7\n",
+        "\tsource\ttarget\n0\t7\t8\n1\t8\t9\n2\t9\t7\n",
+        "target,source\n8,7\n9,8\n7,9\n",
+        "Weight;To;From\n1;8;7\n1;9;8\n1;7;9\n",
+        "\"Label\",\"Target\",\"Source\"\n\"a, b\",\"8\",\"7\"\n\"\"\"\",\"9\",\"8\"\n,\"7\",\"9\"\n",
+        "src|dst\r\n7.0|8.0\r\n\r\n8.0|9.0\r\n9.0|7.0\r\n",
+        "# ToNodeId\tFromNodeId\n8\t7\n9\t8\n7\t9\n",
+        ",0,1\n0,7,8\n1,8,9\n2,9,7\n",
+        "\"from\" \"to\"\n\"1\" 7 8\n\"2\" 8 9\n\"3\" 9 7\n",
+    ] {
+        assert_eq!(plainly("g.csv", content), triangle, "{content}");
+    }
+    let weights = Reading {
+        weights: true,
+        ..Reading::default()
+    };
+    let gephi =
+        "Source,Target,Type,Id,Label,timeset,Weight\n7,8,Directed,0,,,0.5\n8,9,Directed,1,,,2\n";
+    let (graph, notes) = graph_of(&[("g.csv", gephi)], weights).unwrap();
+    assert_eq!(edges_of(&graph), [(7, 8, 0.5), (8, 9, 2.0)]);
+    assert!(
+        notes
+            .to_string()
+            .contains("edges from column \"Source\" to \"Target\", weight \"Weight\""),
+        "{notes}"
+    );
+}
+
+#[test]
+fn a_header_and_lines_that_leave_a_doubt_are_refused() {
+    for (content, words) in [
+        (
+            "x,y,z\n1,2,3\n",
+            "g.csv:1: the header has the columns \"x\", \"y\", \"z\"",
+        ),
+        (
+            "source,target\n0,7,8\n",
+            "the header has 2 names, and the line below it 3 columns",
+        ),
+        ("id,source,target\n0,7\n", "g.csv:2: there is no column 3"),
+        ("id,source,target\n0,,8\n", "g.csv:2: column 2 is empty"),
+        ("id,source,target\n0,\"7,8\n", "a quote is not closed"),
+        ("id,source,target\n0,7,x\n", "\"x\" is not a vertex id"),
+        ("9007199254740993.0,1\n", "above 2^53"),
+    ] {
+        let error = graph_of(&[("g.csv", content)], Reading::default()).unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+#[test]
+fn edge_lists_of_other_programs_are_read() {
+    for (name, content) in [
+        ("quoted.csv", "\"from\",\"to\"\n\"1\",\"2\"\n\"2\",\"3\"\n"),
+        ("single.csv", "'1','2'\n'2','3'\n"),
+        ("float.csv", "src,dst\n1.0,2.0\n2.0,3.0\n"),
+        ("semicolon.csv", "1;2\n2;3\n"),
+        ("bar.csv", "1|2|x\n2|3|y\n"),
+        ("bom.csv", "\u{feff}source;target\n1;2\n2;3;\n"),
+        ("roads.gr", "c made\np sp 3 2\na 1 2 5\na 2 3 7\n"),
+    ] {
+        assert_eq!(plainly(name, content), [(1, 2), (2, 3)], "{name}");
+    }
+    assert_eq!(plainly("g.col", "p edge 3 1\ne 1 2\n"), [(1, 2), (2, 1)]);
+    let weights = Reading {
+        weights: true,
+        ..Reading::default()
+    };
+    let read = |name, content| graph_of(&[(name, content)], weights.clone());
+    let (roads, notes) = read("roads.gr", "p sp 4 2\na 1 2 5\na 2 3 7\n").unwrap();
+    assert_eq!(
+        (roads.vertices(), edges_of(&roads)),
+        (4, vec![(1, 2, 5.0), (2, 3, 7.0)])
+    );
+    assert_eq!(
+        notes.to_string(),
+        "DIMACS graph, 4 vertices declared, weighted"
+    );
+    let (decimals, _) = read("g.csv", "1;2;0,5\n2;3;1,5\n").unwrap();
+    assert_eq!(edges_of(&decimals), [(1, 2, 0.5), (2, 3, 1.5)]);
+    for (content, words) in [
+        (
+            "p sp 3 3\na 1 2 5\na 2 3 7\n",
+            "roads.gr:1: it says 3 edges, and has 2",
+        ),
+        (
+            "p sp 3 2\na 1 2 5\na 2 4 7\n",
+            "roads.gr:3: \"a 2 4 7\" has the id 4",
+        ),
+        (
+            "p sp 3 2\na 1 2 5\nb 2 3 7\n",
+            "roads.gr:3: expected \"a SOURCE TARGET\"",
+        ),
+        ("p max 3 2\na 1 2 5\n", "\"max\" are not read"),
+        ("p sp 3 1\na 1 2\n", "has no weight"),
+    ] {
+        let error = read("roads.gr", content).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+/// The files of an LDBC graph whose edges stand once each.
+fn ldbc(properties: &str) -> [(&str, &str); 3] {
+    [
+        ("u.e", "1 2 0.5\n2 3 1\n3 4 1\n"),
+        ("u.v", "1\n2\n3\n4\n9\n"),
+        ("u.properties", properties),
+    ]
+}
+
+#[test]
+fn the_properties_beside_an_edge_list_say_what_its_lines_are() {
+    let all = "graph.u.meta.vertices = 5\ngraph.u.meta.edges = 3\ngraph.u.directed = false\n\
+        graph.u.edge-properties.names = weight\n";
+    let (graph, notes) = graph_of(&ldbc(all), Reading::default()).unwrap();
+    assert_eq!((graph.vertices(), graph.edges()), (5, 6));
+    assert!(graph.symmetric);
+    assert_eq!(
+        notes.to_string(),
+        "edge list, column \"weight\" ignored, 5 vertices declared, each line both ways (u.properties: directed = false)"
+    );
+    let edges = |reading: Reading| graph_of(&ldbc(all), reading).unwrap().0.edges();
+    let directed = Reading {
+        directed: true,
+        ..Reading::default()
+    };
+    assert_eq!(edges(directed), 3);
+    for (properties, words) in [
+        (
+            "graph.u.meta.vertices = 6\n",
+            "u.properties: it says 6 vertices",
+        ),
+        ("graph.u.meta.edges = 4\n", "u.properties: it says 4 edges"),
+        ("graph.u.directed = perhaps\n", "must be true or false"),
+    ] {
+        let error = graph_of(&ldbc(properties), Reading::default()).unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    let (as_written, _) = graph_of(&ldbc(all)[..2], Reading::default()).unwrap();
+    assert_eq!(as_written.edges(), 3);
+    let weighted = Reading {
+        weights: true,
+        ..Reading::default()
+    };
+    let none = "graph.u.edge-properties.names =\n";
+    let error = graph_of(&ldbc(none), weighted).unwrap_err().to_string();
+    assert!(error.contains("no properties of edges"), "{error}");
+}
+
+#[test]
+fn the_first_lines_of_konect_say_what_edges_are() {
+    let edges = |content| plainly("out.g", content);
+    assert_eq!(
+        edges("% bip unweighted\n% 3 3 2\n1 1\n2 1\n3 2\n"),
+        [(1, 4), (2, 4), (3, 5)]
+    );
+    assert_eq!(edges("% sym unweighted\n% 1 2 2\n1 2\n"), [(1, 2), (2, 1)]);
+    assert_eq!(edges("% asym unweighted\n% 1 2 2\n1 2\n"), [(1, 2)]);
+    for (content, words) in [
+        (
+            "% sym unweighted\n% 2 2 2\n1 2\n",
+            "out.g:2: it says 2 edges, and has 1",
+        ),
+        (
+            "% sym unweighted\n% 1 2 2\n1 3\n",
+            "out.g:2: it says 2 vertices",
+        ),
+        ("% bip unweighted\n1 2\n", "bipartite"),
+        (
+            "% bip unweighted\n% 1 1 1\n2 1\n",
+            "out.g:3: \"2 1\" has the id 2",
+        ),
+        (
+            "% bip unweighted\n% 1 1 1\n1 0\n",
+            "out.g:3: \"1 0\" has the id 0",
+        ),
+    ] {
+        let error = graph_of(&[("out.g", content)], Reading::default()).unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
+
+#[test]
+fn a_comment_that_the_graph_contradicts_is_worth_a_hint() {
+    let snap =
+        "# Undirected graph: g.txt\n# Nodes: 4 Edges: 2\n# FromNodeId\tToNodeId\n1\t2\n2\t3\n";
+    let hints = |reading| {
+        let (_, notes) = graph_of(&[("g.txt", snap)], reading).unwrap();
+        notes.hints.join("; ")
+    };
+    let both = hints(Reading::default());
+    assert!(both.contains("--undirected") && both.contains("4 nodes, and 3 were read"));
+    for (undirected, directed) in [(true, false), (false, true)] {
+        let decided = hints(Reading {
+            undirected,
+            directed,
+            ..Reading::default()
+        });
+        assert!(!decided.contains("--undirected"), "{decided}");
+    }
+}
+
+#[test]
+fn a_vertex_whose_loops_are_dropped_stays() {
+    let reading = || Reading {
+        drop_loops: true,
+        ..Reading::default()
+    };
+    for (content, vertices, edges) in [("1 2\n5 5\n", 3, 1), ("7 7\n7 7\n", 1, 0)] {
+        let (graph, _) = graph_of(&[("g.txt", content)], reading()).unwrap();
+        assert_eq!(
+            (graph.vertices(), graph.edges()),
+            (vertices, edges),
+            "{content}"
+        );
+    }
+    let files = [("g.e", "1 1\n2 3\n"), ("g.v", "2\n3\n4\n")];
+    let (graph, _) = graph_of(&files, reading()).unwrap();
+    assert_eq!(graph.ids, [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_metis_file_has_each_edge_with_both_ends() {
+    let asymmetric = "3 2\n2\n3\n1 2\n";
+    let error = graph_of(&[("a.graph", asymmetric)], Reading::default()).unwrap_err();
+    assert!(
+        error.to_string().contains("vertex 1 has 2")
+            || error.to_string().contains("vertex 3 has 1"),
+        "{error}"
+    );
+    let looped = [("l.graph", "3 3\n1 2\n1 3\n2\n")];
+    let error = graph_of(&looped, Reading::default()).unwrap_err();
+    assert!(error.to_string().contains("--drop-loops"), "{error}");
+    let drop_loops = Reading {
+        drop_loops: true,
+        ..Reading::default()
+    };
+    let (graph, notes) = graph_of(&looped, drop_loops).unwrap();
+    assert_eq!(
+        (graph.vertices(), graph.edges(), notes.dropped_loops),
+        (3, 4, 1)
+    );
+}
+
+#[test]
+fn every_field_of_a_matrix_is_read_for_its_structure() {
+    let matrix = |field: &str, entries: &str| {
+        format!("%%MatrixMarket matrix coordinate {field} general\n%\n3 3 2\n{entries}")
+    };
+    let weighted = || Reading {
+        weights: true,
+        ..Reading::default()
+    };
+    let unsigned = matrix("unsigned-integer", "1 2 5\n2 3 6\n");
+    let complex = matrix("complex", "1 2 5 0\n2 3 6 1\n");
+    assert_eq!(plainly("u.mtx", &unsigned), [(1, 2), (2, 3)]);
+    assert_eq!(plainly("c.mtx", &complex), [(1, 2), (2, 3)]);
+    let (graph, _) = graph_of(&[("u.mtx", &unsigned)], weighted()).unwrap();
+    assert_eq!(edges_of(&graph), [(1, 2, 5.0), (2, 3, 6.0)]);
+    let error = graph_of(&[("c.mtx", &complex)], weighted()).unwrap_err();
+    assert!(error.to_string().contains("complex"), "{error}");
+    let both = "%%MatrixMarket matrix coordinate pattern symmetric\n2 2 2\n1 2\n2 1\n";
+    let (_, notes) = graph_of(&[("b.mtx", both)], Reading::default()).unwrap();
+    assert!(
+        notes.hints[0].contains("above its diagonal"),
+        "{:?}",
+        notes.hints
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import os
 import signal
 import sys
@@ -22,6 +23,10 @@ def square(number: int) -> int:
 
 def same(value: Any) -> Any:
     return value
+
+
+def counted(text: str) -> Any:
+    return [text, collections.Counter(text)]
 
 
 def nothing() -> None:

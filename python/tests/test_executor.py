@@ -24,6 +24,7 @@ from typing import Any, List
 from support import BINARY, NEEDS_BINARY, PATIENCE_S, Switch
 
 import calling
+import values
 import lswitch
 from lswitch import Executor, MessageError, MissingBinaryError, Pool, RemoteError, TooLongError, WorkerLostError
 from lswitch.driver import function_file
@@ -91,7 +92,27 @@ class Calls(Hangs):
             self.assertEqual(self.executor.submit(calling.same, value).result(20), value, value)
         self.assertEqual(list(self.executor.map(calling.same, values)), values)
         self.assertIsInstance(self.executor.submit(calling.pair, b"x", [1]).exception(20), MessageError)
-        self.assertEqual(self.executor.submit(calling.same, (1, 2)).result(20), [1, 2])
+
+    def test_values_of_all_kinds_come_whole_or_are_refused_with_their_part(self) -> None:
+        whole = values.whole()
+        for value, found in zip(whole, self.executor.map(calling.same, whole)):
+            self.assertTrue(values.same(found, value), f"{values.shown(value)} came as {values.shown(found)}")
+        calls = [self.executor.submit(calling.same, value) for value in whole]
+        for value, call in zip(whole, calls):
+            self.assertTrue(values.same(call.result(20), value), values.shown(value))
+        for value, part in values.refused():
+            with self.assertRaises(MessageError) as caught:
+                self.executor.submit(calling.pair, 1, value)
+            self.assertIn(part, str(caught.exception))
+            self.assertIn("(argument 2)", str(caught.exception))
+
+    def test_results_that_cannot_be_sent_are_named_with_their_place(self) -> None:
+        for call in (
+            lambda: self.executor.submit(calling.counted, "aab").result(20),
+            lambda: list(self.executor.map(calling.counted, ["aab"])),
+        ):
+            with self.assertRaisesRegex(MessageError, r"a list with a collections\.Counter, which is more than a dict at \[1\]"):
+                call()
 
     @unittest.skipUnless(HAS_NUMPY, "NumPy is not installed")
     def test_arrays(self) -> None:

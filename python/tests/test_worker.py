@@ -21,7 +21,7 @@ from support import BINARY, NEEDS_BINARY
 
 import calling  # noqa: F401
 from lswitch import farm
-from lswitch.call import EACH, FOLD, JSON, NOTHING, ONE, PARTS, REDUCE, arguments, head, items, read_failed, read_result, read_results
+from lswitch.call import EACH, FOLD, JSON, NOTHING, ONE, REDUCE, TREE, arguments, head, items, read_failed, read_result, read_results
 from lswitch.chunks import sizes
 from lswitch.errors import LswitchError, MessageError, ProtocolError
 from lswitch.failure import RemoteError, pack, unpack
@@ -43,9 +43,10 @@ class Bytes(unittest.TestCase):
             ("calling:nothing", (), {}, NOTHING, None),
             ("calling:add", (1, 2), {}, JSON, 3),
             ("calling:add", (1,), {"third": 5}, JSON, 7),
-            ("calling:add", (b"a",), {"other": b"b", "third": b"c"}, PARTS, b"abc"),
+            ("calling:add", (b"a",), {"other": b"b", "third": b"c"}, TREE, b"abc"),
             ("calling:same", ([1, {"k": "v"}],), {}, JSON, [1, {"k": "v"}]),
-            ("builtins:len", (b"abc",), {}, PARTS, 3),
+            ("builtins:len", (b"abc",), {}, TREE, 3),
+            ("calling:same", ((1, "\ud83d\ude00"),), {}, TREE, (1, "\ud83d\ude00")),
         ]
         for name, args, kwargs, form, due in cases:
             found, given = arguments(args, kwargs, None)
@@ -54,7 +55,7 @@ class Bytes(unittest.TestCase):
             self.assertEqual((ending, read_result(answer, False)), (farm.DONE, due))
 
     def test_several_calls_in_each_form(self) -> None:
-        for given, form in (([1, 2, 3], JSON), ([b"a", 1, "x"], PARTS)):
+        for given, form in (([1, 2, 3], JSON), ([b"a", 1, "x"], TREE)):
             found, data = items(EACH, given, None)
             self.assertEqual(found, form)
             ending, answer = self.run_call(EACH, ["calling:same"], form, data)

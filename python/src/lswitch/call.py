@@ -5,13 +5,12 @@ A call is
 | size | field |
 |---|---|
 | 1 | how: 0 one call; 1 a call for each item; 2 the same, each item being the arguments; 3 as 1, and the results folded; 4 the items folded |
-| 1 | form of what it is given: 0 nothing, 1 JSON, 2 parts, 3 pickle; and 0x10 if the answer may be pickled, 0x20 if by cloudpickle |
+| 1 | form of what it is given: 0 nothing, 1 JSON, 2 a tree, 3 pickle; and 0x10 if the answer may be pickled, 0x20 if by cloudpickle |
 | | the function or, of 3, two: u16 length and its name, `module:qualname`; or 0xffff, u32 length and its pickle |
 | | what it is given |
 
-One call is given, in JSON, a list of arguments, or {"args": [...], "kwargs": {...}}; pickled, the pair of both. The others are given a list of items.
-Parts are messages in their envelopes (`lswitch.message`), each with a u32 length ahead; of one call the first is the JSON list of the
-names of the last arguments; of 2 each part is parts itself.
+One call is given, in JSON, a list of arguments, or {"args": [...], "kwargs": {...}}; as a tree (`lswitch.tree`) or pickled, the pair of both. The
+others are given a list of items.
 
 The answer to one call and to 3 and 4 is a message in its envelope; nothing stands for None. To the others it is a byte for the form, as above, and
 the results. Of a call that failed it is u32 length and the error (`lswitch.failure`), and the results that came before it.
@@ -19,16 +18,15 @@ the results. Of a call that failed it is u32 length and the error (`lswitch.fail
 
 from __future__ import annotations
 
-import json
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
-from . import farm
+from . import farm, tree
 from . import message as envelope
 from .errors import MessageError
 from .frame import U32
 
 ONE, EACH, EACH_STAR, FOLD, REDUCE = range(5)
-NOTHING, JSON, PARTS, PICKLE = range(4)
+NOTHING, JSON, TREE, PICKLE = range(4)
 MAY_PICKLE, MAY_CLOUDPICKLE = 0x10, 0x20
 
 #: The longest call or answer, in bytes: that of a farm's tasks.
@@ -38,8 +36,10 @@ _BY_VALUE = b"\xff\xff"
 
 SERIALIZERS = (None, "pickle", "cloudpickle")
 
+_SCALARS = frozenset([str, int, float, bool])
+
 HINT = (
-    "bytes, what JSON can hold and NumPy's arrays can be sent; for anything else use Executor(serializer=\"pickle\"), or "
+    f"{envelope.SENDABLE}; for anything else use Executor(serializer=\"pickle\"), or "
     "\"cloudpickle\", which lets workers run code that they are sent (--allow-pickle)"
 )
 REFUSED = (
@@ -47,9 +47,6 @@ REFUSED = (
     "if you trust who calls, use Executor(serializer=\"pickle\"), which starts lswitch with --allow-pickle"
 )
 
-_SCALARS = frozenset([str, int, float, bool, type(None)])
-_to_json = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
-_from_json = json.JSONDecoder().decode
 
 
 class Call(NamedTuple):
@@ -81,30 +78,33 @@ def arguments(args: Tuple[Any, ...], kwargs: Mapping[str, Any], serializer: Opti
         return NOTHING, b""
     if serializer is not None:
         return PICKLE, dumps((args, dict(kwargs)), serializer)
-    if not kwargs:
-        # Most are short, and need no close look.
-        for value in args:
-            if type(value) not in _SCALARS:
-                break
-        else:
-            return JSON, _to_json(args).encode()
-    whole: Any = {"args": list(args), "kwargs": dict(kwargs)} if kwargs else list(args)
-    text = _json(whole)
+    given = list(args)
+    # The names of arguments that do not stand in order are text.
+    text = tree.to_json({"args": given, "kwargs": dict(kwargs)} if kwargs else given)
     if text is not None:
         return JSON, text
-    return PARTS, _packed([_json_or_raise(list(kwargs)), *map(_enveloped, args), *map(_enveloped, kwargs.values())])
+    try:
+        return TREE, tree.encode((given, dict(kwargs)))
+    except MessageError as error:
+        raise _refusal(enumerate(given, 1), kwargs, error) from None
 
 
 def items(how: int, given: List[Any], serializer: Optional[str]) -> Tuple[int, bytes]:
     """The form and the bytes of what several calls are given."""
     if serializer is not None:
         return PICKLE, dumps(given, serializer)
-    text = _json(given)
+    text = tree.to_json(given)
     if text is not None:
         return JSON, text
-    if how == EACH_STAR:
-        return PARTS, _packed([_packed(list(map(_enveloped, item))) for item in given])
-    return PARTS, _packed(list(map(_enveloped, given)))
+    try:
+        return TREE, tree.encode(given)
+    except MessageError as error:
+        for item in given:
+            if tree.misfit(item) is not None:
+                if how == EACH_STAR:
+                    raise _refusal(enumerate(item, 1), {}, error) from None
+                raise _refusal([], {"an item": item}, error) from None
+        raise _refusal([], {}, error) from None
 
 
 def parse(data: bytes) -> Call:
@@ -139,58 +139,48 @@ def given_to_one(form: int, given: bytes, allow_pickle: bool) -> Tuple[Sequence[
     if kind == NOTHING:
         return (), {}
     if kind == JSON:
-        found = _from_json(given.decode())
+        found = tree.from_json(given)
         return (found, {}) if type(found) is list else (found["args"], found["kwargs"])
-    if kind == PICKLE:
-        args, kwargs = loads(given, allow_pickle)
-        return args, kwargs
-    names, *parts = _unpacked(given)
-    values = [envelope.decode(part) for part in parts]
-    keywords = json.loads(names)
-    positional = len(values) - len(keywords)
-    return values[:positional], dict(zip(keywords, values[positional:]))
+    args, kwargs = loads(given, allow_pickle) if kind == PICKLE else tree.decode(given)
+    return args, kwargs
 
 
-def given_to_each(how: int, form: int, given: bytes, allow_pickle: bool) -> List[Any]:
+def given_to_each(form: int, given: bytes, allow_pickle: bool) -> List[Any]:
     """The items of several calls."""
-    kind = form & 0xF
-    if kind == JSON:
-        found: List[Any] = _from_json(given.decode())
-        return found
-    if kind == PICKLE:
-        found = loads(given, allow_pickle)
-        return found
-    if how == EACH_STAR:
-        return [[envelope.decode(part) for part in _unpacked(item)] for item in _unpacked(given)]
-    return [envelope.decode(part) for part in _unpacked(given)]
+    return _values(form & 0xF, given, allow_pickle)
 
 
 def result(value: Any, form: int) -> bytes:
     """The answer to one call that is done."""
     if value is None:
         return b""
-    kind = type(value)
-    if kind is int or kind is bool or kind is str or kind is float:
-        return b"\1" + _to_json(value).encode()
-    if form & MAY_PICKLE:
+    if form & MAY_PICKLE and type(value) not in _SCALARS:
         return b"\3" + dumps(value, "cloudpickle" if form & MAY_CLOUDPICKLE else "pickle")
-    return _enveloped(value)
+    text = tree.to_json(value)
+    return b"\1" + text if text is not None else _enveloped(value)
 
 
 def results(values: List[Any], form: int) -> bytes:
     """The answer to several."""
     if form & MAY_PICKLE:
         return b"\3" + dumps(values, "cloudpickle" if form & MAY_CLOUDPICKLE else "pickle")
-    text = _json(values)
-    return b"\1" + text if text is not None else b"\2" + _packed(list(map(_enveloped, values)))
+    text = tree.to_json(values)
+    if text is not None:
+        return b"\1" + text
+    try:
+        return b"\2" + tree.encode(values)
+    except MessageError as error:
+        for value in values:
+            part = tree.misfit(value)
+            if part is not None:
+                raise _refusal([], {"a result": value}, error) from None
+        raise _refusal([], {}, error) from None
 
 
 def read_result(data: bytes, allow_pickle: bool) -> Any:
     """What one call gave."""
     if not data:
         return None
-    if data[0] == envelope.JSON:
-        return _from_json(data[1:].decode())
     return envelope.decode(data, allow_pickle)
 
 
@@ -198,14 +188,7 @@ def read_results(data: bytes, allow_pickle: bool) -> List[Any]:
     """What several gave."""
     if not data:
         return []
-    kind = data[0]
-    if kind == JSON:
-        found: List[Any] = _from_json(data[1:].decode())
-        return found
-    if kind == PICKLE:
-        found = loads(data[1:], allow_pickle)
-        return found
-    return [envelope.decode(part) for part in _unpacked(data[1:])]
+    return _values(data[0], data[1:], allow_pickle)
 
 
 def failed(error: bytes, before: bytes = b"") -> bytes:
@@ -232,38 +215,30 @@ def loads(data: bytes, allow_pickle: bool) -> Any:
     return envelope.decode(b"\3" + data, True)
 
 
-def _json(value: Any) -> Optional[bytes]:
-    """As JSON, or None if it would be something else when it is received, or cannot be JSON at all."""
-    try:
-        envelope.check_json(value)
-        return _to_json(value).encode()
-    except (MessageError, TypeError, ValueError):
-        return None
-
-
-def _json_or_raise(value: Any) -> bytes:
-    return envelope.encode(value, "json")[1:]
+def _values(form: int, data: bytes, allow_pickle: bool) -> List[Any]:
+    if form == JSON:
+        found = tree.from_json(data)
+    elif form == PICKLE:
+        found = loads(data, allow_pickle)
+    else:
+        found = tree.decode(data)
+    if not isinstance(found, list):
+        raise MessageError("a list of items or results is none; is the other side of the same release?")
+    return found
 
 
 def _enveloped(value: Any) -> bytes:
     try:
         return envelope.encode(value)
-    except MessageError:
-        raise MessageError(f"a {type(value).__name__} cannot be sent as it is: {HINT}") from None
+    except MessageError as error:
+        raise _refusal([], {"the result": value}, error) from None
 
 
-def _packed(parts: List[bytes]) -> bytes:
-    return b"".join(piece for part in parts for piece in (U32.pack(len(part)), part))
-
-
-def _unpacked(data: bytes) -> List[bytes]:
-    parts: List[bytes] = []
-    at = 0
-    while at + 4 <= len(data):
-        (length,) = U32.unpack_from(data, at)
-        parts.append(data[at + 4 : at + 4 + length])
-        at += 4 + length
-    if at != len(data):
-        raise MessageError("a call's parts are cut off")
-    return parts
-
+def _refusal(numbered: Iterable[Tuple[int, Any]], named: Mapping[str, Any], error: MessageError) -> MessageError:
+    """Which of the values cannot be sent, and which part of it."""
+    places = [*((f"argument {number}", value) for number, value in numbered), *named.items()]
+    for place, value in places:
+        part = tree.misfit(value)
+        if part is not None:
+            return MessageError(f"{part} ({place}): this cannot be sent as it is; {HINT}")
+    return MessageError(f"{error}: this cannot be sent as it is; {HINT}")

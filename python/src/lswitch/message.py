@@ -4,32 +4,27 @@
 |---|---|---|
 | 0 | bytes | the bytes |
 | 1 | JSON | UTF-8: text, numbers, lists, objects, true, false, null; NaN and Infinity as Python writes them |
-| 2 | array | u8 length of the dtype's name, the name as NumPy writes it ("<f8"), u8 dimensions, u64 for each, the elements in C order |
+| 2 | array | an array with at least one dimension, or a number of NumPy's (`lswitch.arrays`) |
 | 3 | pickle | what `pickle` writes |
+| 4 | tree | tuples, bytes, arrays and what JSON holds, one in another (`lswitch.tree`) |
 
-Numbers are little-endian. Pickle runs code of the sender's choice when it is read, so it is read only where the event allows
-it.
+Without a serializer a message is received as what it was, with the same types in all its parts, or it is refused. Pickle runs code of the
+sender's choice when it is read, so it is read only where the event allows it.
 """
 
 from __future__ import annotations
 
-import json
 import pickle
-import struct
 from typing import Any, Optional
 
+from . import arrays, tree
 from .errors import MessageError
 
-try:
-    import numpy as _np
-except ImportError:
-    _np = None  # type: ignore[assignment]
-
-BYTES, JSON, ARRAY, PICKLE = range(4)
+BYTES, JSON, ARRAY, PICKLE, TREE = range(5)
 SERIALIZERS = (None, "json", "pickle", "cloudpickle")
 
-_SCALARS = frozenset([str, int, float, bool, type(None)])
-_DIMENSIONS_MAX = 32
+#: What can be sent without a serializer, for errors.
+SENDABLE = "text, numbers, bytes, lists, tuples, dicts with text for keys, and NumPy's arrays and numbers can be sent"
 
 ALLOW_PICKLE = (
     "pickle is off in this job, since it lets whoever sends a message run code in whoever receives it; "
@@ -40,20 +35,28 @@ ALLOW_PICKLE = (
 def encode(message: Any, serializer: Optional[str] = None, allow_pickle: bool = False) -> bytes:
     """A message in its envelope.
 
-    Without a serializer bytes, arrays and what JSON can hold are told apart by their type. A tuple is received as a list.
-
-    Raises MessageError for what does not go, or would be something else when it is received.
+    Raises MessageError for what does not go, or would be something else when it is received; it names the part.
     """
     if serializer is None:
         if type(message) is bytes:
             return b"\0" + message
-        if isinstance(message, (bytes, bytearray, memoryview)):
-            return b"\0" + bytes(message)
-        if _np is not None and isinstance(message, (_np.ndarray, _np.generic)):
-            return _encode_array(_np.asarray(message))
-        return _encode_json(message)
+        text = tree.to_json(message)
+        if text is not None:
+            return b"\1" + text
+        if arrays.is_array(message) and arrays.misfit(message) is None and (message.ndim or not arrays.is_plain(message)):
+            return b"\2" + arrays.encode(message)
+        try:
+            return b"\4" + tree.encode(message)
+        except MessageError as error:
+            raise MessageError(
+                f"{error}: this cannot be sent as it is; {SENDABLE}, and anything with serializer=\"pickle\" where the job allows it"
+            ) from None
     if serializer == "json":
-        return _encode_json(message)
+        text = tree.to_json(message)
+        if text is None:
+            part = tree.misfit(message, only_json=True)
+            raise MessageError(f"{part}: this cannot be sent as JSON; without a serializer more can be sent")
+        return b"\1" + text
     if serializer not in SERIALIZERS:
         raise MessageError(f"{serializer!r} is no serializer; there are \"json\", \"pickle\" and \"cloudpickle\"")
     if not allow_pickle:
@@ -80,11 +83,13 @@ def decode(data: bytes, allow_pickle: bool = False) -> Any:
         return data[1:]
     if kind == JSON:
         try:
-            return json.loads(data[1:])
-        except ValueError as error:
+            return tree.from_json(data[1:])
+        except (ValueError, RecursionError) as error:
             raise MessageError(f"a message that says it is JSON is none: {error}") from error
     if kind == ARRAY:
         return _decode_array(data)
+    if kind == TREE:
+        return tree.decode(data, 1)
     if kind == PICKLE:
         if not allow_pickle:
             raise MessageError("a pickled message came; " + ALLOW_PICKLE)
@@ -100,71 +105,13 @@ def decode(data: bytes, allow_pickle: bool = False) -> Any:
     )
 
 
-def _encode_json(message: Any) -> bytes:
-    check_json(message)
-    try:
-        try:
-            return b"\1" + json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            # Text with halves of characters, which only escapes can hold.
-            return b"\1" + json.dumps(message, separators=(",", ":")).encode()
-    except (TypeError, ValueError) as error:
-        raise MessageError(
-            f"a {type(message).__name__} is no message: {error}; bytes, what JSON can hold, and NumPy's arrays are, "
-            "and anything with serializer=\"pickle\" where the job allows it"
-        ) from error
-
-
-def check_json(message: Any, depth: int = 0) -> None:
-    """Keys that are no text would be text when they are received, and nobody would be told."""
-    if depth > 200:
-        raise MessageError("a message that is nested more than 200 deep, or holds itself")
-    if isinstance(message, dict):
-        if not set(map(type, message)) <= {str} and not all(isinstance(key, str) for key in message):
-            raise MessageError(
-                "a dict whose keys are not all text would come as another; send a list of pairs, or pickle it where the "
-                "job allows it (serializer=\"pickle\")"
-            )
-        message = list(message.values())
-    if isinstance(message, (list, tuple)) and not set(map(type, message)) <= _SCALARS:
-        for part in message:
-            check_json(part, depth + 1)
-
-
-def _encode_array(array: Any) -> bytes:
-    if array.dtype.kind not in "biufcSUmM":
-        raise MessageError(f"an array of {array.dtype} cannot be sent; numbers, text and times can")
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    name: bytes = array.dtype.newbyteorder("<").str.encode()
-    head = bytes([ARRAY, len(name)]) + name + struct.pack(f"<B{array.ndim}Q", array.ndim, *array.shape)
-    elements: bytes = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False).tobytes()
-    return head + elements
-
-
 def _decode_array(data: bytes) -> Any:
-    if _np is None:
-        raise MessageError("an array came, and NumPy is not installed here; add it to the function")
-    try:
-        name_end = 2 + data[1]
-        dtype = _np.dtype(data[2:name_end].decode("ascii"))
-        dimensions = data[name_end]
-        if dtype.kind not in "biufcSUmM" or dimensions > _DIMENSIONS_MAX:
-            raise ValueError(f"it is of {dtype} with {dimensions} dimensions")
-        shape = struct.unpack_from(f"<{dimensions}Q", data, name_end + 1)
-        at = name_end + 1 + 8 * dimensions
-        count = 1
-        for length in shape:
-            count *= length
-        if len(data) - at != count * dtype.itemsize:
-            raise ValueError(f"{len(data) - at} bytes for {shape} of {dtype}")
-        if count * dtype.itemsize == 0:
-            return _np.zeros(shape, dtype=dtype.newbyteorder("="))
-        # A copy, which is aligned and may be written to.
-        found = _np.frombuffer(data, dtype=dtype, count=count, offset=at).astype(dtype.newbyteorder("="))
-        return found.reshape(shape)[()] if shape == () else found.reshape(shape)
-    except (IndexError, ValueError, TypeError, OverflowError, struct.error) as error:
-        raise MessageError(f"a message that says it is an array is none: {error}") from error
+    # What has no dimensions is a number; an array without any is a part of a tree.
+    is_number = len(data) > 1 and len(data) > 2 + data[1] and data[2 + data[1]] == 0
+    found, end = arrays.decode(data, 1, is_number)
+    if end != len(data):
+        raise MessageError(f"a message that says it is an array is none: {len(data) - end} bytes follow it")
+    return found
 
 
 def _cloudpickle() -> Any:

@@ -159,7 +159,7 @@ class Runner:
     def _several(self, call: Call) -> Answer:
         """Up to the first that fails: whoever reads the results in order needs no more."""
         functions = [self._function(function) for function in call.functions]
-        items = calls.given_to_each(call.how, call.form, call.given, self._allow_pickle)
+        items = calls.given_to_each(call.form, call.given, self._allow_pickle)
         if call.how in (FOLD, REDUCE):
             value = _folded(functions[-1], map(functions[0], items) if call.how == FOLD else items)
             answer = calls.result(value, call.form)

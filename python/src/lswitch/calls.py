@@ -89,7 +89,10 @@ class Calls:
         #: What was read, in a place of its own: a new one for each read would cost more than the read.
         self._buffer = bytearray(_READ_LEN)
         self._view = memoryview(self._buffer)
-        self._rest = b""
+        #: What came of a frame that is not whole, its length so far, and how long it must be for a look at it: long results come in many reads.
+        self._pieces: List[bytes] = []
+        self._held = 0
+        self._due = 0
         #: How often others have read, and are there any who wait for the reading thread to do it?
         self._led = 0
         self._asked = False
@@ -289,7 +292,16 @@ class Calls:
         self._reads = threading.get_ident()
         try:
             data = self._view[:count]
-            self._rest = self._take_in(memoryview(self._rest + data) if self._rest else data)
+            if self._pieces:
+                self._pieces.append(bytes(data))
+                self._held += count
+                if self._held < self._due:
+                    return True
+                data = memoryview(b"".join(self._pieces))
+            rest = self._take_in(data)
+            self._pieces = [rest] if rest else []
+            self._held = len(rest)
+            self._due = int.from_bytes(rest[:4], "little") + 4 if len(rest) >= 4 else 5
         except BaseException as error:
             # What was read is lost.
             self._misread = f"what the driver said was not taken in: {error!r}"

@@ -39,6 +39,11 @@ def not_json(event, job):
 
 
 @lswitch.handler
+def long(event, job):
+    return b"z" * (event["length"] + job.rank)
+
+
+@lswitch.handler
 def patient(event, job):
     """Waits for what never comes."""
     if job.rank == 0:

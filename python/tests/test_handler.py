@@ -10,7 +10,8 @@ from typing import Any, Dict
 import functions
 from support import NEEDS_BINARY, Context, OnASwitch, in_threads
 
-from lswitch.errors import ConnectionLostError, DeadlineError, EventError, MessageError
+from lswitch.errors import ConnectionLostError, DeadlineError, EventError, MessageError, TooLongError
+from lswitch.handler import encode_result
 
 
 class Events(unittest.TestCase):
@@ -69,6 +70,20 @@ class Events(unittest.TestCase):
         self.assertEqual(event.parse({**example, "arguments": None}).for_program(), example["event"])
 
 
+def values_that_json_would_change() -> "list[tuple[Any, str]]":
+    changed: "list[tuple[Any, str]]" = [
+        ({1: "a", "1": "b"}, "the key 1, which is no text"),
+        ([{"a": {None: 1}}], "the key None, which is no text"),
+    ]
+    try:
+        import numpy as np
+    except ImportError:
+        return changed
+    masked = np.ma.array([1], mask=[True])
+    times = np.array(["2020-01-01"], "M8[ns]")
+    return [*changed, ({"m": masked}, "MaskedArray, which is more than"), (times, "an array of datetime64"), (times[0], "a number of datetime64")]
+
+
 @NEEDS_BINARY
 class Handlers(OnASwitch):
     def run_handler(self, handler: Any, size: int, seconds: float = 30, **event: Any) -> Any:
@@ -120,7 +135,20 @@ class Handlers(OnASwitch):
     def test_what_is_not_json_fails_with_words(self) -> None:
         driver, outcomes = self.run_handler(functions.not_json, 1)
         self.assertIsInstance(outcomes[0], MessageError)
-        self.assertRegex(driver.failures[0], "returned a set that is not JSON: .*; return bytes")
+        self.assertRegex(driver.failures[0], "returned a set that JSON cannot hold: a set; return bytes")
+
+    def test_results_that_json_would_change_fail_with_words(self) -> None:
+        for result, words in values_that_json_would_change():
+            with self.assertRaisesRegex(MessageError, words):
+                encode_result(result)
+        self.assertEqual(encode_result({"a": (1, [2.5, None])}), b'{"a": [1, [2.5, null]]}')
+
+    def test_a_long_result_arrives_and_one_over_the_limit_is_refused_where_it_is_returned(self) -> None:
+        driver, _ = self.run_handler(functions.long, 2, arguments={"length": 17_000_000})
+        self.assertEqual({rank: len(result) for rank, result in driver.results.items()}, {0: 17_000_000, 1: 17_000_001})
+        driver, outcomes = self.run_handler(functions.long, 1, arguments={"length": (256 << 20) + 1})
+        self.assertIsInstance(outcomes[0], TooLongError)
+        self.assertRegex(driver.failures[0], r"rank 0 returned 268435457 bytes, over the limit of 268435456 \(256 MiB\)")
 
     def test_a_wait_ends_before_the_invocation_does(self) -> None:
         driver, outcomes = self.run_handler(functions.patient, 2, seconds=3)

@@ -5,7 +5,7 @@
 //! one reported; what follows from it is not.
 
 use crate::job::output::OutputError;
-use crate::job::report::{Report, TAG};
+use crate::job::report::{RESULTS_MAX, Report, TAG};
 use crate::job::start::{Starter, fan_out, join_within};
 use crate::lambda::event::Event;
 use crate::lambda::launch::{Called, LaunchError, Launcher, Request, Way};
@@ -336,6 +336,8 @@ struct Watch<'a> {
     /// What the last call said that broke off before its worker had joined.
     said: Option<String>,
     results: BTreeMap<u32, Vec<u8>>,
+    /// The bytes of all of them.
+    results_len: usize,
     traffic: (u64, u64),
 }
 
@@ -384,6 +386,7 @@ impl<'a> Watch<'a> {
             unheard: 0,
             said: None,
             results: BTreeMap::new(),
+            results_len: 0,
             traffic: (0, 0),
         }
     }
@@ -524,13 +527,14 @@ impl<'a> Watch<'a> {
                     }
                     News::Message(message) if message.tag == TAG => {
                         last_words = tokio::time::Instant::now() + AFTERMATH;
-                        match Report::from_bytes(&message.payload).map_err(JobError::Report)? {
+                        let named = |error| JobError::Report(format!("rank {}: {error}", message.source));
+                        match Report::from_bytes(&message.payload).map_err(named)? {
                             Report::Progress { step, measure } => tell(JobEvent::Progress { step, measure }),
                             Report::Usage(usage) => {
                                 let first = message.source / self.ranks_per_pack * self.ranks_per_pack;
                                 self.launcher.meter().said(first, usage);
                             }
-                            Report::Result(result) => drop(self.results.insert(message.source, result)),
+                            Report::Result(result) => self.keep_result(message.source, result)?,
                         }
                     }
                     News::Message(message) => {
@@ -553,6 +557,18 @@ impl<'a> Watch<'a> {
                 }
             }
         }
+    }
+
+    fn keep_result(&mut self, rank: u32, result: Vec<u8>) -> Result<(), JobError> {
+        self.results_len += result.len();
+        if self.results_len > RESULTS_MAX {
+            return Err(JobError::Report(format!(
+                "rank {rank}: with its result of {} bytes the results of all ranks are over the limit of {RESULTS_MAX} bytes (4 GiB); write long results to the store",
+                result.len()
+            )));
+        }
+        self.results.insert(rank, result);
+        Ok(())
     }
 
     fn noticed(&mut self, notice: Notice, tell: &mut dyn FnMut(JobEvent)) -> Result<(), Cause> {

@@ -18,7 +18,8 @@ use std::sync::OnceLock;
 use thiserror::Error;
 
 /// A program: called once on each rank, on a thread of its own. What it returns goes to the driver; `lswitch invoke run` shows
-/// it as JSON if it is, and else as text.
+/// it as JSON if it is, and else as text. At most 256 MiB ([`RESULT_MAX`](crate::job::report::RESULT_MAX)); what is longer fails the job,
+/// and belongs into the store.
 #[derive(Clone, Copy)]
 pub struct Program {
     /// Its name in events and for `lswitch invoke run`.

@@ -14,6 +14,7 @@ import time
 import traceback
 from typing import Any, Callable, Dict
 
+from . import arrays, tree
 from .comm import Comm
 from .errors import LswitchError, MessageError
 from .event import Event, parse
@@ -80,11 +81,12 @@ def encode_result(value: Any) -> bytes:
     """What a rank returned, as the driver gets it."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
+    _check_keys(value, 0)
     try:
         return json.dumps(value, default=_plain).encode()
     except (TypeError, ValueError) as error:
         raise MessageError(
-            f"the function returned a {type(value).__name__} that is not JSON: {error}; return bytes, or what JSON can hold"
+            f"the function returned a {type(value).__name__} that JSON cannot hold: {error}; return bytes, or what JSON can hold"
         ) from error
 
 
@@ -99,11 +101,35 @@ def words_of(rank: int, error: BaseException) -> str:
     return words
 
 
+def _check_keys(value: Any, depth: int) -> None:
+    """JSON's keys are text: 1 and "1" would be one key."""
+    if depth > tree.DEPTH_MAX:
+        # `json` finds what holds itself.
+        return
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if not isinstance(key, str):
+                raise MessageError(
+                    f"the function returned a dict with the key {key!r:.60}, which is no text, and that is all that JSON has; return a list of pairs, "
+                    "or bytes"
+                )
+            _check_keys(part, depth + 1)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            _check_keys(part, depth + 1)
+
+
 def _plain(value: Any) -> Any:
     """NumPy's arrays and numbers as lists and numbers."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} is not JSON")
+    if arrays.is_array(value):
+        misfit = arrays.misfit(value)
+        if misfit is not None:
+            raise TypeError(misfit)
+        if value.dtype.kind in "biufU":
+            return value.tolist()
+        # Times would be numbers without a unit.
+        raise TypeError(f"{'an array' if arrays.is_plain(value) else 'a number'} of {value.dtype}")
+    raise TypeError(arrays.a(type(value)))
 
 
 def deadline_of(context: Any) -> float:

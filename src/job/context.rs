@@ -211,6 +211,11 @@ impl Context {
         }))
     }
 
+    /// The program has ended in order, and its result is reported.
+    pub(crate) fn end(&self) {
+        self.comm.end();
+    }
+
     pub(crate) fn report(&mut self, report: &Report) -> Result<(), ProgramError> {
         let bytes = report.to_bytes().map_err(ProgramError::Other)?;
         Ok(self.comm.send_to_driver(TAG, bytes)?)

@@ -245,7 +245,9 @@ fn run_rank(program: Program, mut context: Context) -> Result<(), ProgramError> 
     let run = AssertUnwindSafe(|| {
         let result = (program.run)(&mut context)?;
         context.report_usage()?;
-        context.report(&Report::Result(result))
+        context.report(&Report::Result(result))?;
+        context.end();
+        Ok(())
     });
     catch_unwind(run).unwrap_or_else(|panic| {
         let words = words_of(&*panic);

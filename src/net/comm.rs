@@ -82,6 +82,11 @@ impl Comm {
         }
     }
 
+    /// The rank's program has ended in order: ranks of its pack that wait for it in a collective call fail.
+    pub(crate) fn end(&self) {
+        self.shared.meeting.leave(self.rank);
+    }
+
     /// This rank.
     pub fn rank(&self) -> u32 {
         self.rank

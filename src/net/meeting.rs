@@ -28,6 +28,8 @@ struct State<C> {
     /// The results of the last call by place.
     results: Result<Vec<Brought>, CommError>,
     closed: bool,
+    /// A rank whose program has ended: no call completes any more.
+    left: Option<u32>,
 }
 
 /// Why a meeting had no result.
@@ -53,6 +55,7 @@ impl<C: Copy + PartialEq + Display> Meeting<C> {
                 arrived: 0,
                 results: Ok(Vec::new()),
                 closed: false,
+                left: None,
             }),
             changed: Condvar::new(),
         }
@@ -82,6 +85,7 @@ impl<C: Copy + PartialEq + Display> Meeting<C> {
             }
             _ => state.what = Some(what),
         }
+        state.check_complete(what)?;
         state.brought[place] = brought;
         state.arrived += 1;
         let call = state.done;
@@ -105,11 +109,18 @@ impl<C: Copy + PartialEq + Display> Meeting<C> {
             if state.closed {
                 return Err(NoResult::Closed);
             }
+            state.check_complete(what)?;
             state = patience
                 .wait(&self.changed, state)
                 .ok_or(NoResult::Deadline)?;
         }
         fetch(&mut state.results, place)
+    }
+
+    /// A rank's program has ended: the others must not wait for it.
+    pub fn leave(&self, rank: u32) {
+        self.lock().left.get_or_insert(rank);
+        self.changed.notify_all();
     }
 
     /// No result will come any more.
@@ -123,10 +134,66 @@ impl<C: Copy + PartialEq + Display> Meeting<C> {
     }
 }
 
+impl<C: Display> State<C> {
+    /// Fails if a rank that the call `what` needs is gone.
+    fn check_complete(&self, what: C) -> Result<(), NoResult> {
+        match self.left {
+            None => Ok(()),
+            Some(rank) => Err(NoResult::Failed(CommError::Usage(format!(
+                "rank {rank} ended without the call {what}, which others of its pack make; all ranks must make the same calls"
+            )))),
+        }
+    }
+}
+
 /// Takes the result of the rank at a place, once.
 fn fetch(results: &mut Result<Vec<Brought>, CommError>, place: usize) -> Result<Brought, NoResult> {
     match results {
         Ok(results) => Ok(std::mem::take(&mut results[place])),
         Err(error) => Err(NoResult::Failed(error.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+    use std::time::Duration;
+
+    fn meet(meeting: &Meeting<&'static str>, place: usize) -> Result<Brought, NoResult> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        meeting.meet(place, "barrier", Brought::new(), deadline, Ok, || {})
+    }
+
+    #[test]
+    fn a_rank_that_ends_without_a_call_fails_those_who_wait_for_it() {
+        let meeting = Meeting::new(3);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| meet(&meeting, 0));
+            meeting.leave(2);
+            let early = waiting.join().expect("no panic");
+            for outcome in [early, meet(&meeting, 1)] {
+                let Err(NoResult::Failed(error)) = outcome else {
+                    panic!("{outcome:?}");
+                };
+                assert_eq!(
+                    error.to_string(),
+                    "rank 2 ended without the call barrier, which others of its pack make; all ranks must make the same calls"
+                );
+            }
+        });
+    }
+
+    #[test]
+    fn a_rank_that_ends_after_its_last_call_costs_nobody_that_call() {
+        for _ in 0..100 {
+            let meeting = Meeting::new(2);
+            thread::scope(|scope| {
+                let slower = scope.spawn(|| meet(&meeting, 0));
+                assert!(meet(&meeting, 1).is_ok());
+                meeting.leave(1);
+                assert!(slower.join().expect("no panic").is_ok());
+            });
+        }
     }
 }

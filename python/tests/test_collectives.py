@@ -2,17 +2,69 @@
 
 from __future__ import annotations
 
+import enum
+import itertools
+import time
 import unittest
+from typing import Any, Callable, Dict, List
 
-from support import NEEDS_BINARY, OnASwitch
+from support import NEEDS_BINARY, PATIENCE_S, OnASwitch, in_threads
 
 import lswitch
+from lswitch import event as events
+from lswitch.comm import Comm
 from lswitch.errors import ConnectionLostError, StateError, UsageError
 
 try:
     import numpy as np
 except ImportError:
     np = None  # type: ignore[assignment]
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+#: What a rank calls, by what the others are told of it.
+CALLS: Dict[str, Callable[[lswitch.Job], Any]] = {
+    "barrier": lambda job: job.barrier(),
+    "broadcast from rank 0": lambda job: job.broadcast("x", root=0),
+    "broadcast from rank 1": lambda job: job.broadcast("x", root=1),
+    "sum of 1 i64 to all ranks": lambda job: job.allreduce(1),
+    "maximum of 1 i64 to all ranks": lambda job: job.allreduce(1, "max"),
+    "sum of 1 f64 to all ranks": lambda job: job.allreduce(1.0),
+    "sum of 2 i64 to all ranks": lambda job: job.allreduce([1, 2]),
+    "sum of 1 i64 to rank 0": lambda job: job.reduce(1, root=0),
+    "sum of 1 i64 to rank 1": lambda job: job.reduce(1, root=1),
+    "gather to rank 0": lambda job: job.gather("x", root=0),
+    "gather to rank 1": lambda job: job.gather("x", root=1),
+    "all-gather": lambda job: job.allgather("x"),
+    "scatter from rank 0": lambda job: job.scatter(["A", "B"], root=0),
+    "scatter from rank 1": lambda job: job.scatter(["A", "B"], root=1),
+    "all-to-all": lambda job: job.alltoall(["A", "B"]),
+    "reduce by a function to rank 0": lambda job: job.reduce("x", lambda one, other: one, root=0),
+    "reduce by a function to rank 1": lambda job: job.reduce("x", lambda one, other: one, root=1),
+    "all-reduce by a function": lambda job: job.allreduce("x", lambda one, other: one),
+}
+
+
+def ended_by(test: Any, calls: List[Callable[[lswitch.Job], Any]]) -> List[str]:
+    """What the ranks of a job are told whose calls differ, at the latest when they leave; those that had left before are told nothing."""
+    driver = test.drive(len(calls))
+    errors: List[str] = []
+
+    def rank(number: int) -> None:
+        try:
+            with Comm.join(events.parse(driver.event(number)), time.monotonic() + PATIENCE_S - 5) as comm:
+                calls[number](lswitch.Job(comm))
+        except ConnectionLostError as error:
+            errors.append(str(error))
+
+    begun = time.monotonic()
+    in_threads(len(calls), rank)
+    test.assertLess(time.monotonic() - begun, 10)
+    test.assertTrue(errors)
+    return errors
 
 
 class Calls:
@@ -156,15 +208,52 @@ class OneSwitch(Calls, OnASwitch):
 
         self.run_ranks(1, program)
 
-    def test_different_calls_end_the_job_with_a_reason(self) -> None:
-        def program(job: lswitch.Job) -> None:
-            if job.rank:
-                job.barrier()
-            else:
-                job.allreduce([1])
+    def test_every_two_calls_that_differ_end_the_job_with_both_named(self) -> None:
+        for first, second in itertools.combinations(CALLS, 2):
+            errors = ended_by(self, [CALLS[first], CALLS[second]])
+            for error in errors:
+                self.assertIn(first, error)
+                self.assertIn(second, error)
 
-        with self.assertRaisesRegex(ConnectionLostError, "the job was ended"):
-            self.run_ranks(2, program)
+    def test_a_rank_that_makes_a_call_less_ends_the_job(self) -> None:
+        for call in ("gather to rank 0", "scatter from rank 0", "all-to-all", "broadcast from rank 0"):
+            for errors in (ended_by(self, [CALLS[call], lambda job: None]), ended_by(self, [lambda job: None, CALLS[call]])):
+                self.assertTrue(any(call in error for error in errors), errors)
+
+    @unittest.skipIf(np is None, "NumPy is not installed")
+    def test_arrays_of_other_shapes_types_and_lengths_are_not_combined(self) -> None:
+        first = np.zeros((2, 3))
+        for second in (np.zeros((3, 2)), np.zeros(6), np.zeros((2, 3), "f4"), np.zeros((2, 3), "i8"), np.zeros((2, 4))):
+            for error in ended_by(self, [lambda job: job.allreduce(first), lambda job: job.allreduce(second)]):
+                self.assertRegex(error, "calls sum of .* but rank . calls sum of ")
+
+        # Lists have no shape, and are combined with any.
+        found = self.run_ranks(2, lambda job: job.allreduce(first + 1 if job.rank else [1.0] * 6))
+        self.assertEqual(found[0], [2.0] * 6)
+        self.assertEqual(found[1].tolist(), [[2.0] * 3] * 2)
+
+    def test_what_is_more_than_numbers_is_not_folded(self) -> None:
+        def program(job: lswitch.Job) -> object:
+            values = [{1: 2}, {1, 2}, "12", Level.HIGH, [1, Level.HIGH], [[1]], range(2), None]
+            if np is not None:
+                values += [np.ma.array([1.0, 1e9], mask=[False, True]), np.asmatrix([[1.0]]), [np.ma.masked], np.array([None])]
+            for value in values:
+                with self.assertRaises(UsageError, msg=repr(value)):
+                    job.allreduce(value)
+                with self.assertRaises(UsageError, msg=repr(value)):
+                    job.vector("v").set(value)
+            return job.allreduce((1, True), "max"), job.allreduce(True)
+
+        self.assertEqual(self.run_ranks(1, program), [((1, 1), 1)])
+
+    def test_ranks_that_only_send_may_be_many_calls_ahead(self) -> None:
+        def program(job: lswitch.Job) -> object:
+            found = [job.gather((job.rank, number), root=1) for number in range(300)]
+            return [one for one in found if one is not None]
+
+        found = self.run_ranks(3, program)
+        self.assertEqual(found[1], [[(rank, number) for rank in range(3)] for number in range(300)])
+        self.assertEqual((found[0], found[2]), ([], []))
 
     def test_a_sum_that_does_not_fit_ends_the_job(self) -> None:
         with self.assertRaisesRegex(ConnectionLostError, "the job was ended"):

@@ -15,6 +15,7 @@ from support import PATIENCE_S, OnASwitch, in_threads, pack_code
 
 from lswitch import event as events
 from lswitch.comm import Comm
+from lswitch.errors import ConnectionLostError
 from lswitch.job import Job
 
 PROGRAMS = os.environ.get("LSWITCH_PROGRAMS", "")
@@ -105,6 +106,19 @@ class Mixed(OnASwitch):
         own = found[0]["own"]
         words += sum(own.values()) - own["python0"]
         self.assertEqual(words, 300)
+
+    def test_other_calls_in_rust_than_in_python_end_the_job_with_both_named(self) -> None:
+        text = Path(self.switches[0].home, "short text")
+        text.write_text("one line of words\n")
+
+        def python(job: Job) -> Any:
+            job.collectives.gather(b"mine", root=1)
+            job.barrier()
+
+        with self.assertRaises(ConnectionLostError) as caught:
+            self.mix([(1, False), (1, True)], "word-count", {"text": str(text), "top": 10}, python)
+        self.assertIn("gather to rank 1", str(caught.exception))
+        self.assertIn("all-to-all", str(caught.exception))
 
     def test_a_vector_that_all_add_to(self) -> None:
         def python(job: Job) -> Any:

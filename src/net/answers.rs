@@ -1,6 +1,6 @@
 //! Answers of the switches to a pack's contributions, until the rank that waits for them takes them.
 
-use crate::net::collective::{Part, WINDOW};
+use crate::net::collective::{ANSWER_INTERVAL, Part, WINDOW};
 use crate::net::frame::Header;
 use crate::net::link::LinkError;
 use crate::net::mailbox::{Awaited, Closed};
@@ -23,9 +23,21 @@ pub struct Answers {
 pub struct State {
     /// Of each connection: number, length of the whole vector, bytes.
     came: Vec<Vec<(u64, u64, Vec<u8>)>>,
+    announced: Vec<Announced>,
     closed: bool,
     sleeping: usize,
 }
+
+/// The exchanges that this pack has announced at a switch.
+#[derive(Debug, Clone, Copy, Default)]
+struct Announced {
+    count: u64,
+    /// The number of the last one that the switch answers, if there was one.
+    answered: Option<u64>,
+}
+
+/// Answers to announcements that may lie here beside those to contributions: the next may come before the last is taken.
+const ANNOUNCED_ANSWERS_MAX: usize = 2;
 
 impl Awaited for State {
     const BY_SWITCH: bool = true;
@@ -41,6 +53,7 @@ impl Answers {
         Answers {
             state: Mutex::new(State {
                 came: (0..switches).map(|_| Vec::new()).collect(),
+                announced: vec![Announced::default(); switches],
                 closed: false,
                 sleeping: 0,
             }),
@@ -59,9 +72,21 @@ impl Answers {
         )
     }
 
-    /// The mark of the next exchange's messages.
+    /// The number of the next exchange.
     pub fn next_exchange(&self) -> u32 {
         self.exchanges.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// This pack announces an exchange at a switch under this number. Gives the number of an earlier announcement whose answer has to
+    /// come first.
+    pub fn announce(&self, switch: usize, sequence: u64) -> Option<u64> {
+        let mut state = self.lock();
+        let announced = &mut state.announced[switch];
+        announced.count += 1;
+        if announced.count.is_multiple_of(ANSWER_INTERVAL) {
+            return announced.answered.replace(sequence);
+        }
+        None
     }
 
     /// An answer came over a connection.
@@ -71,7 +96,7 @@ impl Answers {
     pub fn arrived(&self, switch: usize, header: Header, body: &[u8]) -> Result<(), LinkError> {
         let part = Part::split(header.tag, body).ok_or(LinkError::Answer)?;
         let mut state = self.lock();
-        if state.came[switch].len() >= WINDOW {
+        if state.came[switch].len() >= WINDOW + ANNOUNCED_ANSWERS_MAX {
             return Err(LinkError::Answer);
         }
         state.came[switch].push((header.sequence, part.total, part.data.to_vec()));

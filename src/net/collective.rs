@@ -7,11 +7,15 @@
 //! - *Folds* combine in pack order where the order matters, so that results repeat to the bit: a part that comes before
 //!   its turn is held. All packs are answered when the last part has come.
 //! - *Broadcasts* answer each pack as soon as its own contribution and the root's are there. The root is answered last.
+//! - *Exchanges* travel as messages between packs. The switch only compares which exchange each pack makes, so a pack
+//!   announces it and does not wait: of the announcements every [`ANSWER_INTERVAL`]th is answered, which bounds how far a
+//!   pack can be ahead of the others.
 //!
 //! So each byte that is held belongs to a contribution without an answer, and the number of those is bounded for each
 //! pack. Answers of different segments may overtake each other: a broadcast does not wait for an earlier fold.
 
 use crate::net::element::{Accumulator, Element, Fold, FoldError, is_ordered};
+use crate::net::message::Span;
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,15 +28,74 @@ pub enum Operation {
     Broadcast,
     /// The packs' vectors are combined element-wise.
     Fold(Fold, Element),
+    /// The packs send each other messages, and the switch compares what for.
+    Exchange(Exchange),
+}
+
+/// A collective that consists of messages between packs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Exchange {
+    /// Pieces of all ranks for the root.
+    Gather,
+    /// Pieces of all ranks for all.
+    AllGather,
+    /// A piece for each rank from the root.
+    Scatter,
+    /// A piece from each rank for each rank.
+    AllToAll,
+    /// A reduction by a function of the program's own, for the root.
+    ReduceWith,
+    /// The same for all.
+    AllReduceWith,
 }
 
 const BROADCAST: u32 = 0x0400;
+const EXCHANGE: u32 = 0x0500;
+
+impl Exchange {
+    /// All of them, by number.
+    pub const ALL: [Exchange; 6] = [
+        Exchange::Gather,
+        Exchange::AllGather,
+        Exchange::Scatter,
+        Exchange::AllToAll,
+        Exchange::ReduceWith,
+        Exchange::AllReduceWith,
+    ];
+
+    /// Its number on the wire, 1 to 6.
+    pub fn number(self) -> u32 {
+        self as u32 + 1
+    }
+
+    /// True if one rank gives or gets all of it.
+    pub fn has_root(self) -> bool {
+        matches!(
+            self,
+            Exchange::Gather | Exchange::Scatter | Exchange::ReduceWith
+        )
+    }
+}
+
+impl fmt::Display for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Exchange::Gather => "gather",
+            Exchange::AllGather => "all-gather",
+            Exchange::Scatter => "scatter",
+            Exchange::AllToAll => "all-to-all",
+            Exchange::ReduceWith => "reduce by a function",
+            Exchange::AllReduceWith => "all-reduce by a function",
+        })
+    }
+}
 
 impl Operation {
     /// Its number on the wire: for a fold its code and the element's, a byte each.
     pub fn code(self) -> u32 {
         match self {
             Operation::Broadcast => BROADCAST,
+            Operation::Exchange(exchange) => EXCHANGE | exchange.number(),
             Operation::Fold(fold, element) => fold.code() << 8 | element.code(),
         }
     }
@@ -41,6 +104,10 @@ impl Operation {
     pub fn from_code(code: u32) -> Option<Operation> {
         if code == BROADCAST {
             return Some(Operation::Broadcast);
+        }
+        if code & !0xff == EXCHANGE {
+            let index = (code & 0xff).checked_sub(1)? as usize;
+            return Exchange::ALL.get(index).copied().map(Operation::Exchange);
         }
         let fold = Fold::from_code(code >> 8)?;
         let element = Element::from_code(code & 0xff)?;
@@ -52,6 +119,7 @@ impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Operation::Broadcast => write!(f, "broadcast"),
+            Operation::Exchange(exchange) => write!(f, "{exchange}"),
             Operation::Fold(fold, element) => write!(f, "{fold} of {element}"),
         }
     }
@@ -62,9 +130,12 @@ impl fmt::Display for Operation {
 pub struct Part<'a> {
     /// The code of an [`Operation`].
     pub operation: u32,
-    /// The pack that gives the data of a broadcast, or the one that gets the result of a fold; `None` if all get it.
+    /// The rank that gives the data of a broadcast, or the one that gets the result of a fold; `None` if all get it.
     pub root: Option<u32>,
-    /// Bytes of the whole vector, of which this is a segment. 0 for a broadcast's packs other than the root.
+    /// A mark of the shape of a fold's array, so that arrays of different shapes are not combined; 0 for vectors without
+    /// one, which agree with every shape of their length.
+    pub shape: u16,
+    /// Bytes of the whole vector, of which this is a segment. 0 for a broadcast's packs other than the root, and for exchanges.
     pub total: u64,
     /// This pack's bytes of the segment. Empty for a broadcast's packs other than the root.
     pub data: &'a [u8],
@@ -72,6 +143,13 @@ pub struct Part<'a> {
 
 /// Segments that a pack may contribute ahead of their answers. Enough to keep the wire busy in both directions.
 pub const WINDOW: usize = 4;
+
+/// Of a pack's announcements of exchanges at one switch every so manyth is answered, when all packs have made it.
+pub const ANSWER_INTERVAL: u64 = 16;
+
+/// The exchanges that a pack may announce at one switch while others have not. The switch keeps some 100 bytes for each. A pack that
+/// waits for the last answer before it asks for the next is never further ahead.
+pub const ANNOUNCED_MAX: u64 = 2 * ANSWER_INTERVAL;
 
 /// The shortest piece into which a vector is cut, in bytes, however many packs share the switch's memory.
 pub const SEGMENT_MIN: usize = 1024;
@@ -91,7 +169,7 @@ impl<'a> Part<'a> {
         prefix
     }
 
-    /// Splits a frame's body; `None` if it is too short.
+    /// Splits a frame's body; `None` if it is too short. The shape is the header's.
     pub fn split(operation: u32, body: &'a [u8]) -> Option<Part<'a>> {
         let (total, rest) = body.split_first_chunk()?;
         let (root, data) = rest.split_first_chunk()?;
@@ -99,6 +177,7 @@ impl<'a> Part<'a> {
         Some(Part {
             operation,
             root: (root != NO_ROOT).then_some(root),
+            shape: 0,
             total: u64::from_le_bytes(*total),
             data,
         })
@@ -123,11 +202,22 @@ pub struct Call {
     /// What is to be done.
     pub operation: Operation,
     /// See [`Part::root`].
-    pub root: Option<usize>,
+    pub root: Option<u32>,
+    /// See [`Part::shape`].
+    pub shape: u16,
     /// Bytes of the whole vector. 0 for broadcasts, where only the root knows.
     pub total: u64,
     /// Bytes of this segment. 0 for broadcasts.
     pub length: usize,
+}
+
+impl Call {
+    /// True if one call can be made of both.
+    fn agrees(&self, other: &Call) -> bool {
+        let shapeless = |call: &Call| Call { shape: 0, ..*call };
+        shapeless(self) == shapeless(other)
+            && (self.shape == other.shape || self.shape == 0 || other.shape == 0)
+    }
 }
 
 impl fmt::Display for Call {
@@ -135,21 +225,45 @@ impl fmt::Display for Call {
         let Call {
             operation,
             root,
+            shape,
             total,
             length,
-        } = self;
-        match (operation, root) {
-            (Operation::Broadcast, Some(root)) => write!(f, "{operation} from pack {root}"),
-            (Operation::Broadcast, None) => write!(f, "{operation} from no pack"),
-            (_, Some(root)) => write!(
-                f,
-                "{operation} to pack {root}, {length} of {total} bytes here"
-            ),
-            (_, None) => write!(
-                f,
-                "{operation} to all packs, {length} of {total} bytes here"
-            ),
+        } = *self;
+        let (fold, element) = match (operation, root) {
+            (Operation::Broadcast, Some(root)) => {
+                return write!(f, "{operation} from rank {root}");
+            }
+            (Operation::Broadcast, None) => return write!(f, "{operation} from no rank"),
+            (Operation::Exchange(Exchange::Scatter), Some(root)) => {
+                return write!(f, "scatter from rank {root}");
+            }
+            (Operation::Exchange(exchange), Some(root)) => {
+                return write!(f, "{exchange} to rank {root}");
+            }
+            (Operation::Exchange(exchange), None) => return write!(f, "{exchange}"),
+            // A barrier is the maximum of no numbers.
+            (Operation::Fold(Fold::Max, Element::U64), None) if total == 0 => {
+                return f.write_str("barrier");
+            }
+            (Operation::Fold(fold, element), _) => (fold, element),
+        };
+        write!(
+            f,
+            "{fold} of {} {element} to ",
+            total / element.size() as u64
+        )?;
+        match root {
+            Some(root) => write!(f, "rank {root}")?,
+            None => f.write_str("all ranks")?,
         }
+        if shape != 0 {
+            write!(f, " in the shape {shape:#06x}")?;
+        }
+        // Segments of vectors that are alike are too, unless a client cuts them in its own way.
+        if length as u64 != total {
+            write!(f, ", {length} of {total} bytes here")?;
+        }
+        Ok(())
     }
 }
 
@@ -192,27 +306,58 @@ pub enum CollectiveError {
     },
     /// A pack that had not contributed to it is gone.
     #[error(
-        "collective segment {sequence} came after other ranks had left; all ranks must make the same calls"
+        "collective segment {sequence}: {call} came after other ranks had left without that call; all ranks must make the same calls"
     )]
     Deserted {
         /// The segment's number.
         sequence: u64,
+        /// The call that cannot complete.
+        call: Call,
     },
-    /// There is no such pack.
+    /// There is no such rank.
     #[error(
-        "collective segment {sequence}: root {root} is not one of the {packs} packs; give 0 to {}", packs - 1
+        "collective segment {sequence}: root {root} is not one of the {ranks} ranks; give 0 to {}", ranks - 1
     )]
     RootRange {
         /// The segment's number.
         sequence: u64,
         /// The root that was named.
         root: u32,
-        /// How many packs there are.
-        packs: usize,
+        /// How many ranks there are.
+        ranks: u32,
+    },
+    /// A pack announces exchange after exchange and does not wait for the others.
+    #[error(
+        "collective segment {sequence}: pack {pack} announced an exchange while others have not made its last {most}, which is the most; wait for every {}th answer",
+        ANSWER_INTERVAL
+    )]
+    FarAhead {
+        /// The segment's number.
+        sequence: u64,
+        /// Whose.
+        pack: usize,
+        /// The most exchanges that are not complete.
+        most: u64,
+    },
+    /// An exchange that carries data, lacks its root, or has one and needs none.
+    #[error(
+        "collective segment {sequence}: {exchange} was announced with {length} bytes of a vector of {total} and the root {root:?}; exchanges have no data, and a root if one rank gives or gets all of it"
+    )]
+    Announcement {
+        /// The segment's number.
+        sequence: u64,
+        /// What was announced.
+        exchange: Exchange,
+        /// The root that was named.
+        root: Option<u32>,
+        /// Bytes that came.
+        length: usize,
+        /// Bytes that the whole vector is said to have.
+        total: u64,
     },
     /// A broadcast must come from somewhere.
     #[error(
-        "collective segment {sequence}: a broadcast without a root; name the pack that gives the data"
+        "collective segment {sequence}: a broadcast without a root; name the rank that gives the data"
     )]
     NoRoot {
         /// The segment's number.
@@ -220,7 +365,7 @@ pub enum CollectiveError {
     },
     /// Data for a broadcast from one that only receives.
     #[error(
-        "collective segment {sequence}: pack {pack} gives {length} bytes of a vector of {total} to a broadcast from pack {root}; only the root gives data"
+        "collective segment {sequence}: pack {pack} gives {length} bytes of a vector of {total} to a broadcast from rank {root}; only the root gives data"
     )]
     NotRoot {
         /// The segment's number.
@@ -228,7 +373,7 @@ pub enum CollectiveError {
         /// Who gave data.
         pack: usize,
         /// Who should.
-        root: usize,
+        root: u32,
         /// Bytes that came.
         length: usize,
         /// Bytes that the whole vector is said to have.
@@ -260,18 +405,18 @@ pub enum CollectiveError {
     },
     /// The packs disagree about the call.
     #[error(
-        "collective segment {sequence}: pack {pack} calls {found}, but pack {first} calls {expected}; all ranks must make the same calls"
+        "collective segment {sequence}: {span} calls {found}, but {first} calls {expected}; all ranks must make the same calls"
     )]
     Mismatch {
         /// The segment's number.
         sequence: u64,
-        /// The pack whose contribution came first.
-        first: usize,
-        /// What that one called.
+        /// The ranks whose contribution came first.
+        first: Span,
+        /// What those called.
         expected: Call,
         /// Who differs.
-        pack: usize,
-        /// What this one called.
+        span: Span,
+        /// What these called.
         found: Call,
     },
     /// The vectors cannot be combined: no whole elements, or a sum that does not fit.
@@ -288,6 +433,8 @@ pub enum CollectiveError {
 #[derive(Debug)]
 pub struct Collectives {
     packs: Vec<Progress>,
+    /// The ranks of each pack.
+    spans: Vec<Span>,
     window: usize,
     segment_max: usize,
     /// The segments that some pack waits for, by number.
@@ -302,6 +449,11 @@ struct Progress {
     /// The number of its next segment: it has contributed to all before.
     next: u64,
     unanswered: usize,
+    /// Exchanges that it has announced, and how many of them not all packs have.
+    announced: u64,
+    incomplete: u64,
+    /// It is gone, and is sent nothing more.
+    has_left: bool,
 }
 
 #[derive(Debug)]
@@ -316,6 +468,10 @@ struct Pending {
 
 #[derive(Debug)]
 enum Work {
+    /// Messages between packs; the announcement may be one that is answered.
+    Exchange {
+        is_answered: bool,
+    },
     /// The segment and its vector's bytes, once the root has given them.
     Broadcast(Option<(Bytes, u64)>),
     Fold(Folding),
@@ -333,15 +489,19 @@ struct Folding {
 }
 
 impl Collectives {
-    /// For so many packs, each with at most `window` contributions without an answer, of `segment_max` bytes at most.
-    /// Not more than the product of the three is held.
+    /// For packs with these ranks, which rise from 0 without gaps, each with at most `window` contributions without an answer, of
+    /// `segment_max` bytes at most. Not more bytes of data than the product of the three are held.
     ///
     /// # Panics
     /// Without packs or without a window.
-    pub fn new(packs: usize, window: usize, segment_max: usize) -> Collectives {
-        assert!(packs > 0 && window > 0, "nothing could be contributed");
+    pub fn new(spans: Vec<Span>, window: usize, segment_max: usize) -> Collectives {
+        assert!(
+            !spans.is_empty() && window > 0,
+            "nothing could be contributed"
+        );
         Collectives {
-            packs: vec![Progress::default(); packs],
+            packs: vec![Progress::default(); spans.len()],
+            spans,
             window,
             segment_max,
             pending: BTreeMap::new(),
@@ -371,9 +531,6 @@ impl Collectives {
                 found: sequence,
             });
         }
-        if self.deserted.is_some_and(|from| sequence >= from) {
-            return Err(CollectiveError::Deserted { sequence });
-        }
         if progress.unanswered == self.window {
             return Err(CollectiveError::Ahead {
                 sequence,
@@ -382,24 +539,52 @@ impl Collectives {
             });
         }
         let call = self.check(pack, sequence, part)?;
+        if self.deserted.is_some_and(|from| sequence >= from) {
+            return Err(CollectiveError::Deserted { sequence, call });
+        }
+        let is_exchange = matches!(call.operation, Operation::Exchange(_));
+        if is_exchange && progress.incomplete == ANNOUNCED_MAX {
+            return Err(CollectiveError::FarAhead {
+                sequence,
+                pack,
+                most: ANNOUNCED_MAX,
+            });
+        }
         let pending = self
             .pending
             .entry(sequence)
-            .or_insert_with(|| Pending::new(pack, call));
-        if pending.call != call {
+            .or_insert_with(|| Pending::new(pack, call, progress.announced));
+        if !pending.call.agrees(&call) {
             return Err(CollectiveError::Mismatch {
                 sequence,
-                first: pending.first,
+                first: self.spans[pending.first],
                 expected: pending.call,
-                pack,
+                span: self.spans[pack],
                 found: call,
             });
         }
-        self.packs[pack].next += 1;
-        self.packs[pack].unanswered += 1;
+        if pending.call.shape == 0 {
+            pending.call.shape = call.shape;
+        }
+        let progress = &mut self.packs[pack];
+        progress.next += 1;
+        if is_exchange {
+            progress.announced += 1;
+            progress.incomplete += 1;
+        } else {
+            progress.unanswered += 1;
+        }
         pending.arrived += 1;
         let complete = pending.arrived == self.packs.len();
         let answers = match &mut pending.work {
+            Work::Exchange { is_answered } => {
+                let is_answered = *is_answered;
+                return Ok(if complete {
+                    self.finish_exchange(sequence, is_answered)
+                } else {
+                    Vec::new()
+                });
+            }
             Work::Fold(folding) => {
                 folding.give(pack, part.data);
                 if complete {
@@ -410,6 +595,7 @@ impl Collectives {
             }
             Work::Broadcast(given) => {
                 let root = call.root.expect("check() refuses broadcasts without");
+                let root = pack_of(&self.spans, root);
                 if pack == root {
                     *given = Some((Bytes::copy_from_slice(part.data), part.total));
                 }
@@ -428,12 +614,30 @@ impl Collectives {
         Ok(answers)
     }
 
-    /// A pack leaves. True if some pack waits for it, or it did not wait for its own answers; that others wait for each
-    /// other, in a broadcast that was answered to this one, is no fault.
-    pub fn leave(&mut self, pack: usize) -> bool {
-        let Progress { next, unanswered } = self.packs[pack];
+    /// A pack leaves. Gives why that is a fault of the program: some pack waits for it, has announced an exchange that this one has not
+    /// made, or it did not wait for its own answers. That others wait for each other, in a broadcast that was answered to this
+    /// one, is none.
+    pub fn leave(&mut self, pack: usize) -> Option<String> {
+        let Progress {
+            next, unanswered, ..
+        } = self.packs[pack];
+        self.packs[pack].has_left = true;
         self.deserted = Some(self.deserted.map_or(next, |from| from.min(next)));
-        unanswered > 0 || self.pending.range(next..).next().is_some()
+        let span = self.spans[pack];
+        if let Some(Pending { first, call, .. }) = self
+            .pending
+            .range(next..)
+            .next()
+            .map(|(_, pending)| pending)
+        {
+            let first = self.spans[*first];
+            return Some(format!(
+                "{span} left without {call}, which {first} calls, while others wait in a collective call; all ranks must make the same calls"
+            ));
+        }
+        (unanswered > 0).then(|| {
+            format!("{span} left before the answer to its collective call had come; wait for it")
+        })
     }
 
     /// True while some pack waits for others.
@@ -451,23 +655,21 @@ impl Collectives {
         let Part {
             operation: code,
             root,
+            shape,
             total,
             data,
         } = part;
         let length = data.len();
         let operation = Operation::from_code(code)
             .ok_or(CollectiveError::UnknownOperation { sequence, code })?;
-        let packs = self.packs.len();
-        let root = match root {
-            Some(root) if root as usize >= packs => {
-                return Err(CollectiveError::RootRange {
-                    sequence,
-                    root,
-                    packs,
-                });
-            }
-            root => root.map(|root| root as usize),
-        };
+        let ranks = self.spans[self.spans.len() - 1].end();
+        if let Some(root) = root.filter(|root| *root >= ranks) {
+            return Err(CollectiveError::RootRange {
+                sequence,
+                root,
+                ranks,
+            });
+        }
         if length > self.segment_max {
             return Err(CollectiveError::TooLong {
                 sequence,
@@ -478,7 +680,7 @@ impl Collectives {
         let call = match operation {
             Operation::Broadcast => {
                 let root = root.ok_or(CollectiveError::NoRoot { sequence })?;
-                if pack != root && (total > 0 || length > 0) {
+                if pack != pack_of(&self.spans, root) && (total > 0 || length > 0) {
                     return Err(CollectiveError::NotRoot {
                         sequence,
                         pack,
@@ -490,8 +692,27 @@ impl Collectives {
                 Call {
                     operation,
                     root: Some(root),
+                    shape: 0,
                     total: 0,
                     length: 0,
+                }
+            }
+            Operation::Exchange(exchange) => {
+                if total > 0 || length > 0 || root.is_some() != exchange.has_root() {
+                    return Err(CollectiveError::Announcement {
+                        sequence,
+                        exchange,
+                        root,
+                        length,
+                        total,
+                    });
+                }
+                Call {
+                    operation,
+                    root,
+                    shape: 0,
+                    total,
+                    length,
                 }
             }
             Operation::Fold(_, element) => {
@@ -501,6 +722,7 @@ impl Collectives {
                 Call {
                     operation,
                     root,
+                    shape,
                     total,
                     length,
                 }
@@ -514,6 +736,25 @@ impl Collectives {
             });
         }
         Ok(call)
+    }
+
+    /// All packs have announced an exchange: the answers, if it is one that is answered.
+    fn finish_exchange(&mut self, sequence: u64, is_answered: bool) -> Vec<Answer> {
+        self.pending.remove(&sequence);
+        for progress in &mut self.packs {
+            progress.incomplete -= 1;
+        }
+        if !is_answered {
+            return Vec::new();
+        }
+        let answer = |pack| Answer {
+            pack,
+            total: 0,
+            data: Bytes::new(),
+        };
+        // Who has announced it may be gone.
+        let here = (0..self.packs.len()).filter(|pack| !self.packs[*pack].has_left);
+        here.map(answer).collect()
     }
 
     /// The answers of a fold to which all have contributed.
@@ -531,6 +772,7 @@ impl Collectives {
             .finish()
             .map_err(|error| CollectiveError::Fold { sequence, error })?;
         let data = Bytes::from(data);
+        let root = root.map(|root| pack_of(&self.spans, root));
         let answer = |pack| Answer {
             pack,
             total,
@@ -577,9 +819,19 @@ impl Collectives {
     }
 }
 
+/// The pack of a rank that there is.
+fn pack_of(spans: &[Span], rank: u32) -> usize {
+    spans.partition_point(|span| span.end() <= rank)
+}
+
 impl Pending {
-    fn new(first: usize, call: Call) -> Pending {
+    /// A call that a pack has made first, after it had announced so many exchanges. All packs announce the same ones, so the first
+    /// one's count is everybody's.
+    fn new(first: usize, call: Call, announced: u64) -> Pending {
         let work = match call.operation {
+            Operation::Exchange(_) => Work::Exchange {
+                is_answered: (announced + 1).is_multiple_of(ANSWER_INTERVAL),
+            },
             Operation::Broadcast => Work::Broadcast(None),
             Operation::Fold(fold, element) => Work::Fold(Folding {
                 fold,
@@ -599,6 +851,7 @@ impl Pending {
 
     fn held_bytes(&self) -> usize {
         match &self.work {
+            Work::Exchange { .. } => 0,
             Work::Broadcast(given) => given.as_ref().map_or(0, |(data, _)| data.len()),
             Work::Fold(folding) => {
                 let accumulator = folding.accumulator.as_ref();

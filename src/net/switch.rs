@@ -444,15 +444,12 @@ impl Switch {
                 job.state.forget(id);
                 job.grant_for(span, out);
                 job.failed |= job.begun && failure.is_some();
-                let deserted = deserts && !job.failed;
+                let deserts = deserts.filter(|_| !job.failed);
                 out.send(job.driver, &Notice::Left { span, failure }.to_frame(true));
                 self.connections.remove(&id);
                 out.send(id, &bare_frame(kind::LEFT, true));
                 out.close(id);
-                if deserted {
-                    let reason = format!(
-                        "{span} left while others wait in a collective call; all ranks must make the same calls"
-                    );
+                if let Some(reason) = deserts {
                     self.end(job_id, &reason, out);
                 }
                 Ok(())

@@ -3,7 +3,7 @@
 
 use crate::fabric::{Net, pattern};
 use bytes::Bytes;
-use lswitch::net::comm::Comm;
+use lswitch::net::comm::{Comm, CommError};
 use lswitch::net::element::{Fold, Value};
 use lswitch::net::frame::CHUNK_MAX;
 use std::fmt::Debug;
@@ -480,5 +480,140 @@ async fn calls_that_no_rank_should_make_are_refused_in_words() {
             "{error}"
         );
     }
+    net.stop().await;
+}
+
+/// What a rank calls, and how the others are told of it.
+type Called = (fn(&mut Comm) -> Result<(), CommError>, &'static str);
+
+const CALLS: [Called; 12] = [
+    (|comm| comm.barrier(), "barrier"),
+    (
+        |comm| comm.broadcast(0, Bytes::from_static(b"news")).map(drop),
+        "broadcast from rank 0",
+    ),
+    (
+        |comm| comm.all_reduce(Fold::Sum, &[1u64]).map(drop),
+        "sum of 1 u64 to all ranks",
+    ),
+    (
+        |comm| comm.all_reduce(Fold::Sum, &[1i64]).map(drop),
+        "sum of 1 i64 to all ranks",
+    ),
+    (
+        |comm| comm.reduce(1, Fold::Sum, &[1u64]).map(drop),
+        "sum of 1 u64 to rank 1",
+    ),
+    (
+        |comm| comm.gather(0, Bytes::new()).map(drop),
+        "gather to rank 0",
+    ),
+    (
+        |comm| comm.gather(1, Bytes::new()).map(drop),
+        "gather to rank 1",
+    ),
+    (|comm| comm.all_gather(Bytes::new()).map(drop), "all-gather"),
+    (
+        |comm| {
+            let pieces = vec![Bytes::new(); comm.size() as usize];
+            comm.scatter(1, pieces).map(drop)
+        },
+        "scatter from rank 1",
+    ),
+    (
+        |comm| {
+            let pieces = vec![Bytes::new(); comm.size() as usize];
+            comm.all_to_all(pieces).map(drop)
+        },
+        "all-to-all",
+    ),
+    (
+        |comm| comm.reduce_with(0, Bytes::new(), |one, _| one).map(drop),
+        "reduce by a function to rank 0",
+    ),
+    (
+        |comm| comm.all_reduce_with(Bytes::new(), |one, _| one).map(drop),
+        "all-reduce by a function",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_two_calls_that_differ_end_the_job_with_both_named() {
+    let net = Net::start().await;
+    for first in 0..CALLS.len() {
+        for second in first + 1..CALLS.len() {
+            let mut job = net.job(&[1, 1]).await;
+            let errors = job
+                .run(move |comm| {
+                    let (call, _) = CALLS[[first, second][comm.rank() as usize]];
+                    // Who waits for nothing hears of it in the next call.
+                    call(comm)
+                        .and_then(|()| comm.barrier())
+                        .expect_err("the calls differ")
+                        .to_string()
+                })
+                .await;
+            for error in errors {
+                for name in [CALLS[first].1, CALLS[second].1] {
+                    assert!(error.contains(name), "{name}: {error}");
+                }
+            }
+        }
+    }
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roots_within_one_pack_are_compared_too() {
+    let net = Net::start().await;
+    let calls: [fn(&mut Comm, u32) -> Result<(), CommError>; 4] = [
+        |comm, root| comm.broadcast(root, Bytes::new()).map(drop),
+        |comm, root| comm.gather(root, Bytes::new()).map(drop),
+        |comm, root| comm.reduce(root, Fold::Max, &[1.0f32]).map(drop),
+        |comm, root| {
+            let combined = comm.reduce_with(root, Bytes::new(), |one, _| one);
+            combined.map(drop)
+        },
+    ];
+    for call in calls {
+        let mut job = net.job(&[2, 1]).await;
+        let errors = job
+            .run(move |comm| {
+                let root = u32::from(comm.rank() == 2);
+                let made = call(comm, root).and_then(|()| comm.barrier());
+                made.expect_err("the roots differ").to_string()
+            })
+            .await;
+        for error in errors {
+            let both = |first: &str, second: &str| {
+                error.contains(&format!("{first}, but")) && error.contains(&format!("{second};"))
+            };
+            assert!(
+                both("rank 1", "rank 0") || both("rank 0", "rank 1"),
+                "{error}"
+            );
+        }
+    }
+    net.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ranks_that_only_send_may_be_many_calls_ahead_of_a_slow_root() {
+    const CALLS: u32 = 500;
+    let net = Net::start().await;
+    let mut job = net.job(&[1, 2, 1]).await;
+    job.run(|comm| {
+        for number in 0..CALLS {
+            let mine = Bytes::from(vec![comm.rank() as u8; (number % 7) as usize]);
+            let all = comm.gather(0, mine).expect("all take part");
+            if let Some(all) = all {
+                for (rank, piece) in all.iter().enumerate() {
+                    assert_eq!(piece, &vec![rank as u8; (number % 7) as usize]);
+                }
+            }
+        }
+    })
+    .await;
+    job.end().await;
     net.stop().await;
 }

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 use lswitch::net::LOST_AFTER_MS;
-use lswitch::net::collective::{Operation, Part};
+use lswitch::net::collective::{Exchange, Operation, Part};
 use lswitch::net::egress::{Action, ConnectionId};
 use lswitch::net::element::{Element, Fold, Value};
 use lswitch::net::frame::{
@@ -290,6 +290,7 @@ fn encode(values: &[i128]) -> Bytes {
     let part = Part {
         operation: sum(),
         root: None,
+        shape: 0,
         total: data.len() as u64,
         data,
     };
@@ -1108,7 +1109,7 @@ fn packs_that_disagree_about_a_collective_end_the_job() {
     ended(
         said,
         &all,
-        "rank 1: collective segment 0: pack 1 calls sum of i128 to all packs, 32 of 32 bytes here, but pack 0 calls sum of i128 to all packs, 16 of 16 bytes here",
+        "rank 1: collective segment 0: rank 1 calls sum of 2 i128 to all ranks, but rank 0 calls sum of 1 i128 to all ranks",
     );
     assert_eq!(bench.switch.population(), (0, 0));
 
@@ -1118,7 +1119,7 @@ fn packs_that_disagree_about_a_collective_end_the_job() {
     ended(
         said,
         &[driver, packs[0]],
-        "rank 1 left while others wait in a collective call",
+        "rank 1 left without sum of 1 i128 to all ranks, which rank 0 calls, while others wait in a collective call",
     );
 
     let (mut bench, driver, packs) = start();
@@ -1127,7 +1128,7 @@ fn packs_that_disagree_about_a_collective_end_the_job() {
     ended(
         said,
         &[driver, packs[1]],
-        "rank 1: collective segment 0 came after other ranks had left",
+        "rank 1: collective segment 0: sum of 1 i128 to all ranks came after other ranks had left without that call",
     );
     assert_eq!(bench.switch.population(), (0, 0));
 
@@ -1139,6 +1140,46 @@ fn packs_that_disagree_about_a_collective_end_the_job() {
     assert_eq!(bench.switch.population(), (0, 0));
 }
 
+/// An announcement of an exchange.
+fn announcement(source: u32, call: u64, exchange: Exchange, root: Option<u32>) -> Frame {
+    let part = Part {
+        operation: Operation::Exchange(exchange).code(),
+        root,
+        shape: 0,
+        total: 0,
+        data: &[],
+    };
+    let header = Header {
+        tag: part.operation,
+        ..contribution(source, call, &[]).header
+    };
+    Frame::new(header, part.prefix().to_vec().into())
+}
+
+#[test]
+fn different_exchanges_end_the_job_though_nobody_waits_for_an_answer() {
+    let mut bench = Bench::new();
+    let (driver, packs) = bench.begun(RED, 2);
+    let same = |source, call| announcement(source, call, Exchange::AllToAll, None);
+    assert_eq!(bench.send(packs[0], same(0, 0)), []);
+    assert_eq!(bench.send(packs[1], same(1, 0)), []);
+    assert_eq!(
+        bench.send(packs[0], announcement(0, 1, Exchange::Scatter, Some(0))),
+        []
+    );
+    // It waits for nothing, and is gone when the other comes.
+    bench.send(packs[0], leave(None));
+    let said = bench.send(packs[1], announcement(1, 1, Exchange::Scatter, Some(1)));
+    let words = "rank 1: collective segment 1: rank 1 calls scatter from rank 1, but rank 0 calls scatter from rank 0; all ranks must make the same calls";
+    for member in [driver, packs[1]] {
+        let told = |(to, said): &(ConnectionId, Said)| {
+            *to == member && matches!(said, Said::End(reason) if reason.contains(words))
+        };
+        assert!(said.iter().any(told), "{said:?}");
+    }
+    assert_eq!(bench.switch.population(), (0, 0));
+}
+
 #[test]
 fn a_pack_that_has_its_broadcast_may_leave_while_others_wait_for_theirs() {
     let mut bench = Bench::new();
@@ -1147,6 +1188,7 @@ fn a_pack_that_has_its_broadcast_may_leave_while_others_wait_for_theirs() {
         let part = Part {
             operation: Operation::Broadcast.code(),
             root: Some(0),
+            shape: 0,
             total: data.len() as u64,
             data,
         };

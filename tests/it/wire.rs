@@ -12,7 +12,9 @@ use lswitch::lambda::cost::WorkerUsage;
 use lswitch::lambda::event::{EVENT_MAX, Event, EventError, EventToken, VERSION};
 use lswitch::net::client::{MAILBOX_BYTES, MAILBOX_MIN};
 use lswitch::net::codec::{CONTROL_MAX, HELLO_MAX};
-use lswitch::net::collective::{Operation, PART_LEN, SEGMENT_MIN, WINDOW};
+use lswitch::net::collective::{
+    ANNOUNCED_MAX, ANSWER_INTERVAL, Exchange, Operation, PART_LEN, SEGMENT_MIN, WINDOW,
+};
 use lswitch::net::comm::GROUP;
 use lswitch::net::driver_link::DRIVER_MAILBOX;
 use lswitch::net::element::{Element, Fold};
@@ -608,7 +610,7 @@ fn entries() -> Vec<String> {
                 1,
                 &[&0u64.to_le_bytes(), &to_all],
             )),
-        new("> contribute: to a broadcast from the first pack")
+        new("> contribute: to a broadcast from rank 0")
             .header(
                 (kind::CONTRIBUTE, "CONTRIBUTE"),
                 (0, ""),
@@ -627,6 +629,26 @@ fn entries() -> Vec<String> {
                 SWITCH,
                 2,
                 &[&0u64.to_le_bytes(), &0u32.to_le_bytes()],
+            )),
+        new("> contribute: the announcement of a gather to rank 1")
+            .header(
+                (kind::CONTRIBUTE, "CONTRIBUTE"),
+                (0, ""),
+                0x0501,
+                (4, ""),
+                (SWITCH, "SWITCH"),
+                3,
+                12,
+            )
+            .u64(0, "total")
+            .u32(1, "root")
+            .of_frame(collective(
+                kind::CONTRIBUTE,
+                Operation::Exchange(Exchange::Gather).code(),
+                4,
+                SWITCH,
+                3,
+                &[&0u64.to_le_bytes(), &1u32.to_le_bytes()],
             )),
         new("a progress report, as the driver reads it")
             .u32(0, "progress")
@@ -940,6 +962,8 @@ fn the_protocols_numbers_are_the_codes() {
             ("SWITCHES_MAX", SWITCHES_MAX as u64),
             ("PART_LEN", PART_LEN as u64),
             ("WINDOW", WINDOW as u64),
+            ("ANSWER_INTERVAL", ANSWER_INTERVAL),
+            ("ANNOUNCED_MAX", ANNOUNCED_MAX),
             ("SEGMENT_MIN", SEGMENT_MIN as u64),
             ("QUEUE_MAX", QUEUE_MAX as u64),
             ("MEMORY", MEMORY as u64),
@@ -957,6 +981,11 @@ fn the_protocols_numbers_are_the_codes() {
 fn the_protocols_operations_are_the_codes() {
     let told = [table(PROTOCOL, "folds"), table(PROTOCOL, "elements")];
     let words = |rows: &[Vec<String>]| named(rows, 1, 0);
+    let exchanges = Exchange::ALL.map(|exchange| {
+        let code = Operation::Exchange(exchange).code();
+        (exchange.to_string(), code.into())
+    });
+    assert_eq!(words(&table(PROTOCOL, "exchanges")), exchanges);
     let folds = Fold::ALL.map(|fold| (fold.to_string(), fold.code().into()));
     assert_eq!(words(&told[0]), folds);
     let elements = Element::ALL.map(|element| (element.to_string(), element.code().into()));

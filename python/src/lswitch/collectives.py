@@ -1,7 +1,7 @@
 """Collectives over raw bytes and vectors: what all ranks of a job do together, in the same order.
 
-Barrier, broadcast, reduce and all-reduce are computed in the switch, segment by segment. The others are messages between
-the packs' first ranks, in a group of their own. All of it as docs/PROTOCOL.md says, so that Python's ranks and Rust's take
+Barrier, broadcast, reduce and all-reduce are computed in the switch, segment by segment. The others, exchanges, are messages between
+the packs' first ranks, in a group of their own; each pack announces them to the switch, which ends the job if ranks make different calls. All of it as docs/PROTOCOL.md says, so that Python's ranks and Rust's take
 part in the same calls.
 """
 
@@ -14,7 +14,7 @@ from . import numbers
 from .data import Data, as_bytes
 from .errors import ConnectionLostError, UsageError
 from .flow import Wanted
-from .frame import CONTRIBUTE, EXCHANGES, HEADER, NO_ROOT, PART_LEN, SWITCH, U32, U64, WINDOW
+from .frame import ANSWER_INTERVAL, CONTRIBUTE, EXCHANGES, HEADER, NO_ROOT, PART_LEN, SWITCH, U32, U64, WINDOW
 
 if TYPE_CHECKING:
     from .comm import Comm
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 FOLDS = {"sum": 1, "min": 2, "max": 3}
 _BARRIER = 0x0304
 _BROADCAST = 0x0400
+_EXCHANGE = 0x0500
+
+_GATHER, _ALLGATHER, _SCATTER, _ALLTOALL, _REDUCE_WITH, _ALLREDUCE_WITH = range(1, 7)
+_NAMES = ("", "gather", "all-gather", "scatter", "all-to-all", "reduce by a function", "all-reduce by a function")
 
 
 class Collectives:
@@ -34,6 +38,9 @@ class Collectives:
         #: Segments that were contributed to, over all switches, and exchanges.
         self._segments = 0
         self._exchanges = 0
+        #: Of each switch: exchanges that were announced there, and the last of them that the switch answers.
+        self._announced = [0] * len(comm.wires)
+        self._answered: List[Optional[Tuple[int, int]]] = [None] * len(comm.wires)
 
     def barrier(self) -> None:
         """Returns when all ranks have called it."""
@@ -41,7 +48,8 @@ class Collectives:
 
     def broadcast(self, data: Optional[Data], root: int = 0) -> bytes:
         """Every rank gets the root's bytes; what the others give is not looked at."""
-        return self._broadcast(self._pack_of(root), as_bytes(data) if self._comm.rank == root else None)
+        self._pack_of(root)
+        return self._broadcast(root, as_bytes(data) if self._comm.rank == root else None)
 
     def reduce(self, values: Any, op: str = "sum", root: int = 0, dtype: Optional[str] = None) -> Any:
         """The element-wise combination of all ranks' vectors for the root; None for the others. Else as `allreduce`."""
@@ -60,18 +68,18 @@ class Collectives:
         """The root gets every rank's bytes, by rank; the others get None."""
         to = self._pack_of(root)
         if self._comm.rank == root:
-            return self._gathered([as_bytes(data)])
+            return self._gathered(_GATHER, root, [as_bytes(data)])
         if to == self._number:
             raise AssertionError("a Python rank is a pack of its own")
-        self._exchange({to: pack([as_bytes(data)])}, 0)
+        self._exchange(_GATHER, root, {to: pack([as_bytes(data)])}, 0)
         return None
 
     def allgather(self, data: Data) -> List[bytes]:
         """Every rank gets every rank's bytes, by rank."""
         if self._number == 0:
-            packed = self._broadcast(0, pack(self._gathered([as_bytes(data)])))
+            packed = self._broadcast(0, pack(self._gathered(_ALLGATHER, None, [as_bytes(data)])))
         else:
-            self._exchange({0: pack([as_bytes(data)])}, 0)
+            self._exchange(_ALLGATHER, None, {0: pack([as_bytes(data)])}, 0)
             packed = self._broadcast(0, None)
         return unpack(packed, self._comm.size)
 
@@ -80,13 +88,13 @@ class Collectives:
         rank = self._comm.rank
         self._pack_of(root)
         if rank != root:
-            ((_, packed),) = self._exchange({}, 1)
+            ((_, packed),) = self._exchange(_SCATTER, root, {}, 1)
             return unpack(packed, 1)[0]
         given = self._one_for_each(pieces)
         sends = {}
         for number, span in self._others():
             sends[number] = pack(given[span.first_rank : span.first_rank + span.ranks])
-        self._exchange(sends, 0)
+        self._exchange(_SCATTER, root, sends, 0)
         return given[rank]
 
     def alltoall(self, pieces: Sequence[Data]) -> List[bytes]:
@@ -96,7 +104,7 @@ class Collectives:
         for number, span in self._others():
             sends[number] = pack(given[span.first_rank : span.first_rank + span.ranks])
         results = list(given)
-        for number, packed in self._exchange(sends, len(sends)):
+        for number, packed in self._exchange(_ALLTOALL, None, sends, len(sends)):
             span = self._packs.span(number)
             results[span.first_rank : span.first_rank + span.ranks] = unpack(packed, span.ranks)
         return results
@@ -105,30 +113,33 @@ class Collectives:
         self, data: Data, combine: Callable[[bytes, bytes], Data], root: int = 0
     ) -> Optional[bytes]:
         """The root gets the combination of all ranks' bytes by an associative function, in the order of ranks."""
-        return self._combined(as_bytes(data), combine, root)
+        return self._combined(_REDUCE_WITH, root, as_bytes(data), combine)
 
     def allreduce_with(self, data: Data, combine: Callable[[bytes, bytes], Data]) -> bytes:
         """As `reduce_with`, for every rank."""
         self._check()
-        return self._broadcast(0, self._combined(as_bytes(data), combine, self._packs.span(0).first_rank))
+        return self._broadcast(0, self._combined(_ALLREDUCE_WITH, None, as_bytes(data), combine))
 
     def _fold(self, values: Any, op: str, root: Optional[int], dtype: Optional[str]) -> Any:
         fold = FOLDS.get(op)
         if fold is None:
             raise UsageError(f"{op!r} is no fold; there are {', '.join(FOLDS)}, and reduce_with for functions")
         vector = numbers.vector(values, dtype)
-        root_pack = None if root is None else self._pack_of(root)
-        result = self._in_switch(fold << 8 | vector.element.code, root_pack, vector.data)
+        if root is not None:
+            self._pack_of(root)
+        result = self._in_switch(fold << 8 | vector.element.code, root, vector.data, vector.shape)
         if root is None or root == self._comm.rank:
             return vector.restore(result)
         return None
 
-    def _combined(self, data: bytes, combine: Callable[[bytes, bytes], Data], root: int) -> Optional[bytes]:
-        to = self._pack_of(root)
+    def _combined(
+        self, call: int, root: Optional[int], data: bytes, combine: Callable[[bytes, bytes], Data]
+    ) -> Optional[bytes]:
+        to = self._pack_of(root or 0)
         if to != self._number:
-            self._exchange({to: data}, 0)
+            self._exchange(call, root, {to: data}, 0)
             return None
-        parts = self._exchange({}, self._packs.count - 1)
+        parts = self._exchange(call, root, {}, self._packs.count - 1)
         parts.append((self._number, data))
         parts.sort(key=lambda part: part[0])
         result = parts[0][1]
@@ -136,18 +147,18 @@ class Collectives:
             result = as_bytes(combine(result, part))
         return result
 
-    def _gathered(self, mine: List[bytes]) -> List[bytes]:
+    def _gathered(self, call: int, root: Optional[int], mine: List[bytes]) -> List[bytes]:
         parts = {self._number: mine}
-        for number, packed in self._exchange({}, self._packs.count - 1):
+        for number, packed in self._exchange(call, root, {}, self._packs.count - 1):
             parts[number] = unpack(packed, self._packs.span(number).ranks)
         return [piece for _, pieces in sorted(parts.items()) for piece in pieces]
 
     def _broadcast(self, root: int, given: Optional[bytes]) -> bytes:
-        """Through the switch; `given` by the pack of the root alone."""
+        """Through the switch; `given` by the pack of the root, a rank, alone."""
         answer = self._in_switch(_BROADCAST, root, given)
         return answer if given is None else given
 
-    def _in_switch(self, operation: int, root: Optional[int], given: Optional[bytes]) -> bytes:
+    def _in_switch(self, operation: int, root: Optional[int], given: Optional[bytes], shape: int = 0) -> bytes:
         """One call in the switch, a window of segments ahead of the answers. None is given by those who only get."""
         self._check()
         comm, segment = self._comm, self._comm.segment
@@ -160,8 +171,6 @@ class Collectives:
         due: Deque[Tuple[int, int]] = deque()
         pieces: List[bytes] = []
         sent = 0
-        root_field = NO_ROOT if root is None else root
-
         def what() -> str:
             return f"all ranks to make the same collective call (operation {operation:#06x})"
 
@@ -169,10 +178,8 @@ class Collectives:
             while sent < count and len(due) < WINDOW:
                 data = b"" if given is None else given[sent * segment : (sent + 1) * segment]
                 call = self._next_call()
-                head = HEADER.pack(
-                    CONTRIBUTE, 0, 0, comm.epoch, operation, comm.rank, SWITCH, call[1], PART_LEN + len(data)
-                )
-                comm.contribute(call, operation, head + U64.pack(total) + U32.pack(root_field) + data, what)
+                frame = self._contribution(call, operation, root, total, data, shape)
+                comm.contribute(call, operation, frame, what)
                 due.append(call)
                 sent += 1
             call = due.popleft()
@@ -182,16 +189,52 @@ class Collectives:
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def _contribution(
+        self, call: Tuple[int, int], operation: int, root: Optional[int], total: int, data: bytes, shape: int = 0
+    ) -> bytes:
+        comm = self._comm
+        length = PART_LEN + len(data)
+        head = HEADER.pack(CONTRIBUTE, 0, shape, comm.epoch, operation, comm.rank, SWITCH, call[1], length)
+        return head + U64.pack(total) + U32.pack(NO_ROOT if root is None else root) + data
+
+    def _announce(self, exchange: int, root: Optional[int], what: Callable[[], str]) -> None:
+        """Tells a switch which exchange this rank makes, which compares it with what the others do. Nothing is waited for, unless this rank is
+        far ahead of others."""
+        comm = self._comm
+        if self._packs.count == 1:
+            comm.check()
+            return
+        call = self._next_call()
+        switch = call[0]
+        self._announced[switch] += 1
+        is_answered = self._announced[switch] % ANSWER_INTERVAL == 0
+        if is_answered:
+            earlier, self._answered[switch] = self._answered[switch], call
+            if earlier is not None:
+                comm.wait(lambda: comm.answers.pop(earlier, None), what)
+        operation = _EXCHANGE | exchange
+        comm.contribute(call, operation if is_answered else None, self._contribution(call, operation, root, 0, b""), what)
+
     def _next_call(self) -> Tuple[int, int]:
         number, self._segments = self._segments, self._segments + 1
         switches = len(self._comm.wires)
         return number % switches, number // switches
 
-    def _exchange(self, sends: Dict[int, bytes], count: int) -> List[Tuple[int, bytes]]:
+    def _exchange(
+        self, exchange: int, root: Optional[int], sends: Dict[int, bytes], count: int
+    ) -> List[Tuple[int, bytes]]:
         """Sends messages to packs, by number, and gives `count` from others, in whatever order they come."""
         self._check()
+
+        def what() -> str:
+            ends = "" if root is None else f" {'from' if exchange == _SCATTER else 'to'} rank {root}"
+            return f"the other packs to make the same collective call ({_NAMES[exchange]}{ends})"
+
+        self._announce(exchange, root, what)
         comm = self._comm
-        tag, self._exchanges = self._exchanges & 0xFFFFFFFF, self._exchanges + 1
+        # The call and the root are in it, so that no message of another call is taken for one of this before the switch has compared the two.
+        tag = ((root or 0) & 0xFFF) << 20 | exchange << 16 | self._exchanges & 0xFFFF
+        self._exchanges += 1
         channel = (EXCHANGES, tag)
         announced: Dict[int, Tuple[int, bytes]] = {}
         for number, data in sends.items():
@@ -206,9 +249,6 @@ class Collectives:
                 if comm.peers.of(rank).take_grant(sequence):
                     return rank
             return comm.take(None, channel) if len(received) < count else None
-
-        def what() -> str:
-            return "the other packs to make the same collective call"
 
         while announced or len(received) < count:
             wanted = Wanted(None, channel) if len(received) < count else None

@@ -14,7 +14,7 @@ from typing import Callable, List, Optional, Sequence, Tuple, TypeVar
 
 from . import codec
 from .data import Data, as_bytes
-from .errors import ConnectionLostError, DeadlineError, LswitchError, ReceiveTimeout, UsageError
+from .errors import ConnectionLostError, DeadlineError, LswitchError, ReceiveTimeout, TooLongError, UsageError
 from .event import Event
 from .flow import ANYTHING, LOCAL, Wanted
 from .frame import ANNOUNCE, DRIVER, HEADER, LEAVE, MAILBOX_BYTES, MESSAGE_MAX, PROGRAM, U64, control, cost
@@ -35,6 +35,9 @@ _SHARED_SLICE_S = 0.002
 
 #: After how long a wait is told to the log, in seconds.
 _WARN_AFTER_S = 5.0
+
+#: The longest result of a rank, in bytes: what the driver takes, which has all of them in memory.
+RESULT_MAX = 256 << 20
 
 #: How long the switch may take to let a pack go whose program failed, in seconds.
 _LEAVE_WITHIN_S = 10.0
@@ -175,8 +178,17 @@ class Comm(Reading):
         self.send_to_driver(codec.usage(memory_mb, arm, int(elapsed_s * 1000)))
 
     def result(self, data: Data) -> None:
-        """Tells the driver what the rank returns: once, as its last message."""
-        self.send_to_driver(codec.result(as_bytes(data)))
+        """Tells the driver what the rank returns: once, as its last message.
+
+        Raises TooLongError if it is over 256 MiB.
+        """
+        result = as_bytes(data)
+        if len(result) > RESULT_MAX:
+            raise TooLongError(
+                f"rank {self.rank} returned {len(result)} bytes, over the limit of {RESULT_MAX} (256 MiB) for the result of a rank; write long "
+                "results to a store, or send them to another rank in parts"
+            )
+        self.send_to_driver(codec.result(result))
 
     # For the modules beside this one
 
@@ -313,12 +325,13 @@ class Comm(Reading):
         if time.monotonic() >= self.deadline:
             raise DeadlineError(f"rank {self.rank} has reached its deadline")
 
-    def contribute(self, call: Tuple[int, int], operation: int, frame: bytes, what: Callable[[], str]) -> None:
-        """Gives a segment to a switch; the answer will be in `answers`."""
+    def contribute(self, call: Tuple[int, int], operation: Optional[int], frame: bytes, what: Callable[[], str]) -> None:
+        """Gives a segment to a switch; the answer will be in `answers`. An operation of None has no answer."""
         wire = self.wires[call[0]]
         with self.lock:
             self.check()
-            self.due[call] = operation
+            if operation is not None:
+                self.due[call] = operation
             self.push(wire, frame)
         self.room_to_write(wire, what)
 

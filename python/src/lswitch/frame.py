@@ -63,6 +63,7 @@ SWITCHES_MAX = 16
 PART_LEN = 12
 WINDOW = 4
 NO_ROOT = 0xFFFFFFFF
+ANSWER_INTERVAL = 16
 
 #: kind, flags, group, epoch, tag, source, destination, sequence, length
 HEADER = struct.Struct("<BBHIIIIQI")

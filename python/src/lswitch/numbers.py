@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from array import array
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from zlib import crc32
 
+from . import arrays
 from .errors import UsageError
 
 try:
@@ -26,6 +28,9 @@ class Element(NamedTuple):
     dtype: str
 
 
+#: The types of Python's own numbers; True and False count as 1 and 0.
+_NUMBERS = frozenset([int, float, bool])
+
 ELEMENTS: Dict[str, Element] = {
     element.name: element
     for element in (
@@ -43,6 +48,8 @@ class Vector(NamedTuple):
     element: Element
     data: bytes
     restore: Callable[[bytes], Any]
+    #: A mark of an array's shape, by which ranks find that theirs differ; 0 for what has no shape.
+    shape: int = 0
 
 
 def element_named(name: str) -> Element:
@@ -58,28 +65,35 @@ def vector(values: Any, dtype: Optional[str] = None) -> Vector:
     Without `dtype` an array has its own, floats are f64 and integers i64. All ranks must give the same type: ranks that may
     have floats on one and integers on the other say which.
 
-    Raises UsageError for what is none, or does not fit the type.
+    Raises UsageError for what is none, has more to it, such as a masked array, or does not fit the type.
     """
-    if _np is not None and isinstance(values, (_np.ndarray, _np.generic)):
-        return _array(_np.asarray(values), dtype)
-    single = isinstance(values, (int, float))
-    numbers = [values] if single else list(values)
-    if not all(isinstance(number, (int, float)) for number in numbers):
-        if _np is not None and all(isinstance(number, (int, float, _np.generic)) for number in numbers):
-            return _array(_np.asarray(numbers), dtype)._replace(restore=lambda data: unpacked(element, data))
-        raise UsageError("a fold takes numbers, a list of numbers, or a NumPy array")
-    if dtype is None:
-        dtype = "f64" if any(isinstance(number, float) for number in numbers) else "i64"
-    element = element_named(dtype)
-    data = packed(element, numbers)
-    if single:
-        return Vector(element, data, lambda data: unpacked(element, data)[0])
-    return Vector(element, data, lambda data: unpacked(element, data))
+    if arrays.is_array(values):
+        return _array(values, dtype)
+    kind = type(values)
+    if kind not in _NUMBERS and kind is not list and kind is not tuple:
+        raise UsageError(f"a fold takes numbers, a list or tuple of numbers, or a NumPy array; this is {arrays.a(kind)}")
+    numbers = [values] if kind in _NUMBERS else list(values)
+    for index, number in enumerate(numbers):
+        if type(number) not in _NUMBERS and (not arrays.is_array(number) or arrays.is_plain(number) or arrays.misfit(number) is not None):
+            raise UsageError(f"a fold takes numbers; [{index}] is {arrays.a(type(number))}")
+    if all(type(number) in _NUMBERS for number in numbers):
+        if dtype is None:
+            dtype = "f64" if float in set(map(type, numbers)) else "i64"
+        element = element_named(dtype)
+        data = packed(element, numbers)
+    else:
+        element, data, *_ = _array(_np.asarray(numbers), dtype)
+
+    def restore(data: bytes) -> Any:
+        found = unpacked(element, data)
+        return found if kind is list else tuple(found) if kind is tuple else found[0]
+
+    return Vector(element, data, restore)
 
 
 def packed(element: Element, numbers: Any) -> bytes:
     """Numbers as bytes."""
-    if _np is not None and isinstance(numbers, _np.ndarray):
+    if arrays.is_array(numbers):
         return _array(numbers, element.name).data
     try:
         made = array(element.typecode, numbers)
@@ -109,7 +123,11 @@ def has_numpy() -> bool:
     return _np is not None
 
 
-def _array(values: Any, dtype: Optional[str]) -> Vector:
+def _array(given: Any, dtype: Optional[str]) -> Vector:
+    found = arrays.misfit(given)
+    if found is not None:
+        raise UsageError(f"{found}, cannot be folded; give the numbers that are meant, as an array")
+    values = _np.asarray(given)
     if dtype is None:
         wanted = [element for element in ELEMENTS.values() if values.dtype == _np.dtype(element.dtype)]
         if not wanted:
@@ -126,6 +144,11 @@ def _array(values: Any, dtype: Optional[str]) -> Vector:
 
     def restore(data: bytes) -> Any:
         found = as_array(element, data, shape)
-        return found[()] if shape == () else found
+        return found if arrays.is_plain(given) else found[()]
 
-    return Vector(element, data, restore)
+    return Vector(element, data, restore, _mark(shape))
+
+
+def _mark(shape: Tuple[int, ...]) -> int:
+    """16 bits that differ for most shapes that differ, and are 0 for none but that of a number."""
+    return crc32(repr(shape).encode()) % 0xFFFF + 1 if shape else 0

@@ -3,6 +3,7 @@ are longer than a frame."""
 
 from __future__ import annotations
 
+import operator
 import struct
 from typing import TYPE_CHECKING, Any, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -202,7 +203,7 @@ class Vector:
         most = VALUES_MAX // (4 + element.width)
         version = 0
         for begin in range(0, count, most):
-            some = b"".join(_u32(int(index)) for index in indices[begin : begin + most])
+            some = b"".join(_u32(_index(index)) for index in indices[begin : begin + most])
             data = vector.data[begin * element.width : (begin + most) * element.width]
             fields = kind + put_bytes(some) + put_bytes(data) + b"\0"
             version = self._state.number(_VECTOR, self.name, 3, fields, _VERSION)
@@ -275,6 +276,13 @@ def _i64(value: int) -> bytes:
         return struct.pack("<q", value)
     except struct.error:
         raise UsageError(f"{value!r} is not a whole number of 64 bits") from None
+
+
+def _index(value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise UsageError(f"the index {value!r} is no whole number") from None
 
 
 def _u32(value: int) -> bytes:

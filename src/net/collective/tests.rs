@@ -55,6 +55,12 @@ impl Random {
     }
 }
 
+/// Packs of one rank each.
+fn calls_of(packs: usize, window: usize) -> Collectives {
+    let spans = (0..packs as u32).map(Span::one).collect();
+    Collectives::new(spans, window, SEGMENT_MAX)
+}
+
 /// One call of all packs.
 #[derive(Debug)]
 struct Whole {
@@ -77,7 +83,7 @@ impl Whole {
             Operation::Broadcast if root == Some(pack as u32) => {
                 (0..length).map(|_| random.next() as u8).collect()
             }
-            Operation::Broadcast => Vec::new(),
+            Operation::Broadcast | Operation::Exchange(_) => Vec::new(),
         });
         Whole {
             operation,
@@ -95,6 +101,7 @@ impl Whole {
         let is_root = self.root == Some(pack as u32);
         match self.operation {
             Operation::Broadcast if is_root => Vec::new(),
+            Operation::Exchange(_) => Vec::new(),
             Operation::Broadcast => {
                 self.vectors[self.root.expect("broadcasts have one") as usize].clone()
             }
@@ -134,7 +141,7 @@ impl Whole {
 
 /// What the packs do: contributions in a random order, as far as their windows allow. Checks all that is promised.
 fn run(random: &mut Random, packs: usize, window: usize, calls: &[Whole]) {
-    let mut collectives = Collectives::new(packs, window, SEGMENT_MAX);
+    let mut collectives = calls_of(packs, window);
     // Of each segment its call and where it starts.
     let segments: Vec<(usize, usize)> = calls
         .iter()
@@ -161,6 +168,7 @@ fn run(random: &mut Random, packs: usize, window: usize, calls: &[Whole]) {
         let part = Part {
             operation: call.operation.code(),
             root: call.root,
+            shape: 0,
             total: vector.len() as u64,
             data: &vector[start.min(vector.len())..vector.len().min(start + SEGMENT_MAX)],
         };
@@ -254,6 +262,7 @@ fn fold_of<'a>(operation: Operation, data: &'a [u8]) -> Part<'a> {
     Part {
         operation: operation.code(),
         root: None,
+        shape: 0,
         total: data.len() as u64,
         data,
     }
@@ -285,10 +294,16 @@ fn codes_are_those_of_the_wire() {
     );
     assert_eq!(Operation::Fold(Fold::Max, Element::F32).code(), 0x0302);
     assert_eq!(Operation::Broadcast.code(), 0x0400);
+    assert_eq!(Operation::Exchange(Exchange::Gather).code(), 0x0501);
+    assert_eq!(Operation::Exchange(Exchange::AllReduceWith).code(), 0x0506);
+    for operation in operations().chain(Exchange::ALL.into_iter().map(Operation::Exchange)) {
+        assert_eq!(Operation::from_code(operation.code()), Some(operation));
+    }
     let known: Vec<u32> = (0..0x1_0000)
         .filter(|code| Operation::from_code(*code).is_some())
         .collect();
-    let mut codes: Vec<u32> = operations().map(Operation::code).collect();
+    let exchanges = Exchange::ALL.into_iter().map(Operation::Exchange);
+    let mut codes: Vec<u32> = operations().chain(exchanges).map(Operation::code).collect();
     codes.sort_unstable();
     assert_eq!(known, codes);
     assert_eq!(Operation::from_code(0x0001_0105), None);
@@ -297,7 +312,7 @@ fn codes_are_those_of_the_wire() {
 
 #[test]
 fn a_part_that_makes_no_sense_alone_is_refused() {
-    let mut calls = Collectives::new(3, 2, SEGMENT_MAX);
+    let mut calls = calls_of(3, 2);
     let mut refused = |part| refusal(&mut calls, 1, 0, part);
     let unknown = Part {
         operation: 0x0106,
@@ -317,7 +332,7 @@ fn a_part_that_makes_no_sense_alone_is_refused() {
     );
     assert_eq!(
         refused(broadcast(3, &[])),
-        "collective segment 0: root 3 is not one of the 3 packs; give 0 to 2"
+        "collective segment 0: root 3 is not one of the 3 ranks; give 0 to 2"
     );
     let no_root = Part {
         root: None,
@@ -325,11 +340,11 @@ fn a_part_that_makes_no_sense_alone_is_refused() {
     };
     assert_eq!(
         refused(no_root),
-        "collective segment 0: a broadcast without a root; name the pack that gives the data"
+        "collective segment 0: a broadcast without a root; name the rank that gives the data"
     );
     assert_eq!(
         refused(broadcast(2, b"abc")),
-        "collective segment 0: pack 1 gives 3 bytes of a vector of 3 to a broadcast from pack 2; only the root gives data"
+        "collective segment 0: pack 1 gives 3 bytes of a vector of 3 to a broadcast from rank 2; only the root gives data"
     );
     for (total, length) in [(8, 16), (8, 0), (0, 8)] {
         let part = Part {
@@ -347,7 +362,7 @@ fn a_part_that_makes_no_sense_alone_is_refused() {
 
 #[test]
 fn segments_out_of_turn_are_refused() {
-    let mut calls = Collectives::new(2, 2, SEGMENT_MAX);
+    let mut calls = calls_of(2, 2);
     let part = fold_of(SUM_I64, &[0; 8]);
     assert_eq!(calls.contribute(1, 0, part), Ok(Vec::new()));
     for found in [0, 2] {
@@ -362,7 +377,7 @@ fn segments_out_of_turn_are_refused() {
 
 #[test]
 fn a_pack_that_does_not_wait_for_answers_fills_no_memory() {
-    let mut calls = Collectives::new(2, 2, SEGMENT_MAX);
+    let mut calls = calls_of(2, 2);
     let part = fold_of(SUM_I64, &[0; 8]);
     let ahead = |sequence| {
         format!(
@@ -393,47 +408,215 @@ fn packs_that_make_different_calls_are_told_which() {
         total: 16,
         ..fold_of(SUM_F64, &[0; 8])
     };
-    let sum = (
-        fold_of(SUM_F64, &[0; 16]),
-        "sum of f64 to all packs, 16 of 16 bytes here",
-    );
+    let sum = (fold_of(SUM_F64, &[0; 16]), "sum of 2 f64 to all ranks");
+    let shaped = |shape| Part {
+        shape,
+        ..fold_of(SUM_F64, &[0; 16])
+    };
+    let barrier = fold_of(Operation::Fold(Fold::Max, Element::U64), &[]);
+    let gather = (exchange(Exchange::Gather, Some(0)), "gather to rank 0");
     let cases = [
+        (sum, fold_of(SUM_I64, &[0; 16]), "sum of 2 i64 to all ranks"),
+        (sum, reduce, "sum of 2 f64 to rank 2"),
         (
             sum,
-            fold_of(SUM_I64, &[0; 16]),
-            "sum of i64 to all packs, 16 of 16 bytes here",
+            longer,
+            "sum of 100 f64 to all ranks, 16 of 800 bytes here",
         ),
-        (sum, reduce, "sum of f64 to pack 2, 16 of 16 bytes here"),
-        (sum, longer, "sum of f64 to all packs, 16 of 800 bytes here"),
-        (sum, cut, "sum of f64 to all packs, 8 of 16 bytes here"),
+        (sum, cut, "sum of 2 f64 to all ranks, 8 of 16 bytes here"),
+        (sum, fold_of(SUM_F64, &[]), "sum of 0 f64 to all ranks"),
+        (sum, barrier, "barrier"),
+        (sum, broadcast(2, &[]), "broadcast from rank 2"),
         (
-            sum,
-            fold_of(SUM_F64, &[]),
-            "sum of f64 to all packs, 0 of 0 bytes here",
-        ),
-        (sum, broadcast(2, &[]), "broadcast from pack 2"),
-        (
-            (broadcast(2, &[]), "broadcast from pack 2"),
+            (broadcast(2, &[]), "broadcast from rank 2"),
             broadcast(1, b"abc"),
-            "broadcast from pack 1",
+            "broadcast from rank 1",
         ),
+        (
+            (shaped(1), "sum of 2 f64 to all ranks in the shape 0x0001"),
+            shaped(2),
+            "sum of 2 f64 to all ranks in the shape 0x0002",
+        ),
+        (
+            gather,
+            exchange(Exchange::Gather, Some(1)),
+            "gather to rank 1",
+        ),
+        (
+            gather,
+            exchange(Exchange::Scatter, Some(0)),
+            "scatter from rank 0",
+        ),
+        (gather, exchange(Exchange::AllGather, None), "all-gather"),
+        (
+            gather,
+            exchange(Exchange::AllReduceWith, None),
+            "all-reduce by a function",
+        ),
+        (gather, barrier, "barrier"),
+        (gather, broadcast(0, b""), "broadcast from rank 0"),
     ];
     for ((first, expected), second, found) in cases {
-        let mut calls = Collectives::new(3, 2, SEGMENT_MAX);
-        assert_eq!(calls.contribute(0, 0, first), Ok(Vec::new()));
+        for turned in [false, true] {
+            let (first, second) = if turned {
+                (second, first)
+            } else {
+                (first, second)
+            };
+            let (expected, found) = if turned {
+                (found, expected)
+            } else {
+                (expected, found)
+            };
+            let mut calls = calls_of(3, 2);
+            assert_eq!(calls.contribute(0, 0, emptied(first, 0)), Ok(Vec::new()));
+            assert_eq!(
+                refusal(&mut calls, 1, 0, emptied(second, 1)),
+                format!(
+                    "collective segment 0: rank 1 calls {found}, but rank 0 calls {expected}; all ranks must make the same calls"
+                )
+            );
+        }
+    }
+}
+
+/// Of a broadcast only the root gives data.
+fn emptied(part: Part<'_>, pack: usize) -> Part<'_> {
+    if part.operation == Operation::Broadcast.code() && part.root != Some(pack as u32) {
+        return Part {
+            total: 0,
+            data: &[],
+            ..part
+        };
+    }
+    part
+}
+
+fn exchange(exchange: Exchange, root: Option<u32>) -> Part<'static> {
+    Part {
+        root,
+        ..fold_of(Operation::Exchange(exchange), &[])
+    }
+}
+
+#[test]
+fn a_vector_without_a_shape_is_combined_with_any() {
+    let shaped = |shape| Part {
+        shape,
+        ..fold_of(SUM_I64, &[0; 16])
+    };
+    let mut calls = calls_of(3, 2);
+    assert_eq!(calls.contribute(0, 0, shaped(0)), Ok(Vec::new()));
+    assert_eq!(calls.contribute(1, 0, shaped(7)), Ok(Vec::new()));
+    assert_eq!(
+        refusal(&mut calls, 2, 0, shaped(8)),
+        "collective segment 0: rank 2 calls sum of 2 i64 to all ranks in the shape 0x0008, but rank 0 calls sum of 2 i64 to all ranks in the shape 0x0007; all ranks must make the same calls"
+    );
+    assert_eq!(
+        calls.contribute(2, 0, shaped(7)).map(|all| all.len()),
+        Ok(3)
+    );
+}
+
+#[test]
+fn ranks_of_one_pack_are_different_roots() {
+    let spans = vec![
+        Span {
+            first_rank: 0,
+            ranks: 3,
+        },
+        Span {
+            first_rank: 3,
+            ranks: 2,
+        },
+    ];
+    let mut calls = Collectives::new(spans, 2, SEGMENT_MAX);
+    assert_eq!(calls.contribute(0, 0, broadcast(1, b"abc")), Ok(Vec::new()));
+    assert_eq!(
+        refusal(&mut calls, 1, 0, broadcast(2, b"")),
+        "collective segment 0: ranks 3-4 calls broadcast from rank 2, but ranks 0-2 calls broadcast from rank 1; all ranks must make the same calls"
+    );
+    assert_eq!(
+        calls
+            .contribute(1, 0, broadcast(1, b""))
+            .map(|all| all.len()),
+        Ok(2)
+    );
+    assert_eq!(
+        refusal(&mut calls, 1, 1, broadcast(5, b"")),
+        "collective segment 1: root 5 is not one of the 5 ranks; give 0 to 4"
+    );
+}
+
+#[test]
+fn an_announcement_has_no_data_and_a_root_if_the_exchange_has_one() {
+    let mut calls = calls_of(2, 2);
+    let gather = exchange(Exchange::Gather, Some(1));
+    for (part, found) in [
+        (
+            exchange(Exchange::Gather, None),
+            "gather was announced with 0 bytes of a vector of 0 and the root None",
+        ),
+        (
+            exchange(Exchange::AllToAll, Some(1)),
+            "all-to-all was announced with 0 bytes of a vector of 0 and the root Some(1)",
+        ),
+        (
+            Part {
+                total: 3,
+                data: b"abc",
+                ..gather
+            },
+            "gather was announced with 3 bytes of a vector of 3 and the root Some(1)",
+        ),
+    ] {
         assert_eq!(
-            refusal(&mut calls, 1, 0, second),
+            refusal(&mut calls, 0, 0, part),
             format!(
-                "collective segment 0: pack 1 calls {found}, but pack 0 calls {expected}; all ranks must make the same calls"
+                "collective segment 0: {found}; exchanges have no data, and a root if one rank gives or gets all of it"
             )
         );
     }
 }
 
 #[test]
+fn every_sixteenth_announcement_is_answered_and_bounds_how_far_a_pack_is_ahead() {
+    let mut calls = calls_of(2, 1);
+    let part = exchange(Exchange::Scatter, Some(0));
+    // A barrier in between counts for nothing.
+    let barrier = fold_of(SUM_I64, b"");
+    assert_eq!(calls.contribute(0, 0, barrier), Ok(Vec::new()));
+    assert_eq!(calls.contribute(1, 0, barrier).map(|all| all.len()), Ok(2));
+    for sequence in 1..=ANNOUNCED_MAX {
+        assert_eq!(calls.contribute(0, sequence, part), Ok(Vec::new()));
+    }
+    assert_eq!(calls.held_bytes(), 0);
+    let next = ANNOUNCED_MAX + 1;
+    assert_eq!(
+        refusal(&mut calls, 0, next, part),
+        format!(
+            "collective segment {next}: pack 0 announced an exchange while others have not made its last 32, which is the most; wait for every 16th answer"
+        )
+    );
+    for sequence in 1..=ANNOUNCED_MAX {
+        let answers = calls
+            .contribute(1, sequence, part)
+            .expect("the packs agree");
+        let due = if sequence % ANSWER_INTERVAL == 0 {
+            2
+        } else {
+            0
+        };
+        assert_eq!(answers.len(), due, "{sequence}");
+    }
+    assert!(!calls.is_pending());
+    assert_eq!(calls.contribute(0, next, part), Ok(Vec::new()));
+}
+
+#[test]
 fn a_sum_overflows_only_if_the_whole_of_it_does() {
     let parts = [i64::MAX, 1, -1].map(|value| i64::le_bytes(&[value]).into_owned());
-    let mut calls = Collectives::new(3, 1, SEGMENT_MAX);
+    let mut calls = calls_of(3, 1);
     let orders = [
         [0, 1, 2],
         [0, 2, 1],
@@ -468,7 +651,7 @@ fn a_sum_overflows_only_if_the_whole_of_it_does() {
 
 #[test]
 fn a_broadcast_does_not_wait_for_an_earlier_fold() {
-    let mut calls = Collectives::new(3, 2, SEGMENT_MAX);
+    let mut calls = calls_of(3, 2);
     for pack in 0..2 {
         assert_eq!(
             calls.contribute(pack, 0, fold_of(SUM_F64, &[])),
@@ -500,7 +683,7 @@ fn a_broadcast_does_not_wait_for_an_earlier_fold() {
 
 #[test]
 fn a_pack_may_leave_after_its_last_answer_whoever_else_still_waits() {
-    let mut collectives = Collectives::new(3, 4, SEGMENT_MAX);
+    let mut collectives = calls_of(3, 4);
     let whole = broadcast(0, b"news");
     let mut give = |pack, sequence, part| {
         collectives
@@ -509,7 +692,7 @@ fn a_pack_may_leave_after_its_last_answer_whoever_else_still_waits() {
     };
     assert_eq!(give(0, 0, whole), Ok(0));
     assert_eq!(give(1, 0, broadcast(0, b"")), Ok(1));
-    assert!(!collectives.leave(1), "pack 1 has its answer");
+    assert_eq!(collectives.leave(1), None, "pack 1 has its answer");
     let answers = collectives.contribute(2, 0, broadcast(0, b""));
     assert_eq!(
         answers.map(|answers| answers.len()),
@@ -517,11 +700,55 @@ fn a_pack_may_leave_after_its_last_answer_whoever_else_still_waits() {
         "2 and the root"
     );
     let barrier = fold_of(SUM_I64, b"");
-    let error = collectives.contribute(2, 1, barrier);
-    assert_eq!(error, Err(CollectiveError::Deserted { sequence: 1 }));
+    assert_eq!(
+        refusal(&mut collectives, 2, 1, barrier),
+        "collective segment 1: sum of 0 i64 to all ranks came after other ranks had left without that call; all ranks must make the same calls"
+    );
 
-    let mut collectives = Collectives::new(2, 4, SEGMENT_MAX);
+    let mut collectives = calls_of(2, 4);
     assert!(collectives.contribute(0, 0, barrier).is_ok());
-    assert!(collectives.leave(1), "pack 0 waits for it");
-    assert!(collectives.leave(0), "it did not wait for its answer");
+    let reason = collectives.leave(1).expect("pack 0 waits for it");
+    assert_eq!(
+        reason,
+        "rank 1 left without sum of 0 i64 to all ranks, which rank 0 calls, while others wait in a collective call; all ranks must make the same calls"
+    );
+    let reason = collectives
+        .leave(0)
+        .expect("it did not wait for its answer");
+    assert_eq!(
+        reason,
+        "rank 0 left before the answer to its collective call had come; wait for it"
+    );
+}
+
+#[test]
+fn a_pack_that_has_announced_an_exchange_may_leave_and_one_that_has_not_may_not() {
+    let gather = exchange(Exchange::Gather, Some(0));
+    let mut calls = calls_of(3, 1);
+    assert_eq!(calls.contribute(1, 0, gather), Ok(Vec::new()));
+    assert_eq!(calls.leave(1), None, "it waits for nothing");
+    let reason = calls
+        .leave(2)
+        .expect("the others make a call that it does not");
+    assert_eq!(
+        reason,
+        "rank 2 left without gather to rank 0, which rank 1 calls, while others wait in a collective call; all ranks must make the same calls"
+    );
+}
+
+#[test]
+fn a_pack_that_has_left_is_not_answered() {
+    let mut calls = calls_of(2, 1);
+    let gather = exchange(Exchange::Gather, Some(0));
+    for sequence in 0..ANSWER_INTERVAL {
+        assert_eq!(calls.contribute(1, sequence, gather), Ok(Vec::new()));
+    }
+    assert_eq!(calls.leave(1), None);
+    let mut answered = Vec::new();
+    for sequence in 0..ANSWER_INTERVAL {
+        let answers = calls.contribute(0, sequence, gather);
+        answered.extend(answers.expect("the packs agree"));
+    }
+    let packs: Vec<usize> = answered.iter().map(|answer| answer.pack).collect();
+    assert_eq!(packs, [0]);
 }

@@ -6,7 +6,7 @@
 //! the program's tags are its own.
 
 use super::{Comm, CommError};
-use crate::net::collective::{Operation, Part, WINDOW};
+use crate::net::collective::{Exchange, Operation, Part, WINDOW};
 use crate::net::element::{Accumulator, Element, Fold, FoldError, Value};
 use crate::net::flow::Channel;
 use crate::net::frame::{Cut, Header, SWITCH, kind};
@@ -34,18 +34,8 @@ pub enum Call {
     Fold(Fold, Element, usize, Option<u32>),
     /// A broadcast from a root.
     Broadcast(u32),
-    /// A gather to a root.
-    Gather(u32),
-    /// A gather for all.
-    AllGather,
-    /// A scatter from a root.
-    Scatter(u32),
-    /// Pieces from all to all.
-    AllToAll,
-    /// A reduce by a function, for a root.
-    ReduceWith(u32),
-    /// A reduce by a function, for all.
-    AllReduceWith,
+    /// Messages between packs, with a root or without.
+    Exchange(Exchange, Option<u32>),
 }
 
 impl fmt::Display for Call {
@@ -58,12 +48,11 @@ impl fmt::Display for Call {
                 write!(f, "{fold} of {count} {element} to rank {root}")
             }
             Call::Broadcast(root) => write!(f, "broadcast from rank {root}"),
-            Call::Gather(root) => write!(f, "gather to rank {root}"),
-            Call::AllGather => f.write_str("all-gather"),
-            Call::Scatter(root) => write!(f, "scatter from rank {root}"),
-            Call::AllToAll => f.write_str("all-to-all"),
-            Call::ReduceWith(root) => write!(f, "reduce by a function to rank {root}"),
-            Call::AllReduceWith => f.write_str("all-reduce by a function"),
+            Call::Exchange(Exchange::Scatter, Some(root)) => {
+                write!(f, "scatter from rank {root}")
+            }
+            Call::Exchange(exchange, Some(root)) => write!(f, "{exchange} to rank {root}"),
+            Call::Exchange(exchange, None) => write!(f, "{exchange}"),
         }
     }
 }
@@ -107,7 +96,7 @@ impl Comm {
                     let place = shared.span.place(root);
                     all[place].swap_remove(0)
                 });
-                let bytes = shared.broadcast(rank, pack, given)?;
+                let bytes = shared.broadcast(rank, root, given)?;
                 Ok(vec![vec![bytes]; all.len()])
             },
         )?;
@@ -144,8 +133,10 @@ impl Comm {
     /// As [`Comm::barrier`].
     pub fn gather(&mut self, root: u32, bytes: Bytes) -> Result<Option<Vec<Bytes>>, CommError> {
         self.check_root(root)?;
-        let results = self.together(Call::Gather(root), vec![bytes], |shared, _, all| {
-            let pieces = shared.gather(root, all)?;
+        let exchange = (Exchange::Gather, Some(root));
+        let call = Call::Exchange(exchange.0, exchange.1);
+        let results = self.together(call, vec![bytes], |shared, rank, all| {
+            let pieces = shared.gather(rank, exchange, root, all)?;
             Ok(shared.only_for(root, pieces))
         })?;
         Ok((self.rank == root).then_some(results))
@@ -156,9 +147,11 @@ impl Comm {
     /// # Errors
     /// As [`Comm::barrier`].
     pub fn all_gather(&mut self, bytes: Bytes) -> Result<Vec<Bytes>, CommError> {
-        self.together(Call::AllGather, vec![bytes], |shared, rank, all| {
+        let exchange = (Exchange::AllGather, None);
+        let call = Call::Exchange(exchange.0, exchange.1);
+        self.together(call, vec![bytes], |shared, rank, all| {
             let here = all.len();
-            let pieces = shared.gather(0, all)?;
+            let pieces = shared.gather(rank, exchange, 0, all)?;
             let packed = (shared.number == 0).then(|| pack(&pieces));
             let packed = shared.broadcast(rank, 0, packed)?;
             Ok(vec![unpack(packed, shared.size as usize)?; here])
@@ -174,7 +167,9 @@ impl Comm {
         if self.rank == root {
             self.check_pieces(&pieces)?;
         }
-        let mut results = self.together(Call::Scatter(root), pieces, |shared, _, mut all| {
+        let exchange = (Exchange::Scatter, Some(root));
+        let call = Call::Exchange(exchange.0, exchange.1);
+        let mut results = self.together(call, pieces, |shared, rank, mut all| {
             let own = shared.span.first_rank as usize..shared.span.end() as usize;
             let pieces = if shared.span.contains(root) {
                 let pieces = all.swap_remove(root as usize - own.start);
@@ -182,10 +177,10 @@ impl Comm {
                     .others()
                     .map(|(number, span)| (number, pack(&pieces[range(span)])))
                     .collect();
-                shared.exchange(sends, 0)?;
+                shared.exchange(rank, exchange, sends, 0)?;
                 pieces[own].to_vec()
             } else {
-                let mut received = shared.exchange(Vec::new(), 1)?;
+                let mut received = shared.exchange(rank, exchange, Vec::new(), 1)?;
                 let (_, packed) = received.pop().expect("one was asked for");
                 unpack(packed, own.len())?
             };
@@ -200,7 +195,9 @@ impl Comm {
     /// As [`Comm::barrier`], and when there are not as many pieces as ranks.
     pub fn all_to_all(&mut self, pieces: Vec<Bytes>) -> Result<Vec<Bytes>, CommError> {
         self.check_pieces(&pieces)?;
-        self.together(Call::AllToAll, pieces, |shared, _, all| {
+        let exchange = (Exchange::AllToAll, None);
+        let call = Call::Exchange(exchange.0, exchange.1);
+        self.together(call, pieces, |shared, rank, all| {
             let mut sends = Vec::new();
             for (number, span) in shared.others() {
                 let theirs: Vec<Bytes> = all
@@ -223,7 +220,7 @@ impl Comm {
                 .flat_map(|mine| mine[range(shared.span)].iter().cloned())
                 .collect();
             give(shared.span, own.into_iter());
-            for (number, packed) in shared.exchange(sends, count)? {
+            for (number, packed) in shared.exchange(rank, exchange, sends, count)? {
                 let span = shared.packs[number].span;
                 let pieces = unpack(packed, (span.ranks * shared.span.ranks) as usize)?;
                 give(span, pieces.into_iter());
@@ -244,8 +241,10 @@ impl Comm {
         combine: impl Fn(Bytes, Bytes) -> Bytes,
     ) -> Result<Option<Bytes>, CommError> {
         self.check_root(root)?;
-        let results = self.together(Call::ReduceWith(root), vec![bytes], |shared, _, all| {
-            let combined = shared.combine(root, all, &combine)?;
+        let exchange = (Exchange::ReduceWith, Some(root));
+        let call = Call::Exchange(exchange.0, exchange.1);
+        let results = self.together(call, vec![bytes], |shared, rank, all| {
+            let combined = shared.combine(rank, exchange, root, all, &combine)?;
             Ok(shared.only_for(root, combined.into_iter().collect()))
         })?;
         Ok(results.into_iter().next())
@@ -260,13 +259,14 @@ impl Comm {
         bytes: Bytes,
         combine: impl Fn(Bytes, Bytes) -> Bytes,
     ) -> Result<Bytes, CommError> {
-        let mut results =
-            self.together(Call::AllReduceWith, vec![bytes], |shared, rank, all| {
-                let here = all.len();
-                let combined = shared.combine(0, all, &combine)?;
-                let bytes = shared.broadcast(rank, 0, combined)?;
-                Ok(vec![vec![bytes]; here])
-            })?;
+        let exchange = (Exchange::AllReduceWith, None);
+        let call = Call::Exchange(exchange.0, exchange.1);
+        let mut results = self.together(call, vec![bytes], |shared, rank, all| {
+            let here = all.len();
+            let combined = shared.combine(rank, exchange, 0, all, &combine)?;
+            let bytes = shared.broadcast(rank, 0, combined)?;
+            Ok(vec![vec![bytes]; here])
+        })?;
         Ok(results.swap_remove(0))
     }
 
@@ -285,13 +285,10 @@ impl Comm {
             // Straight from where the values lie, and to where the result will.
             result.reserve_exact(if root.is_none() { values.len() } else { 0 });
             let mine = T::le_bytes(values);
-            let root = root.map(|root| self.shared.pack_of(root));
             let take = &mut |segment: &[u8]| typed(&mut result, segment);
             self.shared
                 .segments_in_switch(self.rank, operation, root, Some(&mine), take)?;
-            return Ok(root
-                .is_none_or(|root| root == self.shared.number)
-                .then_some(result));
+            return Ok(root.is_none_or(|root| root == self.rank).then_some(result));
         }
         let what = Call::Fold(fold, element, values.len(), root);
         let mine = vec![T::le_bytes(values).into_owned().into()];
@@ -306,9 +303,8 @@ impl Comm {
                 combined.add(&piece).map_err(usage)?;
             }
             let mine = combined.finish().map_err(usage)?;
-            let pack = root.map(|root| shared.pack_of(root));
             let result: Bytes = shared
-                .combine_in_switch(rank, operation, pack, Some(&mine))?
+                .combine_in_switch(rank, operation, root, Some(&mine))?
                 .into();
             Ok(match root {
                 Some(root) => shared.only_for(root, vec![result]),
@@ -407,15 +403,21 @@ impl Shared {
     }
 
     /// Everybody's bytes by rank, in the pack of the root; nothing elsewhere.
-    fn gather(&self, root: u32, all: Vec<Brought>) -> Result<Vec<Bytes>, CommError> {
+    fn gather(
+        &self,
+        rank: u32,
+        exchange: (Exchange, Option<u32>),
+        root: u32,
+        all: Vec<Brought>,
+    ) -> Result<Vec<Bytes>, CommError> {
         let mine: Vec<Bytes> = all.into_iter().flatten().collect();
         let to = self.pack_of(root);
         if to != self.number {
-            self.exchange(vec![(to, pack(&mine))], 0)?;
+            self.exchange(rank, exchange, vec![(to, pack(&mine))], 0)?;
             return Ok(Vec::new());
         }
         let mut parts = vec![(self.number, mine)];
-        for (number, packed) in self.exchange(Vec::new(), self.packs.len() - 1)? {
+        for (number, packed) in self.exchange(rank, exchange, Vec::new(), self.packs.len() - 1)? {
             let ranks = self.packs[number].span.ranks as usize;
             parts.push((number, unpack(packed, ranks)?));
         }
@@ -426,6 +428,8 @@ impl Shared {
     /// Combines in the order of ranks, first here and then in the pack of the root, which alone gets something.
     fn combine(
         &self,
+        rank: u32,
+        exchange: (Exchange, Option<u32>),
         root: u32,
         all: Vec<Brought>,
         combine: &impl Fn(Bytes, Bytes) -> Bytes,
@@ -434,17 +438,17 @@ impl Shared {
         let mine = mine.expect("a pack has ranks");
         let to = self.pack_of(root);
         if to != self.number {
-            self.exchange(vec![(to, mine)], 0)?;
+            self.exchange(rank, exchange, vec![(to, mine)], 0)?;
             return Ok(None);
         }
-        let mut parts = self.exchange(Vec::new(), self.packs.len() - 1)?;
+        let mut parts = self.exchange(rank, exchange, Vec::new(), self.packs.len() - 1)?;
         parts.push((self.number, mine));
         parts.sort_by_key(|(number, _)| *number);
         Ok(parts.into_iter().map(|(_, part)| part).reduce(combine))
     }
 
     /// A broadcast through the switch: the root's pack gives the bytes.
-    fn broadcast(&self, rank: u32, root: usize, given: Option<Bytes>) -> Result<Bytes, CommError> {
+    fn broadcast(&self, rank: u32, root: u32, given: Option<Bytes>) -> Result<Bytes, CommError> {
         let operation = Operation::Broadcast;
         let bytes = self.combine_in_switch(rank, operation, Some(root), given.as_deref())?;
         Ok(given.unwrap_or_else(|| bytes.into()))
@@ -455,7 +459,7 @@ impl Shared {
         &self,
         rank: u32,
         operation: Operation,
-        root: Option<usize>,
+        root: Option<u32>,
         given: Option<&[u8]>,
     ) -> Result<Vec<u8>, CommError> {
         let mut result = Vec::new();
@@ -470,7 +474,7 @@ impl Shared {
         &self,
         rank: u32,
         operation: Operation,
-        root: Option<usize>,
+        root: Option<u32>,
         given: Option<&[u8]>,
         take: &mut dyn FnMut(&[u8]),
     ) -> Result<(), CommError> {
@@ -497,25 +501,16 @@ impl Shared {
                     let end = bytes.len().min((sent + 1) * self.segment);
                     &bytes[sent * self.segment..end]
                 });
-                let (switch, sequence) = self.answers.next_call(self.wires.len());
+                let call = self.answers.next_call(self.wires.len());
                 let part = Part {
                     operation: operation.code(),
-                    root: root.map(|root| root as u32),
+                    root,
+                    shape: 0,
                     total: given.map_or(0, |bytes| bytes.len() as u64),
                     data,
                 };
-                let header = Header {
-                    kind: kind::CONTRIBUTE,
-                    epoch: self.epoch,
-                    tag: part.operation,
-                    source: self.span.first_rank,
-                    destination: SWITCH,
-                    sequence,
-                    ..Header::default()
-                };
-                let cut = Cut::new(header, &part.prefix(), data);
-                self.send_cut(&self.wires[switch], &cut, None, rank, &what)?;
-                due.push_back((switch, sequence));
+                self.contribute(rank, call, part, &what)?;
+                due.push_back(call);
                 sent += 1;
             }
             let (switch, sequence) = due.pop_front().expect("something is under way");
@@ -534,27 +529,93 @@ impl Shared {
         Ok(())
     }
 
+    /// Gives this pack's part of a segment to a switch.
+    fn contribute(
+        &self,
+        rank: u32,
+        (switch, sequence): (usize, u64),
+        part: Part<'_>,
+        what: &dyn Fn() -> String,
+    ) -> Result<(), CommError> {
+        let header = Header {
+            kind: kind::CONTRIBUTE,
+            group: part.shape,
+            epoch: self.epoch,
+            tag: part.operation,
+            source: self.span.first_rank,
+            destination: SWITCH,
+            sequence,
+            ..Header::default()
+        };
+        let cut = Cut::new(header, &part.prefix(), part.data);
+        self.send_cut(&self.wires[switch], &cut, None, rank, what)
+    }
+
+    /// Tells a switch which exchange this pack makes, which compares it with what the other packs do. Nothing is waited for, unless this
+    /// pack is far ahead of others.
+    fn announce_exchange(
+        &self,
+        rank: u32,
+        exchange: Exchange,
+        root: Option<u32>,
+        what: &dyn Fn() -> String,
+    ) -> Result<(), CommError> {
+        if self.packs.len() == 1 {
+            return Ok(());
+        }
+        let (switch, sequence) = self.answers.next_call(self.wires.len());
+        if let Some(earlier) = self.answers.announce(switch, sequence) {
+            self.wait(
+                (&self.answers.state, &self.answers.changed),
+                rank,
+                what,
+                &mut |state, _| state.take(switch, earlier),
+            )?;
+        }
+        let part = Part {
+            operation: Operation::Exchange(exchange).code(),
+            root,
+            shape: 0,
+            total: 0,
+            data: &[],
+        };
+        self.contribute(rank, (switch, sequence), part, what)
+    }
+
     /// Sends one message to each of some packs, and receives `count` from others in whatever order they come, by the number
     /// of the pack.
     fn exchange(
         &self,
+        rank: u32,
+        (exchange, root): (Exchange, Option<u32>),
         sends: Vec<(usize, Bytes)>,
         count: usize,
     ) -> Result<Vec<(usize, Bytes)>, CommError> {
+        let what = || {
+            let call = Call::Exchange(exchange, root);
+            format!("the other packs to make the same collective call ({call})")
+        };
+        self.announce_exchange(rank, exchange, root, &what)?;
         let channel = Channel {
             group: GROUP,
-            tag: self.answers.next_exchange(),
+            tag: exchange_tag(self.answers.next_exchange(), exchange, root),
         };
         // In the name of the packs' first ranks: all ranks of this pack are in this call.
         let sends = sends
             .into_iter()
             .map(|(number, bytes)| (self.packs[number].span.first_rank, bytes))
             .collect();
-        let what = || "the other packs to make the same collective call".to_string();
         let messages = self.send_and_receive(self.span.first_rank, channel, sends, count, &what)?;
         let by_pack = |message: Message| (self.pack_of(message.source), message.payload);
         Ok(messages.into_iter().map(by_pack).collect())
     }
+}
+
+/// The tag of an exchange's messages: its number, and above it the call and the root, so that no message of another call is taken for one
+/// of this before the switch has compared the two.
+fn exchange_tag(number: u32, exchange: Exchange, root: Option<u32>) -> u32 {
+    let root = root.unwrap_or_default();
+    (root & 0xfff) << 20 | exchange.number() << 16 | number & 0xffff
 }
 
 fn range(span: Span) -> std::ops::Range<usize> {

@@ -160,7 +160,8 @@ impl Job {
             .collect();
         // Whole elements of every type.
         let segment = share.clamp(SEGMENT_MIN, CHUNK_MAX) / 16 * 16;
-        self.collectives = Some(Collectives::new(self.packs.len(), WINDOW, segment));
+        let spans = self.packs.values().map(|pack| pack.span).collect();
+        self.collectives = Some(Collectives::new(spans, WINDOW, segment));
         Start {
             driver_mailbox: self.driver_mailbox,
             segment: segment as u32,
@@ -176,12 +177,12 @@ impl Job {
         }
     }
 
-    /// A pack leaves in order. True if it deserts others: they wait for it in a collective.
-    pub(super) fn leave(&mut self, span: Span) -> bool {
+    /// A pack leaves in order. Gives the reason if it deserts others, which wait for it in a collective.
+    pub(super) fn leave(&mut self, span: Span) -> Option<String> {
         let index = self.packs.get(&span.first_rank).map(|pack| pack.index);
         let deserts = match (&mut self.collectives, index) {
             (Some(collectives), Some(index)) => collectives.leave(index),
-            _ => false,
+            _ => None,
         };
         self.remove(span);
         deserts
@@ -459,6 +460,10 @@ impl Job {
                 "a contribution has a body of {length} bytes, too short for its total and root"
             ))
         })?;
+        let part = Part {
+            shape: header.group,
+            ..part
+        };
         self.bytes += part.data.len() as u64;
         let Some(collectives) = self.collectives.as_mut() else {
             return Err(refuse("an elastic job has no collectives".into()));
@@ -489,6 +494,7 @@ impl Job {
             let data = (answer.data.as_ptr(), answer.data.len());
             let header = Header {
                 kind: kind::COMBINED,
+                group: 0,
                 epoch: self.epoch,
                 source: SWITCH,
                 destination: member.first_rank,

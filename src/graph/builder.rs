@@ -34,6 +34,8 @@ pub struct PartBuilder<'a> {
     local: Vec<u32>,
     /// The ghosts of each part (dense), ordered by owner, then ascending.
     ghosts: Vec<Vec<u32>>,
+    /// The sum of the weights of each vertex's out-edges, if edges have weights.
+    out_weights: Option<Vec<f64>>,
 }
 
 impl<'a> PartBuilder<'a> {
@@ -83,6 +85,7 @@ impl<'a> PartBuilder<'a> {
         let ghosts = (0..partition.parts).into_par_iter().map(ghosts_of);
         PartBuilder {
             ghosts: ghosts.collect(),
+            out_weights: graph.out_weights(),
             graph,
             partition,
             members,
@@ -176,8 +179,8 @@ impl<'a> PartBuilder<'a> {
             }
             writer.put(&buffer)?;
             writer.put(&ghost_offsets)?;
-            let ghosts = ghosts.iter().map(|&v| local[v as usize]);
-            writer.put(&ghosts.collect::<Vec<u32>>())?;
+            let ghost_index = ghosts.iter().map(|&v| local[v as usize]);
+            writer.put(&ghost_index.collect::<Vec<u32>>())?;
             writer.put(&send_offsets)?;
             writer.put(&send_index)?;
             if let Some(weights) = &graph.in_weights {
@@ -186,6 +189,13 @@ impl<'a> PartBuilder<'a> {
                     let row = graph.in_offsets[v] as usize..graph.in_offsets[v + 1] as usize;
                     writer.put_some(&weights[row])?;
                 }
+            }
+            if let Some(out_weights) = &self.out_weights {
+                let sums = members
+                    .iter()
+                    .chain(ghosts)
+                    .map(|&v| out_weights[v as usize]);
+                writer.put(&sums.collect::<Vec<f64>>())?;
             }
             Ok(())
         })

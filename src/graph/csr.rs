@@ -114,6 +114,16 @@ impl Graph {
         rows::transposed(&self.in_offsets, &self.in_sources, self.ids.len())
     }
 
+    /// The sum of the weights of each vertex's out-edges, added in the order of `in_sources`; `None` if edges have no weights.
+    pub fn out_weights(&self) -> Option<Vec<f64>> {
+        let weights = self.in_weights.as_ref()?;
+        let mut sums = vec![0.0; self.ids.len()];
+        for (&source, weight) in self.in_sources.iter().zip(weights) {
+            sums[source as usize] += weight;
+        }
+        Some(sums)
+    }
+
     /// Number of vertices.
     pub fn vertices(&self) -> u64 {
         self.ids.len() as u64

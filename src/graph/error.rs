@@ -170,6 +170,22 @@ pub enum GraphError {
         problem: String,
     },
 
+    /// Weights of edges with which no PageRank can be computed.
+    #[error("weights of edges cannot be used: {problem}; --ignore-weights computes without them")]
+    Weights {
+        /// What is wrong with them.
+        problem: &'static str,
+    },
+
+    /// A restart names no vertex at which a walk could restart.
+    #[error("{name}: no vertex has a weight above 0 and a finite sum (the sum is {sum})")]
+    NoRestart {
+        /// The file.
+        name: String,
+        /// The sum of the weights.
+        sum: f64,
+    },
+
     /// A peer's values do not fit the places they are for.
     #[error(
         "values for ghosts {start}..{end} do not fit: {problem}; the sender works on other parts"

@@ -17,7 +17,7 @@ pub const MANIFEST_KEY: &str = "manifest.json";
 /// What `format` says in each manifest.
 pub const MANIFEST_FORMAT: &str = "lswitch-graph";
 
-/// The version of the manifest that is written and read. It changes with that of the parts.
+/// The version of the manifest, and of the parts that it names, that is written and read.
 pub const MANIFEST_VERSION: u32 = 4;
 
 /// What a manifest says.

@@ -45,6 +45,7 @@ pub mod programs;
 pub mod read;
 pub mod reading;
 pub mod reads;
+pub mod restart;
 pub mod rows;
 pub mod shard;
 pub mod snap;
@@ -65,4 +66,5 @@ pub use partition::{Balance, Partition, Partitioner, Quality, partition, quality
 pub use read::read_graph;
 pub use reading::{Form, Notes, Reading};
 pub use reads::{Reads, mirrors};
+pub use restart::Restart;
 pub use shard::{Shard, rank_parts};

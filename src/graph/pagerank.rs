@@ -10,6 +10,10 @@
 //! where D is the rank held by vertices without out-edges (dangling), or 0 if that mass is to be dropped: with
 //! damping 1 that is the plain form r'(m) = sum r(v)/outdeg(v). A repeated edge counts each time.
 //!
+//! Where edges have weights, an edge carries its share of what leaves its source: r(v) * w(v, m) / (sum of w(v, *)) in place of
+//! r(v)/outdeg(v), and a vertex whose out-edges weigh nothing is dangling. With a [`Restart`] its probability p(m)
+//! takes the place of 1/N in both terms. Both are as NetworkX defines them; in any case ranks start from 1/N.
+//!
 //! D and the L1 change are summed for each part by itself, in a fixed order of its vertices, and then over parts as
 //! integers ([`fixed`](super::fixed)), so results depend to the bit on the partition, not on which rank has what.
 
@@ -21,7 +25,7 @@ use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde::{Deserialize, Serialize};
 
 use super::fixed::to_fixed;
-use super::{Graph, GraphError, Shard};
+use super::{Graph, GraphError, Restart, Shard};
 
 /// Edges between two pauses: about a millisecond.
 const EDGES_AT_ONCE: u64 = 1 << 19;
@@ -113,7 +117,7 @@ impl Settings {
         Ok(())
     }
 
-    /// The new rank of a vertex whose in-edges bring `incoming`.
+    /// The new rank of a vertex whose in-edges bring `incoming`, without a restart of its own.
     fn rank(&self, incoming: f64, dangling_mass: f64) -> f64 {
         let n = self.vertices as f64;
         let spread = match self.dangling {
@@ -121,6 +125,15 @@ impl Settings {
             Dangling::Drop => 0.0,
         };
         (1.0 - self.damping) / n + self.damping * (incoming + spread)
+    }
+
+    /// The same, where a walk restarts at this vertex with probability `restart`.
+    fn rank_with_restart(&self, incoming: f64, dangling_mass: f64, restart: f64) -> f64 {
+        let spread = match self.dangling {
+            Dangling::Redistribute => dangling_mass * restart,
+            Dangling::Drop => 0.0,
+        };
+        (1.0 - self.damping) * restart + self.damping * (incoming + spread)
     }
 }
 
@@ -133,8 +146,8 @@ pub struct Step {
     pub dangling: i128,
 }
 
-/// What all ranks of a pack share: r(v)/outdeg(v) of each vertex of the shard, then of each ghost, which is what `sources`
-/// points into; for this superstep and the next in turn.
+/// What all ranks of a pack share: r(v)/outdeg(v), or with weights r(v), of each vertex of the shard, then of each ghost, which is
+/// what `sources` points into; for this superstep and the next in turn.
 #[derive(Debug)]
 struct Contributions([RwLock<Vec<f64>>; 2]);
 
@@ -164,6 +177,8 @@ pub struct PageRank {
     vertices: Range<usize>,
     /// Of each of its vertices.
     ranks: Vec<f64>,
+    /// The probability of a restart at each of its vertices, if it is not 1/N for all.
+    restart: Option<Vec<f64>>,
     /// What each of its vertices gives in the next superstep.
     gives: Vec<f64>,
     contributions: Arc<Contributions>,
@@ -180,11 +195,12 @@ impl PageRank {
     /// Those of [`Settings::check`], and [`GraphError::Setting`] for fewer vertices than the shard has.
     pub fn new(shard: Arc<Shard>, settings: Settings) -> Result<PageRank, GraphError> {
         let all = 0..shard.part_ranges.len();
-        let mut team = PageRank::team(shard, settings, &[all])?;
+        let mut team = PageRank::team(shard, settings, None, &[all])?;
         Ok(team.swap_remove(0))
     }
 
     /// As [`PageRank::new`] for the ranks of a pack, of which each computes some parts: `owns` has their places in the shard.
+    /// The shard's weights, if it has some, are shares: [`Part::weights_to_shares`](super::Part::weights_to_shares).
     ///
     /// # Errors
     ///
@@ -196,6 +212,7 @@ impl PageRank {
     pub fn team(
         shard: Arc<Shard>,
         settings: Settings,
+        restart: Option<&Restart>,
         owns: &[Range<usize>],
     ) -> Result<Vec<PageRank>, GraphError> {
         settings.check()?;
@@ -219,6 +236,10 @@ impl PageRank {
             PageRank {
                 settings,
                 ranks: vec![1.0 / settings.vertices as f64; vertices.len()],
+                restart: restart.map(|restart| {
+                    let ids = shard.ids[vertices.clone()].iter();
+                    ids.map(|&id| restart.probability(id)).collect()
+                }),
                 gives: vec![0.0; vertices.len()],
                 contributions: Arc::clone(&contributions),
                 step: 0,
@@ -288,9 +309,10 @@ impl PageRank {
     /// Tells what each vertex gives at first.
     pub fn begin(&mut self) {
         let degrees = &self.shard.out_degree[self.vertices.clone()];
+        let weighted = self.shard.weights.is_some();
         let vertices = self.ranks.iter().zip(degrees);
         for (gives, (rank, &degree)) in self.gives.iter_mut().zip(vertices) {
-            *gives = given(*rank, degree);
+            *gives = given(*rank, degree, weighted);
         }
         let mut next = self.contributions.write(self.step + 1);
         next[self.vertices.clone()].copy_from_slice(&self.gives);
@@ -399,7 +421,7 @@ impl PageRank {
         self.step += 1;
     }
 
-    /// Computes the new ranks of some rows of a part, and tells what they give next.
+    /// Computes the new ranks of some rows of a part, and what they give next.
     fn update(
         &mut self,
         part: usize,
@@ -407,8 +429,32 @@ impl PageRank {
         dangling_mass: f64,
         pause: &mut dyn FnMut(),
     ) {
+        // Each form is compiled by itself: whether there are weights is asked once and not for each edge.
+        let shard = Arc::clone(&self.shard);
+        let sources = &shard.sources[..];
+        match shard.weights.as_deref() {
+            None => self.update_with(part, rows, dangling_mass, pause, false, |values, row| {
+                sum_of(values, &sources[row])
+            }),
+            Some(shares) => {
+                self.update_with(part, rows, dangling_mass, pause, true, |values, row| {
+                    weighted_sum_of(values, &sources[row.clone()], &shares[row])
+                })
+            }
+        }
+    }
+
+    fn update_with(
+        &mut self,
+        part: usize,
+        rows: &[Range<usize>],
+        dangling_mass: f64,
+        pause: &mut dyn FnMut(),
+        weighted: bool,
+        incoming: impl Fn(&[f64], Range<usize>) -> f64,
+    ) {
         let contributions = self.contributions.read(self.step);
-        let (offsets, sources) = (&self.shard.offsets[..], &self.shard.sources[..]);
+        let offsets = &self.shard.offsets[..];
         let degrees = &self.shard.out_degree[..];
         let first = self.vertices.start;
         let [mut l1_change, mut dangling] = self.sums[part - self.parts.start];
@@ -420,15 +466,21 @@ impl PageRank {
                 let more = offsets[end + 1..=left.end].partition_point(|&at| at <= until);
                 for v in left.start..end + more {
                     let row = offsets[v] as usize..offsets[v + 1] as usize;
-                    let incoming = sum_of(&contributions, &sources[row]);
-                    let new = self.settings.rank(incoming, dangling_mass);
+                    let incoming = incoming(&contributions, row);
+                    let new = match &self.restart {
+                        None => self.settings.rank(incoming, dangling_mass),
+                        Some(restart) => {
+                            let settings = &self.settings;
+                            settings.rank_with_restart(incoming, dangling_mass, restart[v - first])
+                        }
+                    };
                     let old = std::mem::replace(&mut self.ranks[v - first], new);
                     l1_change += (new - old).abs();
                     let degree = degrees[v];
                     if degree == 0 {
                         dangling += new;
                     }
-                    self.gives[v - first] = given(new, degree);
+                    self.gives[v - first] = given(new, degree, weighted);
                 }
                 left.start = end + more;
                 pause();
@@ -444,12 +496,32 @@ impl PageRank {
     }
 }
 
-/// What a vertex gives along each of its out-edges. Nobody reads that of one without any.
-fn given(rank: f64, out_degree: u32) -> f64 {
-    match out_degree {
-        0 => 0.0,
-        _ => rank / f64::from(out_degree),
+/// What a vertex gives along each of its out-edges; with weights what it gives in all, of which each edge has its share.
+fn given(rank: f64, out_degree: u32, weighted: bool) -> f64 {
+    match (out_degree, weighted) {
+        (0, _) => 0.0,
+        (_, true) => rank,
+        (_, false) => rank / f64::from(out_degree),
     }
+}
+
+/// As [`sum_of`], each value times the share of its edge.
+fn weighted_sum_of(values: &[f64], row: &[u32], shares: &[f64]) -> f64 {
+    let (fours, rest) = row.as_chunks::<4>();
+    let (four_shares, rest_shares) = shares.as_chunks::<4>();
+    let mut sums = [0.0; 4];
+    for (four, shares) in fours.iter().zip(four_shares) {
+        for ((sum, &place), share) in sums.iter_mut().zip(four).zip(shares) {
+            *sum += values[place as usize] * share;
+        }
+    }
+    let rest = rest
+        .iter()
+        .zip(rest_shares)
+        .fold(0.0, |sum, (&place, share)| {
+            sum + values[place as usize] * share
+        });
+    (sums[0] + sums[1]) + (sums[2] + sums[3]) + rest
 }
 
 /// The sum of the values at these places: four sums side by side, since each addition waits for the one before. The order
@@ -470,7 +542,7 @@ fn sum_of(values: &[f64], row: &[u32]) -> f64 {
 
 /// PageRank of a whole graph in one thread, as a judge of the other: at most `iterations`, fewer when the L1 change
 /// falls below `tolerance` (0 never stops early). Gives the rank of each vertex by dense index, and the iterations
-/// made. N is the graph's; `settings.vertices` is not looked at.
+/// made. N is the graph's; `settings.vertices` is not looked at. Weights are used if the graph has some.
 ///
 /// # Errors
 ///
@@ -478,6 +550,7 @@ fn sum_of(values: &[f64], row: &[u32]) -> f64 {
 pub fn sequential(
     graph: &Graph,
     settings: Settings,
+    restart: Option<&Restart>,
     iterations: u32,
     tolerance: f64,
 ) -> Result<(Vec<f64>, u32), GraphError> {
@@ -486,28 +559,42 @@ pub fn sequential(
         ..settings
     };
     settings.check()?;
+    // What leaves each vertex in all, and what each in-edge has of it.
+    let out: Vec<f64> = match graph.out_weights() {
+        Some(sums) => sums,
+        None => graph
+            .out_degree
+            .iter()
+            .map(|&degree| degree.into())
+            .collect(),
+    };
+    let weight = |edge: usize| {
+        graph
+            .in_weights
+            .as_ref()
+            .map_or(1.0, |weights| weights[edge])
+    };
     let mut ranks = vec![1.0 / graph.vertices() as f64; graph.ids.len()];
     for iteration in 1..=iterations {
-        let shares: Vec<f64> = ranks
-            .iter()
-            .zip(&graph.out_degree)
-            .map(|(rank, &out)| rank / f64::from(out))
-            .collect();
-        let is_dangling = |&(_, &out): &(&f64, &u32)| out == 0;
-        let dangling_mass = ranks
-            .iter()
-            .zip(&graph.out_degree)
-            .filter(is_dangling)
-            .map(|(rank, _)| rank)
-            .sum();
+        let old = ranks.clone();
+        let held = old.iter().zip(&out);
+        let held = held.filter(|&(_, &out)| out == 0.0);
+        let dangling_mass = held.map(|(rank, _)| rank).sum();
         let mut change = 0.0;
         for (v, rank) in ranks.iter_mut().enumerate() {
-            let incoming = graph
-                .sources_of(v)
-                .iter()
-                .map(|&source| shares[source as usize])
+            let first = graph.in_offsets[v] as usize;
+            let sources = graph.sources_of(v).iter().map(|&source| source as usize);
+            let flowing = sources.enumerate().filter(|&(_, source)| out[source] > 0.0);
+            let incoming = flowing
+                .map(|(place, source)| old[source] * weight(first + place) / out[source])
                 .sum();
-            let new = settings.rank(incoming, dangling_mass);
+            let new = match restart {
+                None => settings.rank(incoming, dangling_mass),
+                Some(restart) => {
+                    let restart = restart.probability(graph.ids[v]);
+                    settings.rank_with_restart(incoming, dangling_mass, restart)
+                }
+            };
             change += (new - *rank).abs();
             *rank = new;
         }
@@ -520,6 +607,8 @@ pub fn sequential(
 
 #[cfg(test)]
 mod tests {
+    use super::super::edges::Edges;
+    use super::super::numbering::Declared;
     use super::super::{Balance, Partitioner, build_parts, partition, rank_parts};
     use super::*;
 
@@ -568,7 +657,7 @@ mod tests {
             dangling: Dangling::Drop,
             vertices: 3,
         };
-        let (ranks, iterations) = sequential(&small(), settings, 1, 0.0).unwrap();
+        let (ranks, iterations) = sequential(&small(), settings, None, 1, 0.0).unwrap();
         assert_eq!(
             (ranks, iterations),
             (vec![1.0 / 6.0, 1.0 / 3.0, 1.0 / 6.0], 1)
@@ -577,9 +666,98 @@ mod tests {
 
     #[test]
     fn sequential_stops_at_the_tolerance() {
-        let (ranks, iterations) = sequential(&small(), Settings::new(0), 1000, 1e-12).unwrap();
+        let (ranks, iterations) =
+            sequential(&small(), Settings::new(0), None, 1000, 1e-12).unwrap();
         assert!(iterations < 200);
         assert!((ranks.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+    }
+
+    /// 1 -> 2 weighs 10, 1 -> 3 weighs 1, 2 -> 1 and 3 -> 1 weigh 2; 4 -> 1 weighs nothing.
+    fn weighted() -> Graph {
+        let edges = [
+            (1, 2, 10.0),
+            (1, 3, 1.0),
+            (2, 1, 2.0),
+            (3, 1, 2.0),
+            (4, 1, 0.0),
+        ];
+        let edges: Edges<f64> = edges.into_iter().collect();
+        Graph::build(vec![edges], &Declared::Ids(Vec::new()), false).unwrap()
+    }
+
+    /// The ranks of a graph in so many parts, after 200 iterations, by id.
+    fn ranks_of(graph: &Graph, parts: u32, restart: Option<&Restart>) -> Vec<(u64, f64)> {
+        let split = partition(graph, parts, Partitioner::Hash, Balance::Vertices).unwrap();
+        let mut parts: Vec<_> = build_parts(graph, &split).collect();
+        parts
+            .iter_mut()
+            .for_each(|part| part.weights_to_shares().unwrap());
+        let count = parts.len() as u32;
+        let shard = Shard::merge(parts, &rank_parts(count, 1).unwrap(), 0).unwrap();
+        let all = 0..shard.part_ranges.len();
+        let settings = Settings::new(graph.vertices());
+        let team = PageRank::team(Arc::new(shard), settings, restart, &[all]);
+        let mut pagerank = team.unwrap().swap_remove(0);
+        let mut dangling = pagerank.dangling();
+        pagerank.begin();
+        pagerank.advance();
+        for _ in 0..200 {
+            let mass = super::super::fixed::from_fixed(dangling);
+            pagerank.update_boundary(mass);
+            dangling = pagerank.update_interior(mass, &mut || ()).dangling;
+            pagerank.advance();
+        }
+        let ids = pagerank.ids().iter().copied();
+        let mut ranks: Vec<_> = ids.zip(pagerank.ranks().iter().copied()).collect();
+        ranks.sort_by_key(|(id, _)| *id);
+        ranks
+    }
+
+    #[test]
+    fn weights_and_restarts_give_what_networkx_gives() {
+        // networkx.pagerank(G, tol=1e-14), and with personalization={2: 1, 4: 3}.
+        let plain = [
+            0.4633204633204625,
+            0.4056394056394065,
+            0.08342108342108351,
+            0.04761904761904763,
+        ];
+        let personal = [
+            0.31686859273066265,
+            0.3483012793357614,
+            0.02448530034736924,
+            0.31034482758620685,
+        ];
+        let restart = Restart::parse(b"2 1\n4 3\n", "restart").unwrap();
+        for (restart, expected) in [(None, plain), (Some(&restart), personal)] {
+            for parts in [1, 3] {
+                for (&(id, rank), expected) in
+                    ranks_of(&weighted(), parts, restart).iter().zip(expected)
+                {
+                    assert!((rank - expected).abs() < 1e-12, "{id}: {rank}, {expected}");
+                }
+            }
+            let settings = Settings::new(0);
+            let (judge, _) = sequential(&weighted(), settings, restart, 1000, 1e-15).unwrap();
+            for (rank, expected) in judge.iter().zip(expected) {
+                assert!((rank - expected).abs() < 1e-12, "{rank}, {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn weights_that_are_no_shares_are_refused() {
+        let refusal = |weights: [f64; 2]| {
+            let edges: Edges<f64> = [(1, 2, weights[0]), (1, 3, weights[1])]
+                .into_iter()
+                .collect();
+            let graph = Graph::build(vec![edges], &Declared::Ids(Vec::new()), false).unwrap();
+            let split = partition(&graph, 1, Partitioner::Range, Balance::Vertices).unwrap();
+            let mut part = build_parts(&graph, &split).next().unwrap();
+            part.weights_to_shares().unwrap_err().to_string()
+        };
+        assert!(refusal([1.0, -1.0]).contains("some are negative"));
+        assert!(refusal([1.5e308, 1.5e308]).contains("add up to more than"));
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! A part of a graph, and its format: one object, laid out so that loading it is reading arrays.
 //!
-//! # Format, version 3
+//! # Format, version 4
 //!
 //! All integers are little-endian. A header of 64 bytes:
 //!
 //! | bytes | field |
 //! |---|---|
 //! | 0..8 | magic `LSWPART\0` |
-//! | 8..12 | u32 version, 3 |
+//! | 8..12 | u32 version, 4 |
 //! | 12..16 | u32 number of this part, from 0 |
 //! | 16..20 | u32 number of parts |
 //! | 20..24 | u32 flags: 1 if edges have weights |
@@ -33,6 +33,7 @@
 //! | send_offsets u64\[parts + 1] | where the vertices that each other part reads start |
 //! | send_index u32\[sends] | local index here, ascending for each reader |
 //! | weights f64\[edges] | only with flag 1: the weight of each in-edge, in the order of `sources` |
+//! | out_weights f64\[vertices + ghosts] | only with flag 1: the sum of the weights of the out-edges in the whole graph, of each vertex, then of each ghost |
 //!
 //! What part p sends to part q is, in order, what part q has as ghosts owned by p. A part has none of itself.
 
@@ -50,7 +51,7 @@ use super::partition::PARTS_MAX;
 pub const PART_MAGIC: [u8; 8] = *b"LSWPART\0";
 
 /// The version of the part format that is written and read.
-pub const PART_VERSION: u32 = 3;
+pub const PART_VERSION: u32 = 4;
 
 /// The flag of a part whose edges have weights.
 const FLAG_WEIGHTS: u32 = 1;
@@ -92,9 +93,40 @@ pub struct Part {
     pub send_index: Array<u32>,
     /// The weight of each in-edge, if edges have weights.
     pub weights: Option<Array<f64>>,
+    /// The sum of the weights of the out-edges in the whole graph, of each vertex and then of each ghost; if edges have weights.
+    pub out_weights: Option<Array<f64>>,
 }
 
 impl Part {
+    /// Replaces the weight of each edge by its share of what leaves its source: weight over the sum of the weights of the source's
+    /// out-edges, from 0 to 1. Vertices whose out-edges weigh nothing are then without out-edges. Does nothing without weights.
+    ///
+    /// # Errors
+    ///
+    /// [`GraphError::Weights`] for a negative weight, or weights of one vertex whose sum is above what an `f64` holds.
+    pub fn weights_to_shares(&mut self) -> Result<(), GraphError> {
+        let (Some(weights), Some(out_weights)) = (&self.weights, &self.out_weights) else {
+            return Ok(());
+        };
+        let refused = |problem: &'static str| GraphError::Weights { problem };
+        if weights.iter().any(|&weight| weight < 0.0) {
+            return Err(refused("some are negative"));
+        }
+        if out_weights.iter().any(|sum| !sum.is_finite()) {
+            return Err(refused("those of one vertex add up to more than 1.8e308"));
+        }
+        let share = |(&weight, &source): (&f64, &u32)| match out_weights[source as usize] {
+            0.0 => 0.0,
+            sum => weight / sum,
+        };
+        let shares: Vec<f64> = weights.iter().zip(&self.sources).map(share).collect();
+        let degrees = self.out_degree.iter().zip(out_weights);
+        let degrees = degrees.map(|(&degree, &sum)| if sum == 0.0 { 0 } else { degree });
+        self.out_degree = degrees.collect::<Vec<u32>>().into();
+        self.weights = Some(shares.into());
+        Ok(())
+    }
+
     /// The ghosts that `owner` owns, as local indexes there.
     ///
     /// # Panics
@@ -140,7 +172,8 @@ impl Part {
             writer.put(&self.ghost_index)?;
             writer.put(&self.send_offsets)?;
             writer.put(&self.send_index)?;
-            writer.put(self.weights.as_deref().unwrap_or_default())
+            writer.put(self.weights.as_deref().unwrap_or_default())?;
+            writer.put(self.out_weights.as_deref().unwrap_or_default())
         });
         bytes
     }
@@ -399,6 +432,7 @@ fn decode(bytes: &Bytes) -> Result<Part, String> {
     let [vertices, edges, ghosts, sends] = counts.map(|count| count as usize);
     let mut arrays = bytes.slice_ref(arrays);
     let arrays = &mut arrays;
+    let weighted = flags & FLAG_WEIGHTS != 0;
     let part = Part {
         part,
         parts,
@@ -410,7 +444,8 @@ fn decode(bytes: &Bytes) -> Result<Part, String> {
         ghost_index: take_u32s(arrays, ghosts),
         send_offsets: Array::take(arrays, parts as usize + 1),
         send_index: take_u32s(arrays, sends),
-        weights: (flags & FLAG_WEIGHTS != 0).then(|| Array::take(arrays, edges)),
+        weights: weighted.then(|| Array::take(arrays, edges)),
+        out_weights: weighted.then(|| Array::take(arrays, vertices + ghosts)),
     };
     part.check()?;
     Ok(part)
@@ -425,6 +460,10 @@ fn encoded_length(
     let u64s = |count: u64| count.checked_mul(8);
     let u32s = |count: u64| count.checked_mul(4)?.checked_next_multiple_of(8);
     let per_part = u64s(u64::from(parts) + 1);
+    let of_weights = match flags & FLAG_WEIGHTS {
+        0 => Some(0),
+        _ => u64s(edges.checked_add(vertices)?.checked_add(ghosts)?),
+    };
     [
         u64s(vertices),
         u32s(vertices),
@@ -434,7 +473,7 @@ fn encoded_length(
         u32s(ghosts),
         per_part,
         u32s(sends),
-        u64s(if flags & FLAG_WEIGHTS != 0 { edges } else { 0 }),
+        of_weights,
     ]
     .into_iter()
     .try_fold((PART_HEADER_BYTES + TRAILER_BYTES) as u64, |sum, bytes| {

@@ -31,8 +31,11 @@ impl VertexProgram for Bfs {
     }
 }
 
+/// The length of a shortest path that is at least this long. Infinity would say that there is no path.
+pub const TOO_LONG: f64 = f64::MAX;
+
 /// Single-source shortest paths: the least sum of weights, which are not negative, from the source (R. Bellman, "On a
-/// Routing Problem", 1958); infinite where there is no path.
+/// Routing Problem", 1958); infinite where there is no path, and [`TOO_LONG`] where an `f64` does not hold the length.
 #[derive(Debug, Clone)]
 pub struct Sssp {
     /// The id to start at.
@@ -53,7 +56,11 @@ impl VertexProgram for Sssp {
     }
 
     fn next(&mut self, own: f64, neighbours: impl Iterator<Item = (f64, f64)>) -> f64 {
-        neighbours.fold(own, |least, (length, weight)| least.min(length + weight))
+        let through = |(length, weight): (f64, f64)| match length {
+            f64::INFINITY => f64::INFINITY,
+            length => (length + weight).min(TOO_LONG),
+        };
+        neighbours.map(through).fold(own, f64::min)
     }
 }
 

@@ -9,8 +9,8 @@
 
 use crate::graph::fixed::from_fixed;
 use crate::graph::pagerank::Settings;
-use crate::graph::{Dangling, PageRank, Precision, Shard, top};
-use crate::job::context::Context;
+use crate::graph::{Dangling, PageRank, Part, Precision, Restart, Shard, top};
+use crate::job::context::{BlockingStore, Context};
 use crate::job::graph_store::{fetch, shares};
 use crate::job::output::{OutputFolder, ResultFile, Target, part_key, part_text};
 use crate::job::program::{Program, ProgramError};
@@ -19,6 +19,8 @@ use crate::net::codec::{self, REPORT_MAX};
 use crate::net::comm::Exchange;
 use crate::net::element::Fold;
 use crate::net::message::Span;
+use crate::net::token::JobId;
+use crate::store::{Store, StoreError};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
@@ -37,6 +39,9 @@ pub const CHANGES_MAX: u64 = 10_000;
 
 /// The most top vertices that can be asked for: each rank reports so many.
 pub const TOP_MAX: usize = 100_000;
+
+/// Vertices of a restart that are looked up together: 512 KiB of answers in one collective.
+const RESTART_IDS_AT_ONCE: usize = 1 << 16;
 
 /// The program.
 pub const PROGRAM: Program = Program {
@@ -64,9 +69,59 @@ pub struct Arguments {
     pub top: usize,
     /// Where all ranks go, one file a part.
     pub output: Option<Target>,
+    /// True if weights of edges are not used.
+    #[serde(default)]
+    pub ignore_weights: bool,
+    /// Where a walk restarts; at each vertex alike if nothing is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<RestartObject>,
     /// For tests: before each send, sleep a random time up to so many milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u64>,
+}
+
+/// A [`Restart`] in the job's own store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RestartObject {
+    /// Its key there.
+    pub key: String,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// CRC32C of its bytes.
+    pub crc32c: u32,
+}
+
+impl RestartObject {
+    /// Puts a restart into the store of a job.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn put(
+        store: &Store,
+        job: JobId,
+        restart: &Restart,
+    ) -> Result<RestartObject, StoreError> {
+        let bytes = restart.to_bytes();
+        let object = RestartObject {
+            key: format!("{}/{job}/restart", PROGRAM.name),
+            bytes: bytes.len() as u64,
+            crc32c: crc32c::crc32c(&bytes),
+        };
+        store.put(&object.key, bytes.into()).await?;
+        Ok(object)
+    }
+
+    fn get(&self, store: &BlockingStore) -> Result<Restart, ProgramError> {
+        let bytes = store.get(&self.key)?;
+        let is_whole = bytes.len() as u64 == self.bytes && crc32c::crc32c(&bytes) == self.crc32c;
+        let restart = Restart::from_bytes(&bytes).filter(|_| is_whole);
+        restart.ok_or_else(|| {
+            ProgramError::Other(format!(
+                "{} is damaged, or not what this job has put there; run the job again",
+                store.object_url(&self.key)
+            ))
+        })
+    }
 }
 
 /// The result of a run.
@@ -257,7 +312,20 @@ fn run(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
 fn load(context: &mut Context, arguments: &Arguments) -> Result<(PageRank, u32), ProgramError> {
     let graph = context.open_store(&arguments.graph)?;
     let (manifest, groups) = shares(&graph, context.size())?;
-    let parts = fetch(&graph, &manifest, groups[context.rank() as usize].clone())?;
+    let mut parts = fetch(&graph, &manifest, groups[context.rank() as usize].clone())?;
+    for part in &mut parts {
+        match arguments.ignore_weights {
+            true => part.weights = None,
+            false => part.weights_to_shares()?,
+        }
+    }
+    let restart = match &arguments.restart {
+        None => None,
+        Some(object) => Some(object.get(&context.store()?)?),
+    };
+    if let Some(restart) = &restart {
+        check_restart(context, restart, &parts)?;
+    }
     let of_pack =
         |pack: Span| groups[pack.first_rank as usize].start..groups[pack.end() as usize - 1].end;
     let pack = context.comm().pack();
@@ -277,9 +345,35 @@ fn load(context: &mut Context, arguments: &Arguments) -> Result<(PageRank, u32),
             .iter()
             .map(|of_rank| (of_rank.start - first) as usize..(of_rank.end - first) as usize);
         let own: Vec<Range<usize>> = own.collect();
-        Ok(PageRank::team(Arc::new(shard), settings, &own)?)
+        Ok(PageRank::team(
+            Arc::new(shard),
+            settings,
+            restart.as_ref(),
+            &own,
+        )?)
     })?;
     Ok((pagerank, first))
+}
+
+/// Fails on all ranks alike when a vertex of a restart is in no part of any rank.
+fn check_restart(
+    context: &mut Context,
+    restart: &Restart,
+    parts: &[Part],
+) -> Result<(), ProgramError> {
+    let ids: Vec<u64> = restart.ids().collect();
+    for ids in ids.chunks(RESTART_IDS_AT_ONCE) {
+        let is_here = |id: &u64| parts.iter().any(|part| part.ids.binary_search(id).is_ok());
+        let here: Vec<u64> = ids.iter().map(|id| u64::from(is_here(id))).collect();
+        let found = context.comm().all_reduce(Fold::Max, &here)?;
+        if let Some(missing) = found.iter().position(|&found| found == 0) {
+            return Err(ProgramError::Other(format!(
+                "the graph has no vertex {}, which --restart names",
+                ids[missing]
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The messages of one rank: those of its pack are shared out among its ranks.

@@ -4,7 +4,7 @@
 //! of how many have. [`crate::graph::vertex`] has the arithmetic; here is the wire around it.
 
 use crate::graph::lcc::{self, Clustering};
-use crate::graph::programs::{Bfs, Cdlp, Sssp, UNREACHABLE, Wcc};
+use crate::graph::programs::{Bfs, Cdlp, Sssp, TOO_LONG, UNREACHABLE, Wcc};
 use crate::graph::vertex::{Along, Superstep, VertexProgram};
 use crate::graph::{Manifest, Reads, Shard, mirrors};
 use crate::job::context::Context;
@@ -310,6 +310,19 @@ fn sssp(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
         return Err(ProgramError::Other(format!("{graph} {what}")));
     }
     let (lengths, made) = supersteps(context, &loaded, Sssp { source })?;
+    let vertices = lengths.iter().zip(&loaded.shard.ids);
+    let mut too_long = vertices.filter(|(length, _)| **length >= TOO_LONG && length.is_finite());
+    // The smallest of them on any rank, so that all ranks fail with the same words.
+    let first = too_long.next().map_or(u64::MAX, |(_, id)| *id);
+    let first = too_long.fold(first, |first, (_, id)| first.min(*id));
+    let found = u64::from(first != u64::MAX);
+    let found = context.comm().all_reduce(Fold::Max, &[found])?[0];
+    let first = context.comm().all_reduce(Fold::Min, &[first])?[0];
+    if found > 0 {
+        return Err(ProgramError::Other(format!(
+            "the shortest path from {source} to vertex {first} is longer than 1.8e308, which is more than a number holds; scale the weights"
+        )));
+    }
     let reached = || lengths.iter().filter(|length| length.is_finite());
     let findings = Findings {
         reached: Some(reached().count() as u64),

@@ -374,7 +374,7 @@ proptest! {
     ) {
         let dangling = if drop { Dangling::Drop } else { Dangling::Redistribute };
         let settings = Settings { damping, dangling, vertices: graph.vertices() };
-        let (expected, _) = sequential(&graph, settings, 12, 0.0).unwrap();
+        let (expected, _) = sequential(&graph, settings, None, 12, 0.0).unwrap();
         let expected: HashMap<u64, f64> = graph.ids.iter().copied().zip(expected).collect();
         let parts = parts_of(&graph, &split);
         let mut bits: Option<HashMap<u64, u64>> = None;

@@ -491,3 +491,121 @@ fn functions_that_say_how_many_workers_they_run_are_believed() {
         "{said}"
     );
 }
+
+/// The ranks of a small graph with these arguments, by id.
+fn ranks_of(place: &Place, arguments: &str) -> Vec<f64> {
+    let command =
+        format!("invoke pagerank --tolerance 1e-12 --overwrite --output ranks {arguments}");
+    place.lswitch(&command).ok();
+    let ranks = place.output("ranks").ranks();
+    ranks.into_iter().map(|(_, rank)| rank).collect()
+}
+
+fn assert_ranks(found: &[f64], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len());
+    for (found, expected) in found.iter().zip(expected) {
+        assert!((found - expected).abs() < 1e-9, "{found}, not {expected}");
+    }
+}
+
+#[test]
+fn edges_carry_rank_by_weight_unless_weights_are_ignored() {
+    let place = Place::new();
+    place.write("edges.txt", "1 2 10\n1 3 1\n2 1 1\n3 1 1\n");
+    // networkx.pagerank(G, tol=1e-14), then with weight=None.
+    let weighted = [0.4864864864864865, 0.4259213759213759, 0.0875921375921376];
+    let plain = [0.4864864864864865, 0.25675675675675674, 0.25675675675675674];
+    for parts in [1, 3] {
+        place
+            .lswitch(&format!(
+                "preprocess edges.txt --parts {parts} --weights --out weighted{parts}"
+            ))
+            .ok();
+        assert_ranks(
+            &ranks_of(&place, &format!("--graph weighted{parts}")),
+            &weighted,
+        );
+        assert_ranks(
+            &ranks_of(&place, &format!("--graph weighted{parts} --precision f32")),
+            &weighted,
+        );
+        assert_ranks(
+            &ranks_of(&place, &format!("--graph weighted{parts} --ignore-weights")),
+            &plain,
+        );
+    }
+    let said = place
+        .lswitch("invoke pagerank --graph weighted3")
+        .end()
+        .stderr;
+    assert!(said.contains("edges carry rank by their weights"), "{said}");
+}
+
+#[test]
+fn a_restart_at_some_vertices_is_personalised_pagerank() {
+    let place = Place::new();
+    place.write("edges.txt", "1 2\n2 3\n3 1\n3 4\n");
+    place.write("restart.csv", "# two vertices\n2,1\n4,3\n");
+    // networkx.pagerank(G, personalization={2: 1, 4: 3}, tol=1e-14).
+    let expected = [
+        0.07766625011757397,
+        0.21499307991024114,
+        0.18274411792370404,
+        0.5245965520484809,
+    ];
+    for parts in [1, 4] {
+        place
+            .lswitch(&format!(
+                "preprocess edges.txt --parts {parts} --out graph{parts}"
+            ))
+            .ok();
+        assert_ranks(
+            &ranks_of(
+                &place,
+                &format!("--graph graph{parts} --restart restart.csv"),
+            ),
+            &expected,
+        );
+    }
+    assert!(
+        !place.path(".lswitch/pagerank").exists(),
+        "the job cleans its store"
+    );
+    place.write("restart.csv", "2\n5\n");
+    let ended = place
+        .lswitch("invoke pagerank --graph graph4 --restart restart.csv")
+        .end();
+    let message = ended.fails_with(1);
+    assert!(
+        message.contains("the graph has no vertex 5, which --restart names"),
+        "{message}"
+    );
+    place.write("restart.csv", "2\n2\n");
+    let ended = place
+        .lswitch("invoke pagerank --graph graph4 --restart restart.csv")
+        .end();
+    let message = ended.fails_with(2);
+    assert!(
+        message.contains("restart.csv:2: vertex 2 is named twice"),
+        "{message}"
+    );
+}
+
+#[test]
+fn negative_weights_are_refused_and_can_be_ignored() {
+    let place = Place::new();
+    place.write("edges.txt", "1 2 3\n2 1 -1\n");
+    place
+        .lswitch("preprocess edges.txt --parts 2 --weights --out graph")
+        .ok();
+    let ended = place.lswitch("invoke pagerank --graph graph").end();
+    let message = ended.fails_with(1);
+    assert!(
+        message.contains("some are negative; --ignore-weights"),
+        "{message}"
+    );
+    assert_ranks(
+        &ranks_of(&place, "--graph graph --ignore-weights"),
+        &[0.5, 0.5],
+    );
+}

@@ -401,3 +401,24 @@ fn what_cannot_be_computed_is_refused_with_the_reason() {
         assert!(message.contains(words), "{message}");
     }
 }
+
+#[test]
+fn a_shortest_path_that_no_number_holds_is_an_error_and_not_unreachable() {
+    let place = Place::new();
+    place.write("edges.txt", "1 2 1e308\n2 3 1e308\n4 1 1\n");
+    place
+        .lswitch("preprocess edges.txt --parts 2 --weights --out graph")
+        .ok();
+    let ended = place.lswitch("invoke sssp --graph graph --source 1").end();
+    let message = ended.fails_with(1);
+    let words = "the shortest path from 1 to vertex 3 is longer than 1.8e308";
+    assert!(message.contains(words), "{message}");
+    // A second path that is short enough is the answer.
+    place.write("edges.txt", "1 2 1e308\n2 3 1e308\n1 3 5\n4 1 1\n");
+    place
+        .lswitch("preprocess edges.txt --parts 2 --weights --out detour")
+        .ok();
+    place
+        .lswitch("invoke sssp --graph detour --source 1 --output lengths")
+        .ok();
+}

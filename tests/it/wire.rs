@@ -1222,6 +1222,7 @@ fn the_formats_tables_find_every_field_of_a_part() {
         send_offsets: vec![0, 2, 2].into(),
         send_index: vec![0, 1].into(),
         weights: Some(vec![0.5, -1.0, 3.0].into()),
+        out_weights: Some(vec![-1.0, 7.5, 0.0, 3.0].into()),
     };
     let bytes = part.encode();
     assert_eq!(
@@ -1265,7 +1266,7 @@ fn the_formats_tables_find_every_field_of_a_part() {
     assert_eq!(end, PART_HEADER_BYTES);
     for row in table(FORMAT, "arrays") {
         let entries = match row[1].split_once(" + ") {
-            Some((name, more)) => count(name) + number(more),
+            Some((name, more)) => count(name) + more.parse().unwrap_or_else(|_| count(more)),
             None => count(&row[1]),
         } as usize;
         let width = if row[2] == "u32" { 4 } else { 8 };
@@ -1290,6 +1291,10 @@ fn the_formats_tables_find_every_field_of_a_part() {
             "weights" => {
                 let weights = part.weights.iter().flatten();
                 weights.map(|weight| weight.to_bits()).collect()
+            }
+            "out_weights" => {
+                let sums = part.out_weights.iter().flatten();
+                sums.map(|sum| sum.to_bits()).collect()
             }
             other => panic!("a part has no array {other}"),
         };

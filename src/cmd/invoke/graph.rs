@@ -42,7 +42,7 @@ pub(super) struct Opened {
     pub(super) graph: Store,
     pub(super) manifest: Manifest,
     pub(super) output: Option<Store>,
-    store: Store,
+    pub(super) store: Store,
     ranks: u32,
     who: Claimant,
 }

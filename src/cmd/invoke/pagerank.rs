@@ -4,15 +4,17 @@ use super::fleet::FleetArgs;
 use super::graph::{GraphArgs, GraphProgram, Opened};
 use crate::cmd::ui::{Ui, print, print_json};
 use crate::cmd::{UsageError, block_on};
-use crate::graph::{Dangling, Manifest, Precision};
+use crate::graph::{Dangling, Manifest, Precision, Restart};
 use crate::job::driver::JobOutcome;
 use crate::job::output::Target;
 use crate::job::pagerank::{
-    self, Arguments, ITERATIONS_DEFAULT, ITERATIONS_MAX_DEFAULT, Outcome, PROGRAM, TOP_MAX,
+    self, Arguments, ITERATIONS_DEFAULT, ITERATIONS_MAX_DEFAULT, Outcome, PROGRAM, RestartObject,
+    TOP_MAX,
 };
 use crate::net::token::JobId;
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
 /// Compute PageRank over a graph store
 #[derive(Debug, clap::Args)]
@@ -21,7 +23,9 @@ Examples:
   lswitch invoke pagerank --graph wiki-Vote.parts --workers 4
   lswitch invoke pagerank --graph wiki-Vote.parts --tolerance 1e-10 --output ranks --json
   lswitch invoke pagerank --graph s3://bucket/epinions --workers 64 --workers-per-function 4 \\
-      --function lswitch --switch 10.0.0.5:7000#SHA256 --store s3://bucket/jobs")]
+      --function lswitch --switch 10.0.0.5:7000#SHA256 --store s3://bucket/jobs
+
+If the graph has weights (preprocess --weights), an edge carries rank in proportion to its weight.")]
 pub struct PagerankArgs {
     /// Probability of following an edge
     #[arg(long, default_value_t = 0.85)]
@@ -42,6 +46,14 @@ pub struct PagerankArgs {
     /// How exactly workers tell each other their values: f32 halves the bytes, and ranks are within about 1e-7
     #[arg(long, default_value = "f64", value_parser = ["f64", "f32"])]
     precision: String,
+
+    /// Restart at the vertices of this file alone (personalised PageRank): a line "vertex" or "vertex weight" for each
+    #[arg(long, value_name = "FILE")]
+    restart: Option<PathBuf>,
+
+    /// Compute without the weights that the graph has
+    #[arg(long)]
+    ignore_weights: bool,
 
     /// How many of the highest vertices to print
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
@@ -69,13 +81,24 @@ impl PagerankArgs {
     /// Runs the job and prints its result.
     pub fn run(&self, ui: &Ui, id: JobId) -> anyhow::Result<()> {
         self.check()?;
+        let restart = self.read_restart()?;
         block_on(async {
             let opened = self.on.open(id, PROGRAM.name).await?;
+            if opened.manifest.weighted {
+                ui.say(match self.ignore_weights {
+                    true => "the weights of edges are not used",
+                    false => "edges carry rank by their weights; --ignore-weights computes without",
+                });
+            }
+            let restart = match &restart {
+                Some(restart) => Some(RestartObject::put(&opened.store, id, restart).await?),
+                None => None,
+            };
             let program = GraphProgram {
                 name: PROGRAM.name,
                 measure: "L1 change",
                 arguments: |output| {
-                    let arguments = self.arguments(&opened, output)?;
+                    let arguments = self.arguments(&opened, output, restart.clone())?;
                     Ok(serde_json::to_value(arguments)?)
                 },
                 collect: |job: &JobOutcome| {
@@ -86,13 +109,30 @@ impl PagerankArgs {
                     Ok((outcome, summary, files))
                 },
             };
-            let finished = self.on.run(ui, &opened, program).await?;
+            let finished = self.on.run(ui, &opened, program).await;
+            if let Some(RestartObject { key, .. }) = &restart
+                && let Err(error) = opened.store.delete(key).await
+            {
+                ui.say(format!("{key} is left in --store: {error}"));
+            }
+            let finished = finished?;
             if self.on.json {
                 print_json(&finished.summary)
             } else {
                 self.print(ui, &opened.manifest, &finished.job, &finished.outcome)
             }
         })
+    }
+
+    fn read_restart(&self) -> anyhow::Result<Option<Restart>> {
+        let Some(path) = &self.restart else {
+            return Ok(None);
+        };
+        let name = path.display().to_string();
+        let text = std::fs::read(path).with_context(|| format!("--restart {name}"))?;
+        let restart = Restart::parse(&text, &name)
+            .map_err(|error| UsageError(format!("--restart {error}")))?;
+        Ok(Some(restart))
     }
 
     fn check(&self) -> Result<(), UsageError> {
@@ -122,7 +162,12 @@ impl PagerankArgs {
         self.on.fleet.check()
     }
 
-    fn arguments(&self, opened: &Opened, output: Option<Target>) -> anyhow::Result<Arguments> {
+    fn arguments(
+        &self,
+        opened: &Opened,
+        output: Option<Target>,
+        restart: Option<RestartObject>,
+    ) -> anyhow::Result<Arguments> {
         let iterations = match (self.iterations, self.tolerance) {
             (Some(iterations), _) => iterations,
             (None, Some(_)) => ITERATIONS_MAX_DEFAULT,
@@ -141,6 +186,8 @@ impl PagerankArgs {
             tolerance: self.tolerance,
             top: self.top,
             output,
+            ignore_weights: self.ignore_weights,
+            restart,
             delay_ms: self.delay_ms,
         })
     }
@@ -155,6 +202,8 @@ impl PagerankArgs {
             "damping": self.damping,
             "dangling": self.dangling,
             "precision": self.precision,
+            "weighted": opened.manifest.weighted && !self.ignore_weights,
+            "restart": self.restart,
             "iterations": outcome.iterations,
             "l1_change": outcome.l1_change,
             "l1_changes": outcome.l1_changes,

@@ -472,8 +472,9 @@ fn split_tail(body: &[u8], features_at: usize) -> (&[u8], Option<[u8; 32]>) {
     let features = body.get(features_at..).and_then(<[u8]>::first_chunk::<8>);
     match features.map(|bytes| u64::from_le_bytes(*bytes)) {
         Some(features) if features & FEATURE_PROOF != 0 => body
-            .split_last_chunk()
-            .map_or((&[], None), |(body, tail)| (body, Some(*tail))),
+            .split_last_chunk::<32>()
+            .map(|(body, tail)| (body, Some(*tail)))
+            .unwrap_or_default(),
         _ => (body, None),
     }
 }

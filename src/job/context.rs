@@ -6,7 +6,7 @@ use crate::job::report::{Report, TAG};
 use crate::lambda::cost::WorkerUsage;
 use crate::net::comm::Comm;
 use crate::store::sealed::{Seal, SealedKey, SealedWriter};
-use crate::store::{Requests, Store, StoreError, Writer};
+use crate::store::{Requests, Store, StoreError, Version, Writer};
 use aws_config::SdkConfig;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -273,6 +273,25 @@ impl BlockingStore {
     /// As [`Store::get_range`].
     pub fn get_range(&self, key: &str, range: std::ops::Range<u64>) -> Result<Bytes, StoreError> {
         self.runtime.block_on(self.store.get_range(key, range))
+    }
+
+    /// Reads a range of one version of an object with any key.
+    ///
+    /// # Errors
+    /// As [`Store::get_version`].
+    pub fn get_version(
+        &self,
+        key: &str,
+        range: std::ops::Range<u64>,
+        etag: Option<&str>,
+    ) -> Result<Version, StoreError> {
+        self.runtime
+            .block_on(self.store.get_version(key, range, etag))
+    }
+
+    /// Where an object with any key is, for messages.
+    pub fn version_url(&self, key: &str) -> String {
+        self.store.version_url(key)
     }
 
     /// Begins to write an object piece by piece.

@@ -433,5 +433,6 @@ fn entry(key: String, metadata: &fs::Metadata) -> io::Result<Entry> {
         key,
         bytes: metadata.len(),
         modified: metadata.modified()?,
+        etag: None,
     })
 }

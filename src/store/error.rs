@@ -79,6 +79,14 @@ pub enum StoreError {
         /// Which block, and how it differs.
         problem: String,
     },
+    /// The object is no longer the version that was listed, or that the first range was read of.
+    #[error(
+        "{url} was replaced while it was read; run the job again when no other program writes there"
+    )]
+    Replaced {
+        /// The object.
+        url: String,
+    },
     /// Other writers kept changing the object while `put_if_absent` tried to create it.
     #[error(
         "could not create {url} in {tries} tries, because others kept creating and deleting it; try again when they are done"

@@ -27,6 +27,7 @@ mod location;
 mod requests;
 mod s3;
 pub mod sealed;
+mod version;
 
 use std::fmt;
 use std::ops::Range;
@@ -42,6 +43,7 @@ use crate::aws::AwsSettings;
 
 pub use error::{Refusal, StoreError};
 pub use requests::Requests;
+pub use version::Version;
 
 use dir::Dir;
 use location::Location;
@@ -81,6 +83,8 @@ pub struct Entry {
     pub bytes: u64,
     /// When the object was written, by the clock of the file system or of S3, which in a list may count in whole seconds.
     pub modified: SystemTime,
+    /// S3's name for this version of the object, as it came, with its quotes; none in a directory.
+    pub etag: Option<String>,
 }
 
 /// A write that was begun and is neither finished nor given up, as [`Store::unfinished`] names it.
@@ -410,11 +414,22 @@ impl Store {
     ///
     /// Those of the backend.
     pub async fn list(&self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
+        let mut entries = self.list_all(prefix).await?;
+        entries.retain(|entry| key_problem(&entry.key).is_none());
+        Ok(entries)
+    }
+
+    /// Lists what [`list`](Self::list) does, and objects whose names are no keys, such as `a//b` or `c/`: other programs
+    /// write those to S3. [`get_version`](Self::get_version) reads them.
+    ///
+    /// # Errors
+    ///
+    /// Those of the backend.
+    pub async fn list_all(&self, prefix: &str) -> Result<Vec<Entry>, StoreError> {
         let mut entries = match &self.backend {
             Backend::Dir(dir) => dir.list(prefix, self.url.to_string()).await?,
             Backend::S3(s3) => s3.list(prefix, &self.url).await?,
         };
-        entries.retain(|entry| key_problem(&entry.key).is_none());
         entries.sort_unstable();
         Ok(entries)
     }

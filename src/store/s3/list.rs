@@ -83,6 +83,7 @@ impl S3 {
                     key: key[self.prefix.len()..].to_owned(),
                     bytes,
                     modified: time(object.last_modified()),
+                    etag: object.e_tag().map(str::to_owned),
                 });
             }
             match pages.next(page.is_truncated, page.next_continuation_token) {

@@ -31,7 +31,7 @@ use tokio::task::JoinHandle;
 use crate::aws::error_chain;
 
 use super::requests::{Counting, Requests};
-use super::{Placed, StoreError, pause_after};
+use super::{Placed, StoreError, Version, pause_after};
 
 use endpoint::PathStyleForCustomEndpoints;
 use explain::{RefusedCertificates, status};
@@ -95,14 +95,21 @@ impl<T> Drop for AbortOnDropHandle<T> {
     }
 }
 
-/// What the first of these reads gives.
+/// What the first of these reads gives, if it is of the version `etag`; the first of all decides which that is.
 async fn first(
-    reads: &mut VecDeque<AbortOnDropHandle<Result<Bytes, StoreError>>>,
+    reads: &mut VecDeque<AbortOnDropHandle<Result<Version, StoreError>>>,
+    etag: &mut Option<String>,
+    url: &str,
 ) -> Result<Bytes, StoreError> {
-    match reads.pop_front() {
-        Some(mut read) => (&mut read.0).await.expect("reading does not panic"),
-        None => Ok(Bytes::new()),
+    let Some(mut read) = reads.pop_front() else {
+        return Ok(Bytes::new());
+    };
+    let version = (&mut read.0).await.expect("reading does not panic")?;
+    if etag.is_some() && version.etag.is_some() && version.etag != *etag {
+        return Err(StoreError::Replaced { url: url.into() });
     }
+    *etag = version.etag.or(etag.take());
+    Ok(version.bytes)
 }
 
 impl S3 {
@@ -146,7 +153,7 @@ impl S3 {
     }
 
     pub(super) async fn get(&self, key: &str, url: String) -> Result<Bytes, StoreError> {
-        self.read(key, None, url).await
+        Ok(self.read(key, None, None, url).await?.bytes)
     }
 
     pub(super) async fn get_range(
@@ -177,9 +184,20 @@ impl S3 {
                 }),
             };
         }
-        let value = self.read(key, Some(&range), url.clone()).await?;
-        if value.len() as u64 == range.end - range.start {
-            Ok(value)
+        Ok(self.get_version(key, range, None, url).await?.bytes)
+    }
+
+    /// Reads a range that is not empty, of the version with this ETag or of any.
+    pub(super) async fn get_version(
+        &self,
+        key: &str,
+        range: Range<u64>,
+        etag: Option<&str>,
+        url: String,
+    ) -> Result<Version, StoreError> {
+        let version = self.read(key, Some(&range), etag, url.clone()).await?;
+        if version.bytes.len() as u64 == range.end - range.start {
+            Ok(version)
         } else {
             Err(StoreError::ShortObject {
                 url,
@@ -227,19 +245,22 @@ impl S3 {
         }
         // It grows with what comes, whatever the length is said to be.
         let mut all = BytesMut::new();
+        // All ranges are of one version: that of the first.
+        let mut etag = None;
         let mut under_way = VecDeque::new();
         for start in (0..length).step_by(PART_BYTES) {
             if under_way.len() == PARTS_AT_ONCE {
-                all.extend_from_slice(&first(&mut under_way).await?);
+                all.extend_from_slice(&first(&mut under_way, &mut etag, &url).await?);
             }
             let range = start..length.min(start + PART_BYTES as u64);
             let (this, key, url) = (self.clone(), key.to_owned(), url.clone());
-            let read = async move { this.get_range(&key, range, url).await };
+            let known = etag.clone();
+            let read = async move { this.get_version(&key, range, known.as_deref(), url).await };
             // Ends with whoever waits for it.
             under_way.push_back(AbortOnDropHandle(tokio::spawn(read)));
         }
         while !under_way.is_empty() {
-            all.extend_from_slice(&first(&mut under_way).await?);
+            all.extend_from_slice(&first(&mut under_way, &mut etag, &url).await?);
         }
         Ok(all.freeze())
     }
@@ -269,7 +290,7 @@ impl S3 {
                     Some(409) if error.code() == Some("ConditionalRequestConflict") => {}
                     // Not everything that speaks S3's protocol knows writes on a condition. Looking first is the best it has.
                     Some(501) => {
-                        return match self.read(key, None, url.clone()).await {
+                        return match self.read(key, None, None, url.clone()).await {
                             Ok(_) => Ok(Placed::Present),
                             Err(StoreError::NotFound { .. }) => {
                                 let written = self.put_whole(key, value, url).await;
@@ -313,13 +334,15 @@ impl S3 {
         format!("{}{key}", self.prefix)
     }
 
-    /// Reads an object or a range of it, again if its bytes break off. The range may come back shorter than asked for.
+    /// Reads an object or a range of it, again if its bytes break off, of the version with this ETag or of any. The range may
+    /// come back shorter than asked for.
     async fn read(
         &self,
         key: &str,
         range: Option<&Range<u64>>,
+        etag: Option<&str>,
         url: String,
-    ) -> Result<Bytes, StoreError> {
+    ) -> Result<Version, StoreError> {
         let header = range.map(|range| format!("bytes={}-{}", range.start, range.end - 1));
         let mut tries = 1;
         loop {
@@ -328,9 +351,13 @@ impl S3 {
                 .get_object()
                 .bucket(&self.bucket)
                 .key(self.key(key))
-                .set_range(header.clone());
+                .set_range(header.clone())
+                .set_if_match(etag.map(str::to_owned));
             let output = match (get.send().await, range) {
                 (Ok(output), _) => output,
+                (Err(error), _) if etag.is_some() && status(&error) == Some(412) => {
+                    return Err(StoreError::Replaced { url });
+                }
                 (Err(error), Some(range)) if status(&error) == Some(416) => {
                     return Err(StoreError::ShortObject {
                         url,
@@ -340,12 +367,17 @@ impl S3 {
                 }
                 (Err(error), _) => return Err(self.explain("read", &url, &error)),
             };
+            // Not every server that speaks S3's protocol looks at If-Match.
+            let found = output.e_tag().map(str::to_owned);
+            if etag.is_some() && found.is_some() && found.as_deref() != etag {
+                return Err(StoreError::Replaced { url });
+            }
             let announced = output
                 .content_length()
                 .and_then(|bytes| u64::try_from(bytes).ok());
             let asked = range.map(|range| range.end - range.start);
             let cause = match collect(output.body, announced, asked).await {
-                Ok(value) => return Ok(value),
+                Ok(bytes) => return Ok(Version { bytes, etag: found }),
                 Err(BodyError::TooLong) => {
                     let range = range.cloned().unwrap_or_default();
                     return Err(StoreError::LongAnswer {

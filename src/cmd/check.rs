@@ -1,18 +1,20 @@
 //! `lswitch check`: is a result what it should be?
 
-use crate::cmd::UsageError;
+use crate::aws::AwsSettings;
 use crate::cmd::ui::{Ui, print_facts, print_json};
+use crate::cmd::{UsageError, block_on};
+use crate::job::items::Item;
+use crate::job::items::cut::Cutting;
+use crate::job::items::find::{Items, Wanted};
+use crate::job::items::read::{Input, Unpack};
+use crate::job::items::select::RESULT_NAME;
 use crate::job::sort::check::{Check as Looking, Seen};
 use crate::job::sort::generate::{KEY, RECORD};
-use crate::job::sort::record::{Format, LINE_MAX};
+use crate::job::sort::reader::RecordReader;
+use crate::job::sort::record::{Format, RECORD_MAX};
 use anyhow::{Context, bail};
 use serde_json::json;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
-
-/// Bytes that are read at once.
-const READ_LEN: usize = 1 << 20;
 
 /// Check a result
 #[derive(Debug, clap::Args)]
@@ -30,6 +32,9 @@ enum What {
 }
 
 /// Are records in order, across files, and are they those of the input?
+///
+/// Files and folders are read as "lswitch invoke sort" reads them: packed texts are unpacked, lines may have up to 256 MiB, and a
+/// folder with a result.json is the parts that it names.
 #[derive(Debug, clap::Args)]
 pub struct SortArgs {
     /// Files of this machine in their order, or a folder of parts; not s3://
@@ -39,6 +44,10 @@ pub struct SortArgs {
     /// What they were sorted from: as many records with the same checksum
     #[arg(long, value_name = "FILE|FOLDER")]
     with: Vec<PathBuf>,
+
+    /// Read the folders below a folder of --with too
+    #[arg(long)]
+    recursive: bool,
 
     #[command(flatten)]
     records: RecordArgs,
@@ -74,8 +83,8 @@ impl RecordArgs {
         if self.format == Records::Lines {
             return Ok(Format::Lines);
         }
-        if self.record_size == 0 || self.record_size as usize > LINE_MAX {
-            let what = format!("--record-size is between 1 and {LINE_MAX}");
+        if self.record_size == 0 || self.record_size as usize > RECORD_MAX {
+            let what = format!("--record-size is between 1 and {RECORD_MAX}");
             return Err(UsageError(what));
         }
         Ok(Format::Fixed(self.record_size))
@@ -93,10 +102,10 @@ impl Check {
 
 impl SortArgs {
     fn run(&self, ui: &Ui) -> anyhow::Result<()> {
-        let seen = self.look(ui, &self.paths)?;
+        let seen = self.look(ui, &self.paths, true)?;
         let other = match self.with.is_empty() {
             true => None,
-            false => Some(self.look(ui, &self.with)?),
+            false => Some(self.look(ui, &self.with, false)?),
         };
         if self.json {
             print_json(&json!({
@@ -131,77 +140,77 @@ impl SortArgs {
         Ok(())
     }
 
-    fn look(&self, ui: &Ui, paths: &[PathBuf]) -> anyhow::Result<Seen> {
+    /// Looks at all records of files and folders, in their order.
+    fn look(&self, ui: &Ui, paths: &[PathBuf], is_output: bool) -> anyhow::Result<Seen> {
         let format = self.records.format()?;
-        let mut files = Vec::new();
+        let cutting = match format {
+            Format::Fixed(length) => Cutting::Records(length),
+            _ => Cutting::Shares,
+        };
+        let mut inputs = Vec::new();
         for path in paths {
-            if path.to_str().is_some_and(|path| path.starts_with("s3://")) {
-                let path = path.display();
-                let what = format!(
-                    "{path} is in S3, and check reads only files of this machine; copy it first: aws s3 cp --recursive {path} FOLDER"
-                );
-                return Err(UsageError(what).into());
-            }
-            match path.is_dir() {
-                true => files.extend(parts(path)?),
-                false => files.push(path.clone()),
-            }
+            inputs.extend(self.inputs(ui, path, cutting, is_output)?);
         }
-        let length = |file: &PathBuf| std::fs::metadata(file).map_or(0, |metadata| metadata.len());
-        let bar = ui.bytes_bar("checking", files.iter().map(length).sum());
+        let bar = ui.bytes_bar("checking", inputs.iter().map(|(_, length)| length).sum());
         let mut check = Looking::new(format, KEY);
-        for file in &files {
-            let name = file.display();
-            let mut reader = File::open(file).with_context(|| format!("cannot read {name}"))?;
-            let mut held = Vec::new();
-            loop {
-                let room = (&mut reader).take(READ_LEN as u64);
-                let mut room = room;
-                let count = room
-                    .read_to_end(&mut held)
-                    .with_context(|| format!("cannot read {name}"))?;
-                if count == 0 {
-                    break;
-                }
-                bar.inc(count as u64);
-                let whole = format.whole(&held);
-                check.look(&held[..whole]);
-                held.drain(..whole);
-                if held.len() > LINE_MAX {
-                    bail!("{name} has a line of more than {LINE_MAX} bytes; are these lines?");
-                }
+        for (input, length) in inputs {
+            let mut reader = RecordReader::new(vec![input], format);
+            while let Some(records) = reader.next_records().map_err(anyhow::Error::msg)? {
+                check.look(records);
             }
-            match (held.is_empty(), format) {
-                (true, _) => {}
-                // As the sort takes it.
-                (false, Format::Lines) => {
-                    held.push(b'\n');
-                    check.look(&held);
-                }
-                (false, _) => bail!("{name} ends within a record"),
-            }
+            bar.inc(length);
         }
         bar.finish_and_clear();
         Ok(check.seen())
     }
-}
 
-/// The parts in a folder, in order.
-fn parts(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let name = folder.display();
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).with_context(|| format!("cannot read {name}"))? {
-        let path = entry.with_context(|| format!("cannot read {name}"))?.path();
-        let is_part = path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with("part-"));
-        if is_part {
-            files.push(path);
+    /// The files of a path, as the sort reads them, and their lengths.
+    fn inputs(
+        &self,
+        ui: &Ui,
+        path: &Path,
+        cutting: Cutting,
+        is_output: bool,
+    ) -> anyhow::Result<Vec<(Input, u64)>> {
+        let name = path.display();
+        let what = path
+            .to_str()
+            .with_context(|| format!("cannot read {name}: its path is not UTF-8"))?;
+        let find = |what: &str| {
+            let wanted = Wanted {
+                what,
+                cutting,
+                recursive: self.recursive,
+            };
+            let settings = AwsSettings::default();
+            block_on(async { Ok(Items::find(wanted, &settings).await?) })
+        };
+        if what.starts_with("s3://") {
+            let what = format!(
+                "{name} is in S3, and check reads only files of this machine; copy it first: aws s3 cp --recursive {name} FOLDER"
+            );
+            return Err(UsageError(what).into());
+        }
+        let is_bare = path.is_dir() && is_output && !path.join(RESULT_NAME).exists();
+        let wanted = match is_bare {
+            // Of a folder without a result, that which is called a part.
+            true => format!(
+                "{}/part-*",
+                glob::Pattern::escape(what.trim_end_matches('/'))
+            ),
+            false => what.into(),
+        };
+        let found = match find(&wanted) {
+            Err(_) if is_bare => bail!("{name} has no files that are called part-..."),
+            found => found.with_context(|| format!("cannot read {name}"))?,
+        };
+        found.notes.lines().iter().for_each(|note| ui.say(note));
+        let of_file = |item: &Item| Some((Input::of_file(item)?, item.length()?));
+        match found.items {
+            Items::Named(items) => Ok(items.iter().filter_map(of_file).collect()),
+            Items::Piped(pipe, Cutting::Records(_)) => Ok(vec![(Input::Pipe(pipe, Unpack::No), 0)]),
+            Items::Piped(pipe, _) => Ok(vec![(Input::Pipe(pipe, Unpack::Yes), 0)]),
+            _ => bail!("{name} is no file"),
         }
     }
-    if files.is_empty() {
-        bail!("{name} has no files that are called part-...");
-    }
-    files.sort_unstable();
-    Ok(files)
 }

@@ -165,6 +165,8 @@ impl Job {
     fn reads_standard_input(&self) -> Option<&'static str> {
         match self {
             Job::Map(job) => job.reads_standard_input().then_some("--items -"),
+            Job::Sort(job) => job.reads_standard_input().then_some("--input -"),
+            Job::Wordcount(job) => job.reads_standard_input().then_some("--input -"),
             Job::Run(job) => job.reads_standard_input().then_some("--event -"),
             _ => None,
         }

@@ -13,6 +13,7 @@ mod faults;
 mod functions;
 mod fuzz;
 mod graph;
+mod inputs;
 mod jobs;
 mod judges;
 mod launch;

@@ -4,11 +4,13 @@
 //! what it had printed.
 
 mod cargo_lambda;
+mod input_s3;
 mod moto;
 mod s3;
 mod strict_s3;
 
 pub use cargo_lambda::CargoLambda;
+pub use input_s3::{InputS3, Objects};
 pub use moto::{Moto, sdk_config};
 pub use s3::{Fate, S3Server, s3_server, s3_server_with};
 pub use strict_s3::{Asked, StrictS3, Verdict};

@@ -128,7 +128,10 @@ fn inputs_that_are_not_there_are_named() {
     let place = Place::new();
     for (arguments, words) in [
         ("--input nothing", "--input nothing: there is no such file"),
-        ("--input home", "no file matches"),
+        (
+            "--input home",
+            "home: the folder has no files that are data",
+        ),
         ("--input home --json", "--output"),
     ] {
         let ended = place

@@ -5,14 +5,13 @@ use super::map::size;
 use crate::cmd::ui::Ui;
 use crate::cmd::{Interrupted, UsageError, interrupted};
 use crate::job::driver::{JobError, JobOutcome, JobSpec};
-use crate::job::items::find::Items;
-use crate::job::items::{Item, list_to_bytes};
+use crate::job::items::find::{Items, Wanted};
+use crate::job::items::list_to_bytes;
 use crate::job::output::{Claim, Target};
 use crate::net::token::JobId;
 use crate::store::Store;
 use serde::Serialize;
 use std::io::{self, Write};
-use std::path::Path;
 use std::time::Instant;
 
 /// Of a function on AWS whose memory nobody has told, the ranks may take so many bytes together.
@@ -56,25 +55,44 @@ fn free_memory() -> Option<u64> {
     Some(kibibytes << 10)
 }
 
-/// The files or objects that --input names, or pieces of about so many bytes of them that end with a line.
+/// The files or objects that --input names, or what can be read once.
 pub(super) async fn find_inputs(
+    ui: &Ui,
     fleet: &FleetArgs,
-    what: &str,
-    split: Option<u64>,
-) -> anyhow::Result<Vec<Item>> {
-    let pattern = match Path::new(what).is_dir() {
-        true => format!("{}/*", what.trim_end_matches('/')),
-        false => what.to_string(),
-    };
-    // Without a length, a file is one piece and not its lines.
-    let split = Some(split.unwrap_or(u64::MAX));
-    let found = Items::find(&pattern, split, &fleet.aws_settings())
+    wanted: Wanted<'_>,
+) -> anyhow::Result<Items> {
+    let what = wanted.what;
+    let found = Items::find(wanted, &fleet.aws_settings())
         .await
         .map_err(|error| UsageError(format!("--input {error}")))?;
-    check_reach(fleet, "--input", what, &found)?;
-    match found {
-        Items::Named(items) => Ok(items),
+    found.notes.lines().iter().for_each(|note| ui.say(note));
+    check_reach(fleet, "--input", what, &found.items)?;
+    match found.items {
+        Items::Named(_) | Items::Piped(..) => Ok(found.items),
         _ => Err(UsageError(format!("--input: {what} names no files or objects")).into()),
+    }
+}
+
+/// Has input that can be read only once copied into a store, which takes until it ends or the user stops it; gives other
+/// input back.
+pub(super) async fn copy_piped(
+    ui: &Ui,
+    items: Items,
+    store: &Store,
+    key: &str,
+) -> anyhow::Result<Items> {
+    let Some(pipe) = items.pipe() else {
+        return Ok(items);
+    };
+    ui.say(format!(
+        "{} can be read only once, so that it is copied first, to {}",
+        pipe.name(),
+        store.object_url(key)
+    ));
+    let stop = interrupted();
+    tokio::select! {
+        stored = items.stored(store, key) => Ok(stored?),
+        () = stop => Err(Interrupted.into()),
     }
 }
 
@@ -110,11 +128,11 @@ pub(super) struct DataJob<'a> {
 impl<'a> DataJob<'a> {
     /// Opens the store, and puts the list there, under the id by which the user knows what the job is part of.
     pub(super) async fn new(
-        fleet: &'a FleetArgs,
+        (ui, fleet): (&Ui, &'a FleetArgs),
         (id, record): (JobId, JobId),
         program: &'static str,
         ranks: u32,
-        inputs: &[Item],
+        inputs: Items,
     ) -> anyhow::Result<DataJob<'a>> {
         let store = fleet.open_store("--store", &fleet.store).await?;
         let base = format!("{program}/{record}/");
@@ -128,9 +146,22 @@ impl<'a> DataJob<'a> {
             results: base.clone(),
             base,
         };
-        let list = list_to_bytes(inputs).map_err(UsageError)?;
-        job.store.put(&job.list(), list).await?;
-        Ok(job)
+        match job.put_list(ui, inputs).await {
+            Ok(()) => Ok(job),
+            Err(error) => {
+                job.clean(ui).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn put_list(&self, ui: &Ui, inputs: Items) -> anyhow::Result<()> {
+        let key = format!("{}input", self.base);
+        let Items::Named(items) = copy_piped(ui, inputs, &self.store, &key).await? else {
+            unreachable!("what is found is named, or piped and copied");
+        };
+        let list = list_to_bytes(&items).map_err(UsageError)?;
+        Ok(self.store.put(&self.list(), list).await?)
     }
 
     /// Its time began then, since it goes on with something else.

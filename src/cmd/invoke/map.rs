@@ -3,7 +3,7 @@
 mod job;
 mod printer;
 
-use super::data::{MemoryArgs, check_reach};
+use super::data::{MemoryArgs, check_reach, copy_piped};
 use super::fleet::{FleetArgs, refused, release};
 use super::plan::Plan;
 use crate::cmd::record::{Folder, all, parse_id};
@@ -14,7 +14,10 @@ use crate::job::command::Command;
 use crate::job::command::code::CodeError;
 use crate::job::farm::schedule::Policy;
 use crate::job::items::Item;
-use crate::job::items::find::Items;
+use crate::job::items::cut::Cutting;
+use crate::job::items::find::{Items, Wanted};
+use crate::job::items::lines::Text;
+use crate::job::items::pipe::is_own_descriptor;
 use crate::job::map::run::{MapSpec, Tolerance};
 use crate::job::map::{Arguments, PLACEHOLDER};
 use crate::job::output::overlap::check_inputs;
@@ -41,6 +44,13 @@ Examples:
 Each item is given to the program on its standard input: a file's or an object's contents, a line, a number. Where an
 argument has {}, the item stands there instead: its text, or the path of a file. What the program prints goes to
 standard output in the order of the items, or with --output into one object an item. --reduce and --combine go on with it.
+
+A file or an object that is an item is given as it lies, also if it is packed. Where lines are read, those of a file or the
+pieces of --split, a text that is packed with gzip or zstd is unpacked; it is one piece. A line that is an item may have 4 MiB.
+Of a folder or a prefix that a job of lswitch wrote, the parts that its result.json names are items; of other folders all files
+but hidden ones and markers such as _SUCCESS. With --json, what is not UTF-8 is base64: output_base64 stands for output,
+item_base64 for item, stderr_base64 for stderr.
+
 A job that did not come to its end, or in which items have failed, is gone on with by the same command and --resume JOB.")]
 pub struct MapArgs {
     /// The program: a file, which travels to the workers, or the name of one that they have
@@ -51,11 +61,16 @@ pub struct MapArgs {
     #[arg(long, value_name = "FOLDER")]
     code: Option<PathBuf>,
 
-    /// The items: a file's lines, - for those of standard input, START..END, a pattern of files, s3://bucket/prefix
+    /// The items: a file's lines, - for those of standard input, START..END (from 0, without END), a folder or a pattern of files,
+    /// s3://bucket/prefix with all below it
     #[arg(long, value_name = "ITEMS")]
     items: String,
 
-    /// Cut files and objects into items of about this size that end with a line, such as 64MiB
+    /// Take the files in folders below a folder too
+    #[arg(long)]
+    recursive: bool,
+
+    /// Cut files and objects into items of about this size that end with a line, such as 64MiB; each has a line at least
     #[arg(long, value_name = "SIZE", value_parser = size)]
     split: Option<u64>,
 
@@ -125,9 +140,9 @@ pub struct MapArgs {
 }
 
 impl MapArgs {
-    /// True if standard input has its items.
+    /// True if standard input, or another descriptor of this process alone, has its items.
     pub fn reads_standard_input(&self) -> bool {
-        self.items == "-"
+        is_own_descriptor(&self.items)
     }
 
     /// Runs the job and prints its outputs.
@@ -138,9 +153,16 @@ impl MapArgs {
         self.fleet.check_levels(levels)?;
         let within = self.check_batches()?;
         block_on(async {
-            let items = Items::find(&self.items, self.split, &self.fleet.aws_settings())
+            let wanted = Wanted {
+                what: &self.items,
+                cutting: self.split.map_or(Cutting::Whole, Cutting::Lines),
+                recursive: self.recursive,
+            };
+            let found = Items::find(wanted, &self.fleet.aws_settings())
                 .await
                 .map_err(|error| UsageError(format!("--items {error}")))?;
+            found.notes.lines().iter().for_each(|note| ui.say(note));
+            let items = found.items;
             check_reach(&self.fleet, "--items", &self.items, &items)?;
             let store = self.fleet.open_own_store(id).await.map_err(unusable)?;
             let who = self.claimant(id)?;
@@ -250,7 +272,10 @@ impl MapArgs {
         if let Some(output) = output {
             output.adopt().await.map_err(refused)?;
         }
-        let outcome = job.run(items, &mut progress).await;
+        let outcome = match copy_piped(ui, items, store, &format!("{base}input")).await {
+            Ok(items) => job.run(items, &mut progress).await,
+            Err(error) => Err(error),
+        };
         let is_done = job.clean(progress, &outcome).await;
         Ok((outcome, is_done))
     }
@@ -279,15 +304,17 @@ impl MapArgs {
     fn check_overlap(&self, output: &Store, items: &Items) -> anyhow::Result<()> {
         let checked = match items {
             Items::Named(items) => check_inputs(output, &self.items, items),
-            Items::Lines(Some(path)) => {
+            Items::Lines(Text::File(path)) => {
                 let file = Item::File {
                     path: path.to_string_lossy().into_owned(),
                     length: 0,
+                    modified: None,
+                    crc32c: None,
                     part: None,
                 };
                 check_inputs(output, &self.items, [&file])
             }
-            Items::Lines(None) | Items::Range(_) => Ok(()),
+            Items::Lines(Text::Pipe(_)) | Items::Piped(..) | Items::Range(_) => Ok(()),
         };
         checked.map_err(refused)
     }

@@ -7,7 +7,9 @@ use crate::cmd::check::RecordArgs;
 use crate::cmd::ui::{self, Ui, print_facts, print_json};
 use crate::cmd::{UsageError, block_on, hold};
 use crate::job::driver::JobOutcome;
-use crate::job::items::Item;
+use crate::job::items::cut::Cutting;
+use crate::job::items::find::{Items, Wanted};
+use crate::job::items::pipe::is_own_descriptor;
 use crate::job::output::overlap::check_inputs;
 use crate::job::output::{Claim, Claimant, Earlier, Kind};
 use crate::job::report::decode_results;
@@ -26,11 +28,19 @@ Examples:
   lswitch check sort sorted --with records.dat --format records
 
 The parts, one after the other, are the whole in order, the same for any number of workers. What does not fit into
---memory is written to the job's store and merged from there.")]
+--memory is written to the job's store and merged from there.
+
+Lines may have up to 256 MiB. Texts that are packed with gzip or zstd are unpacked, each by one worker; records are read as
+they lie. Of a folder that a job of lswitch wrote, the parts that its result.json names are read; of other folders all files
+but hidden ones and markers such as _SUCCESS.")]
 pub struct SortArgs {
-    /// What is sorted: a file, a pattern of files, a folder, s3://bucket/prefix
+    /// What is sorted: a file, - for standard input, a pattern of files, a folder, s3://bucket/prefix with all below it
     #[arg(long, value_name = "INPUT")]
     input: String,
+
+    /// Read the folders below a folder too
+    #[arg(long)]
+    recursive: bool,
 
     /// Where the parts go: part-NNNNN.txt or .dat for each worker, and result.json last
     #[arg(long, value_name = "STORE")]
@@ -59,13 +69,26 @@ pub struct SortArgs {
 }
 
 impl SortArgs {
+    /// True if standard input, or another descriptor of this process alone, is its input.
+    pub fn reads_standard_input(&self) -> bool {
+        is_own_descriptor(&self.input)
+    }
+
     /// Runs the job and prints what was done.
     pub fn run(&self, ui: &Ui, id: JobId) -> anyhow::Result<()> {
         self.fleet.check()?;
         let format = self.records.format()?;
         let ranks = self.fleet.workers_or_processors()?;
         block_on(async {
-            let inputs = find_inputs(&self.fleet, &self.input, None).await?;
+            let wanted = Wanted {
+                what: &self.input,
+                cutting: match format {
+                    Format::Fixed(length) => Cutting::Records(length),
+                    _ => Cutting::Shares,
+                },
+                recursive: self.recursive,
+            };
+            let inputs = find_inputs(ui, &self.fleet, wanted).await?;
             check_lengths(&inputs, format)?;
             let who = Claimant {
                 job: id,
@@ -74,7 +97,7 @@ impl SortArgs {
                 earlier: Earlier::of(self.overwrite),
             };
             let output = self.fleet.open_output(&self.output, &who).await?;
-            check_inputs(&output, &self.input, &inputs).map_err(refused)?;
+            check_inputs(&output, &self.input, inputs.named()).map_err(refused)?;
             let plan = Plan {
                 program: "sort",
                 workers: ranks,
@@ -85,7 +108,7 @@ impl SortArgs {
             // What the job keeps, and its claim on the output, are deleted before a signal ends this.
             let _hold = hold();
             let claim = Claim::acquire(&output, &who).await.map_err(refused)?;
-            let outcome = self.sort(ui, (id, ranks, format), &inputs, &claim).await;
+            let outcome = self.sort(ui, (id, ranks, format), inputs, &claim).await;
             release(ui, claim, true).await;
             let (job, sorted, summary) = outcome?;
             if self.json {
@@ -121,10 +144,10 @@ impl SortArgs {
         &self,
         ui: &Ui,
         (id, ranks, format): (JobId, u32, Format),
-        inputs: &[Item],
+        inputs: Items,
         claim: &Claim,
     ) -> anyhow::Result<(JobOutcome, Vec<Sorted>, Value)> {
-        let job = DataJob::new(&self.fleet, (id, id), "sort", ranks, inputs).await?;
+        let job = DataJob::new((ui, &self.fleet), (id, id), "sort", ranks, inputs).await?;
         let memory = self.memory.bytes(&self.fleet, ranks);
         let arguments = |output| Arguments {
             inputs: job.list(),
@@ -193,12 +216,12 @@ impl SortArgs {
     }
 }
 
-fn check_lengths(inputs: &[Item], format: Format) -> Result<(), UsageError> {
-    let Format::Fixed(record) = format else {
+fn check_lengths(inputs: &Items, format: Format) -> Result<(), UsageError> {
+    let (Format::Fixed(record), Items::Named(inputs)) = (format, inputs) else {
         return Ok(());
     };
     for input in inputs {
-        let bytes = input.extent().map_or(0, |whole| whole.to);
+        let bytes = input.length().unwrap_or(0);
         if bytes % u64::from(record) != 0 {
             return Err(UsageError(format!(
                 "{input} has {bytes} bytes, which are no whole records of {record}; --format lines is for lines"

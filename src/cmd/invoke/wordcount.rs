@@ -6,7 +6,9 @@ use super::plan::Plan;
 use crate::cmd::ui::{self, Ui, print_json};
 use crate::cmd::{block_on, hold};
 use crate::job::driver::JobOutcome;
-use crate::job::items::Item;
+use crate::job::items::cut::Cutting;
+use crate::job::items::find::{Items, Wanted};
+use crate::job::items::pipe::is_own_descriptor;
 use crate::job::output::overlap::check_inputs;
 use crate::job::output::{Claim, Claimant, Earlier, Kind};
 use crate::job::report::decode_results;
@@ -27,11 +29,17 @@ Examples:
   lswitch invoke wordcount --input s3://bucket/texts/ --output s3://bucket/counts --function F --switch S --workers 100
 
 Each line is a word, a tab, and how often it occurs, in the order of the words' bytes; without --output they go to
-standard output.")]
+standard output. Words may have up to 256 MiB. Texts that are packed with gzip or zstd are unpacked, each by one worker. Of a
+folder that a job of lswitch wrote, the parts that its result.json names are read; of other folders all files but hidden ones
+and markers such as _SUCCESS.")]
 pub struct WordcountArgs {
-    /// The texts: a file, a pattern of files, a folder, s3://bucket/prefix
+    /// The texts: a file, - for standard input, a pattern of files, a folder, s3://bucket/prefix with all below it
     #[arg(long, value_name = "INPUT")]
     input: String,
+
+    /// Read the folders below a folder too
+    #[arg(long)]
+    recursive: bool,
 
     /// What a word is
     #[arg(long, value_enum, default_value_t = WordKind::LettersLower)]
@@ -71,12 +79,22 @@ enum WordKind {
 }
 
 impl WordcountArgs {
+    /// True if standard input, or another descriptor of this process alone, is its input.
+    pub fn reads_standard_input(&self) -> bool {
+        is_own_descriptor(&self.input)
+    }
+
     /// Runs the job and prints the counts.
     pub fn run(&self, ui: &Ui, id: JobId) -> anyhow::Result<()> {
         self.fleet.check()?;
         let ranks = self.fleet.workers_or_processors()?;
         block_on(async {
-            let pieces = find_inputs(&self.fleet, &self.input, Some(PIECE)).await?;
+            let wanted = Wanted {
+                what: &self.input,
+                cutting: Cutting::Pieces(PIECE),
+                recursive: self.recursive,
+            };
+            let pieces = find_inputs(ui, &self.fleet, wanted).await?;
             let who = Claimant {
                 job: id,
                 program: "wordcount",
@@ -88,7 +106,7 @@ impl WordcountArgs {
                 None => None,
             };
             if let Some(output) = &output {
-                check_inputs(output, &self.input, &pieces).map_err(refused)?;
+                check_inputs(output, &self.input, pieces.named()).map_err(refused)?;
             }
             let plan = Plan {
                 program: "wordcount",
@@ -103,7 +121,7 @@ impl WordcountArgs {
                 Some(output) => Some(Claim::acquire(output, &who).await.map_err(refused)?),
                 None => None,
             };
-            let outcome = self.count(ui, (id, ranks), &pieces, claim.as_ref()).await;
+            let outcome = self.count(ui, (id, ranks), pieces, claim.as_ref()).await;
             if let Some(claim) = claim {
                 release(ui, claim, true).await;
             }
@@ -129,10 +147,11 @@ impl WordcountArgs {
         &self,
         ui: &Ui,
         (id, ranks): (JobId, u32),
-        pieces: &[Item],
+        pieces: Items,
         claim: Option<&Claim>,
     ) -> anyhow::Result<(JobOutcome, Value)> {
-        let job = DataJob::new(&self.fleet, (id, id), "wordcount", ranks, pieces).await?;
+        let fleet = (ui, &self.fleet);
+        let job = DataJob::new(fleet, (id, id), "wordcount", ranks, pieces).await?;
         let memory = self.memory.bytes(&self.fleet, ranks);
         let arguments = |output| Arguments {
             pieces: job.list(),

@@ -1,13 +1,22 @@
-//! Where items come from.
+//! Where items come from: what a user wrote, as items.
 
-use super::{BATCH_BYTES, Extent, Item, TEXT_MAX};
+use super::cut::{Cutting, cut};
+use super::folder::{Files, file_item, read_error};
+use super::lines::{Batches, EachItem, Text};
+use super::pipe::{Pipe, is_own_descriptor};
+use super::{Item, TEXT_MAX, prefix};
 use crate::aws::AwsSettings;
 use crate::store::{Store, StoreError};
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use glob::MatchOptions;
+use std::fs::{self, File, Metadata};
+use std::io::{self, IsTerminal, Read};
 use std::ops::Range;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use thiserror::Error;
+
+/// Names that a note lists.
+const NAMES_SHOWN: usize = 1;
 
 /// Why there are no items.
 #[derive(Debug, Error)]
@@ -22,7 +31,8 @@ pub enum ItemsError {
     },
     /// A line is too long.
     #[error(
-        "line {line} of {path} has more than {TEXT_MAX} bytes; give long items as files or objects"
+        "line {line} of {path} has more than {TEXT_MAX} bytes, the most of an item that is a line; give long items as files or \
+         objects, or with --split"
     )]
     LongLine {
         /// The file.
@@ -30,79 +40,240 @@ pub enum ItemsError {
         /// Counted from 1.
         line: u64,
     },
+    /// A text cannot be read, as the message says.
+    #[error("{0}")]
+    Text(String),
     /// There is nothing of this name.
     #[error("{0}")]
     Nothing(String),
+    /// What is there must not be read as data, as the message says.
+    #[error("{0}")]
+    Unusable(String),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
+/// What a user must know of what was found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Notes(Vec<String>);
+
+impl Notes {
+    /// Sentences without a full stop.
+    pub fn lines(&self) -> &[String] {
+        &self.0
+    }
+
+    pub(super) fn add(&mut self, line: String) {
+        self.0.push(line);
+    }
+
+    pub(super) fn passed_over(&mut self, names: &[String]) {
+        if !names.is_empty() {
+            let are = are_not_read(names.len(), "file", "files");
+            self.add(format!(
+                "{are}: {} (hidden files, markers, files that are no part of a result, links to folders, and what is no file)",
+                first_of(names)
+            ));
+        }
+    }
+
+    pub(super) fn subfolders(&mut self, names: &[String]) {
+        if !names.is_empty() {
+            let are = are_not_read(names.len(), "subfolder", "subfolders");
+            self.add(format!(
+                "{are}: {}; --recursive reads them",
+                first_of(names)
+            ));
+        }
+    }
+
+    pub(super) fn markers(&mut self, count: usize) {
+        if count > 0 {
+            let are = are_not_read(count, "folder marker", "folder markers");
+            self.add(format!("{are} (empty objects whose names end with /)"));
+        }
+    }
+}
+
+fn are_not_read(count: usize, one: &str, many: &str) -> String {
+    match count {
+        1 => format!("1 {one} is not read"),
+        _ => format!("{count} {many} are not read"),
+    }
+}
+
+/// The first of some names, and how many there are besides.
+fn first_of(names: &[String]) -> String {
+    let shown = names.iter().take(NAMES_SHOWN);
+    let shown: Vec<&str> = shown.map(String::as_str).collect();
+    let shown = shown.join(", ");
+    match names.len().saturating_sub(NAMES_SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// What was found, and what is to be said of it.
+#[derive(Debug)]
+pub struct Found<T> {
+    /// The items.
+    pub items: T,
+    /// What the user must know.
+    pub notes: Notes,
+}
+
 /// Where items come from.
+#[derive(Debug)]
 pub enum Items {
     /// Numbers.
     Range(Range<u64>),
-    /// The lines of a file; of standard input if it has no path.
-    Lines(Option<PathBuf>),
+    /// The lines of a text.
+    Lines(Text),
     /// Files or objects.
     Named(Vec<Item>),
+    /// A text that is to be cut, and can be read only once: [`Items::stored`] has it copied.
+    Piped(Pipe, Cutting),
+}
+
+/// What is looked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// What the user wrote.
+    pub what: &'a str,
+    /// How files and objects are divided.
+    pub cutting: Cutting,
+    /// What is in folders below the one that is named is wanted too.
+    pub recursive: bool,
 }
 
 impl Items {
-    /// Finds them: `START..END` are numbers without the last, `-` the lines of standard input, `s3://bucket/prefix` objects, a
-    /// pattern with `*`, `?` or `[` files, and any other name a file: its lines, or, with `split`, pieces of about so many bytes
-    /// that end with a line.
+    /// Finds them: `START..END` are numbers without the last, `-` and pipes standard input and the like, `s3://bucket/prefix` objects,
+    /// a folder and a pattern with `*`, `?` or `[` files. Any other name is a file: its lines if it is not cut.
     ///
     /// # Errors
-    /// When there are none of this kind.
-    pub async fn find(
-        what: &str,
-        split: Option<u64>,
-        aws: &AwsSettings,
-    ) -> Result<Items, ItemsError> {
+    /// When there are none of this kind, or they must not be read as data.
+    pub async fn find(wanted: Wanted<'_>, aws: &AwsSettings) -> Result<Found<Items>, ItemsError> {
+        let Wanted {
+            what,
+            cutting,
+            recursive,
+        } = wanted;
         let nothing = |what: String| Err(ItemsError::Nothing(what));
-        if let Some((from, to)) = what.split_once("..")
-            && let (Ok(from), Ok(to)) = (from.parse(), to.parse())
-        {
-            if from > to {
-                return nothing(format!("{what}: it ends before it begins"));
-            }
-            return Ok(Items::Range(from..to));
+        let found = |items| {
+            let notes = Notes::default();
+            Ok(Found { items, notes })
+        };
+        if let Some(range) = range(what)? {
+            return found(Items::Range(range));
         }
         if what == "-" {
-            return Ok(Items::Lines(None));
+            return found(Items::once(Pipe { path: None }, cutting));
         }
         if what.starts_with("s3://") {
-            return Ok(Items::Named(objects(what, split, aws).await?));
+            let (store, prefix) = prefix::open(what, aws).await?;
+            let Found { items, notes } = prefix::objects(what, &store, prefix).await?;
+            let items = Items::Named(cut(items, cutting, Some(&store)).await?);
+            return Ok(Found { items, notes });
         }
         let path = Path::new(what);
-        if path.is_file() {
-            if split.is_none() {
-                return Ok(Items::Lines(Some(path.into())));
+        match fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => {
+                let mut files = Files::default();
+                files.walk(path, recursive)?;
+                let skip = what.len() + usize::from(!what.ends_with('/'));
+                let Found { items, notes } = files.choose(skip, true)?;
+                if items.is_empty() {
+                    return nothing(format!(
+                        "{what}: the folder has no files that are data{}",
+                        notes
+                            .lines()
+                            .iter()
+                            .map(|line| format!("; {line}"))
+                            .collect::<String>()
+                    ));
+                }
+                let items = Items::Named(cut(items, cutting, None).await?);
+                return Ok(Found { items, notes });
             }
-            return Ok(Items::Named(files(&[path.into()], split)?));
+            Ok(metadata) => return found(one(path, &metadata, cutting).await?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {}
+            Err(source) => return Err(read_error(path, source)),
         }
         if !what.contains(['*', '?', '[']) {
             return nothing(format!(
                 "{what}: there is no such file; a range is START..END, a pattern has a *"
             ));
         }
-        let paths = glob::glob(what)
+        // As in a shell, no * matches a hidden file.
+        let options = MatchOptions {
+            require_literal_leading_dot: true,
+            ..MatchOptions::new()
+        };
+        let paths = glob::glob_with(what, options)
             .map_err(|error| ItemsError::Nothing(format!("{what}: this is no pattern: {error}")))?;
-        let mut found = Vec::new();
+        let mut files = Files::default();
         for path in paths {
             let path = path.map_err(|error| ItemsError::Read {
                 path: error.path().display().to_string(),
                 source: error.into(),
             })?;
-            if path.is_file() {
-                found.push(path);
+            files.matched(path, recursive)?;
+        }
+        // A name that the pattern spells out is meant, whatever it is.
+        let skip = usize::MAX;
+        let Found { items, notes } = files.choose(skip, false)?;
+        if items.is_empty() {
+            return nothing(format!(
+                "{what}: no file matches{}",
+                notes
+                    .lines()
+                    .iter()
+                    .map(|line| format!("; {line}"))
+                    .collect::<String>()
+            ));
+        }
+        let items = Items::Named(cut(items, cutting, None).await?);
+        Ok(Found { items, notes })
+    }
+
+    /// What can be read once.
+    fn once(pipe: Pipe, cutting: Cutting) -> Items {
+        match cutting {
+            Cutting::Whole => Items::Lines(Text::Pipe(pipe)),
+            cutting => Items::Piped(pipe, cutting),
+        }
+    }
+
+    /// What can be read only once and is to be cut.
+    pub fn pipe(&self) -> Option<&Pipe> {
+        match self {
+            Items::Piped(pipe, _) => Some(pipe),
+            _ => None,
+        }
+    }
+
+    /// Has what can be read only once copied into an object, and cuts that. Others stay what they are.
+    ///
+    /// # Errors
+    /// When it cannot be read, or the store does not take it.
+    pub async fn stored(self, store: &Store, key: &str) -> Result<Items, ItemsError> {
+        match self {
+            Items::Piped(pipe, cutting) => {
+                let item = pipe.store(store, key).await?;
+                Ok(Items::Named(cut(vec![item], cutting, Some(store)).await?))
             }
+            items => Ok(items),
         }
-        if found.is_empty() {
-            return nothing(format!("{what}: no file matches"));
+    }
+
+    /// The files and objects, where they are known.
+    pub fn named(&self) -> &[Item] {
+        match self {
+            Items::Named(items) => items,
+            _ => &[],
         }
-        Ok(Items::Named(files(&found, split)?))
     }
 
     /// True if workers must see the files of this machine.
@@ -117,18 +288,15 @@ impl Items {
             Items::Range(range) => Some((range.end - range.start).div_ceil(batch.max(1))),
             Items::Named(items) if batch <= 1 => Some(items.len() as u64),
             // A batch ends early when its items are long.
-            Items::Lines(_) | Items::Named(_) => None,
+            Items::Lines(_) | Items::Named(_) | Items::Piped(..) => None,
         }
     }
 
-    /// One after the other, or so many at a time if `batch` is more than one.
-    ///
-    /// # Errors
-    /// When the file cannot be opened; each item, when it cannot be read.
-    pub fn each(self, batch: u64) -> Result<EachItem, ItemsError> {
+    /// One after the other, or so many at a time if `batch` is more than one. Each is an error when it cannot be read.
+    pub fn each(self, batch: u64) -> EachItem {
         if let Items::Range(range) = self {
             let begins = (range.start..range.end).step_by(batch.max(1) as usize);
-            return Ok(Box::new(begins.map(move |from| {
+            return Box::new(begins.map(move |from| {
                 Ok(match batch {
                     0 | 1 => Item::Text(from.to_string().into_bytes()),
                     _ => Item::Range {
@@ -136,206 +304,121 @@ impl Items {
                         to: from.saturating_add(batch).min(range.end),
                     },
                 })
-            })));
+            }));
         }
-        let each = self.one_by_one()?;
-        Ok(match batch {
+        let each: EachItem = match self {
+            Items::Range(_) => unreachable!("they were given above"),
+            Items::Named(items) => Box::new(items.into_iter().map(Ok)),
+            Items::Lines(text) => text.lines(),
+            Items::Piped(pipe, _) => Box::new(std::iter::once(Err(ItemsError::Unusable(format!(
+                "{} can be read once and was not copied",
+                pipe.name()
+            ))))),
+        };
+        match batch {
             0 | 1 => each,
             _ => Box::new(Batches {
                 each,
                 length: batch,
                 first: 0,
             }),
-        })
-    }
-
-    fn one_by_one(self) -> Result<EachItem, ItemsError> {
-        match self {
-            Items::Range(_) => unreachable!("the caller has them"),
-            Items::Named(items) => Ok(Box::new(items.into_iter().map(Ok))),
-            Items::Lines(None) => {
-                let reader = BufReader::new(io::stdin());
-                Ok(Box::new(TextLines::new(reader, "standard input".into())))
-            }
-            Items::Lines(Some(path)) => {
-                let name = path.display().to_string();
-                let file = File::open(&path).map_err(|source| ItemsError::Read {
-                    path: name.clone(),
-                    source,
-                })?;
-                let reader = BufReader::with_capacity(1 << 16, file);
-                Ok(Box::new(TextLines::new(reader, name)))
-            }
         }
     }
 }
 
-/// Items as they are read.
-pub type EachItem = Box<dyn Iterator<Item = Result<Item, ItemsError>> + Send>;
-
-/// So many items at a time.
-struct Batches {
-    each: EachItem,
-    length: u64,
-    first: u64,
-}
-
-impl Iterator for Batches {
-    type Item = Result<Item, ItemsError>;
-
-    fn next(&mut self) -> Option<Result<Item, ItemsError>> {
-        let first = self.first;
-        let mut items = Vec::new();
-        let mut bytes = 0;
-        while (items.len() as u64) < self.length
-            && bytes < BATCH_BYTES
-            && let Some(item) = self.each.next()
-        {
-            match item {
-                Ok(item) => {
-                    bytes += match &item {
-                        Item::Text(text) => text.len() + 8,
-                        Item::File { path, .. } => path.len() + 32,
-                        Item::Object { store, key, .. } => store.len() + key.len() + 40,
-                        Item::Range { .. } | Item::Listed { .. } | Item::Batch { .. } => 0,
-                    };
-                    items.push(item);
-                }
-                Err(error) => return Some(Err(error)),
-            }
-        }
-        self.first += items.len() as u64;
-        (!items.is_empty()).then_some(Ok(Item::Batch { first, items }))
-    }
-}
-
-/// The lines of a text as items.
-struct TextLines<R> {
-    reader: R,
-    name: String,
-    line: u64,
-    over: bool,
-}
-
-impl<R: BufRead> TextLines<R> {
-    fn new(reader: R, name: String) -> TextLines<R> {
-        TextLines {
-            reader,
-            name,
-            line: 0,
-            over: false,
-        }
-    }
-}
-
-impl<R: BufRead> Iterator for TextLines<R> {
-    type Item = Result<Item, ItemsError>;
-
-    fn next(&mut self) -> Option<Result<Item, ItemsError>> {
-        if self.over {
-            return None;
-        }
-        self.line += 1;
-        let mut text = Vec::new();
-        let mut limited = (&mut self.reader).take(TEXT_MAX as u64 + 2);
-        let outcome = limited.read_until(b'\n', &mut text);
-        self.over = !matches!(outcome, Ok(1..));
-        match outcome {
-            Ok(0) => None,
-            Ok(_) => {
-                if text.last() == Some(&b'\n') {
-                    text.pop();
-                    if text.last() == Some(&b'\r') {
-                        text.pop();
-                    }
-                }
-                if text.len() > TEXT_MAX {
-                    self.over = true;
-                    return Some(Err(ItemsError::LongLine {
-                        path: self.name.clone(),
-                        line: self.line,
-                    }));
-                }
-                Some(Ok(Item::Text(text)))
-            }
-            Err(source) => Some(Err(ItemsError::Read {
-                path: self.name.clone(),
-                source,
-            })),
-        }
-    }
-}
-
-/// Files, or pieces of them.
-fn files(paths: &[PathBuf], split: Option<u64>) -> Result<Vec<Item>, ItemsError> {
-    let mut items = Vec::new();
-    for path in paths {
-        let read = |source| ItemsError::Read {
-            path: path.display().to_string(),
-            source,
-        };
-        let absolute = std::path::absolute(path).map_err(read)?;
-        let length = std::fs::metadata(path).map_err(read)?.len();
-        let utf8 = absolute
-            .to_str()
-            .ok_or_else(|| read(io::Error::other("its path is not UTF-8")))?;
-        items.extend(pieces(length, split).map(|part| Item::File {
-            path: utf8.into(),
-            length,
-            part,
-        }));
-    }
-    Ok(items)
-}
-
-/// The objects under a prefix, or pieces of them.
-async fn objects(
-    what: &str,
-    split: Option<u64>,
-    aws: &AwsSettings,
-) -> Result<Vec<Item>, ItemsError> {
-    // As in S3, a prefix need not end with a name.
-    let rest = what.trim_start_matches("s3://");
-    let (store, prefix) = match rest.rsplit_once('/') {
-        Some((folder, prefix)) => (format!("s3://{folder}"), prefix),
-        None => (what.to_string(), ""),
+/// `START..END`, if it is that.
+fn range(what: &str) -> Result<Option<Range<u64>>, ItemsError> {
+    let Some((from, to)) = what.split_once("..") else {
+        return Ok(None);
     };
-    let store = Store::open(&store, aws).await?;
-    let entries = store.list(prefix).await?;
-    if entries.is_empty() {
+    let is_number = |text: &str| {
+        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+        !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit())
+    };
+    if !is_number(from) || !is_number(to) {
+        return Ok(None);
+    }
+    let nothing = |problem: String| Err(ItemsError::Nothing(format!("{what}: {problem}")));
+    let (Ok(from), Ok(to)) = (from.parse(), to.parse()) else {
+        return nothing(format!(
+            "a range is of whole numbers from 0 to {}, without a sign; for others give a program that reads lines, as with --items -",
+            u64::MAX
+        ));
+    };
+    if from > to {
+        return nothing("it ends before it begins".into());
+    }
+    Ok(Some(from..to))
+}
+
+/// What a name that is no folder stands for.
+async fn one(path: &Path, metadata: &Metadata, cutting: Cutting) -> Result<Items, ItemsError> {
+    let kind = metadata.file_type();
+    let what = path.display();
+    let once = |path: &Path| {
+        let path = Some(path.to_path_buf());
+        Ok(Items::once(Pipe { path }, cutting))
+    };
+    if kind.is_fifo() {
+        return once(path);
+    }
+    if kind.is_char_device() {
+        // The two that end.
+        let is_null = metadata.rdev() == fs::metadata("/dev/null").map_or(0, |null| null.rdev());
+        if is_null || File::open(path).is_ok_and(|file| file.is_terminal()) {
+            return once(path);
+        }
+    }
+    if !kind.is_file() {
+        let kind = match (kind.is_socket(), kind.is_block_device()) {
+            (true, _) => "a socket",
+            (_, true) => "a block device",
+            _ => "a device",
+        };
         return Err(ItemsError::Nothing(format!(
-            "{what}: there are no objects whose names begin so"
+            "{what}: this is {kind}, and no file; have a program read it into a file or a pipe"
         )));
     }
-    let items = entries.into_iter().flat_map(|entry| {
-        let store = store.url().to_string();
-        pieces(entry.bytes, split)
-            .map(move |part| Item::Object {
-                store: store.clone(),
-                key: entry.key.clone(),
-                length: entry.bytes,
-                part,
-            })
-            .collect::<Vec<_>>()
-    });
-    Ok(items.collect())
+    let mut file = File::open(path).map_err(|source| read_error(path, source))?;
+    // Files of /proc have no length and something to read.
+    let has_no_length = metadata.len() == 0
+        && file
+            .read(&mut [0])
+            .map_err(|source| read_error(path, source))?
+            > 0;
+    let named = match is_own_descriptor(&path.to_string_lossy()) {
+        // Other processes have other files by that name.
+        true => match same_file(path, metadata) {
+            Some(named) => named,
+            None => return once(path),
+        },
+        false => path.into(),
+    };
+    if cutting == Cutting::Whole {
+        return Ok(Items::Lines(Text::File(named)));
+    }
+    if has_no_length {
+        return once(&named);
+    }
+    let items = vec![file_item(&named, metadata, None)?];
+    Ok(Items::Named(cut(items, cutting, None).await?))
 }
 
-/// The ranges that cut so many bytes, or none if they are not cut.
-pub fn pieces(length: u64, split: Option<u64>) -> impl Iterator<Item = Option<Extent>> {
-    let split = split
-        .filter(|split| length > *split)
-        .unwrap_or(u64::MAX)
-        .max(1);
-    let whole = split == u64::MAX;
-    let count = if whole { 1 } else { length.div_ceil(split) };
-    (0..count).map(move |number| {
-        (!whole).then(|| Extent {
-            from: number * split,
-            to: ((number + 1) * split).min(length),
-            lines: true,
-        })
-    })
+/// The name that a file has for every process, if it has one.
+fn same_file(path: &Path, metadata: &Metadata) -> Option<PathBuf> {
+    let named = fs::canonicalize(path).ok()?;
+    let found = fs::metadata(&named).ok()?;
+    ((found.dev(), found.ino()) == (metadata.dev(), metadata.ino())).then_some(named)
+}
+
+/// A file of this machine as items.
+///
+/// # Errors
+/// When it cannot be looked at, or is in a form that is not read.
+#[cfg(test)]
+pub(super) async fn file_items(path: &Path, cutting: Cutting) -> Result<Vec<Item>, ItemsError> {
+    let metadata = fs::metadata(path).map_err(|source| read_error(path, source))?;
+    cut(vec![file_item(path, &metadata, None)?], cutting, None).await
 }
 
 #[cfg(test)]
@@ -344,9 +427,8 @@ mod tests {
 
     #[test]
     fn items_come_in_batches() {
-        let each = |items: Items, batch| -> Vec<Item> {
-            items.each(batch).unwrap().map(Result::unwrap).collect()
-        };
+        let each =
+            |items: Items, batch| -> Vec<Item> { items.each(batch).map(Result::unwrap).collect() };
         let text = |number: u64| Item::Text(number.to_string().into_bytes());
         assert_eq!(each(Items::Range(3..5), 1), [text(3), text(4)]);
         let ranges = [(0, 4), (4, 8), (8, 9)].map(|(from, to)| Item::Range { from, to });
@@ -376,14 +458,19 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_a_text_are_items() {
-        let text: &[u8] = b"one\r\ntwo\n\nlast";
-        let items = TextLines::new(text, "text".into());
-        let items: Vec<Item> = items.map(Result::unwrap).collect();
-        let expected = ["one", "two", "", "last"].map(|text| Item::Text(text.into()));
-        assert_eq!(items, expected);
-        for item in items {
-            assert_eq!(Item::from_bytes(&item.to_bytes().unwrap()), Ok(item));
+    fn ranges_are_of_numbers_without_a_sign() {
+        assert_eq!(range("3..5").unwrap(), Some(3..5));
+        for other in ["", "..", "a..b", "3..", "..5", "../3..5", "3..5.txt"] {
+            assert_eq!(range(other).unwrap(), None, "{other}");
+        }
+        for (wrong, words) in [
+            ("-2..2", "from 0 to 18446744073709551615"),
+            ("0..-2", "without a sign"),
+            ("0..18446744073709551616", "from 0 to"),
+            ("5..3", "ends before it begins"),
+        ] {
+            let what = range(wrong).unwrap_err().to_string();
+            assert!(what.starts_with(wrong) && what.contains(words), "{what}");
         }
     }
 }

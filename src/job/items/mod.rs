@@ -1,15 +1,25 @@
-//! What jobs are given to work on: lines, numbers, files and objects, whole or in part. [`find`] is where they come from, [`read`] how a
-//! worker reads one; here is what travels of them.
+//! What jobs are given to work on: lines, numbers, files and objects, whole or in part. This module is what travels of them.
+//!
+//! [`find`] turns what a user wrote into items: [`folder`] and [`prefix`] list places, [`select`] decides which of the files
+//! there are data, [`cut`] divides them, [`lines`] reads items that are lines, [`pipe`] is input that can be read once.
+//! [`read`] is how a worker reads an item, on top of the bytes as they lie ([`raw`]).
 
+pub mod cut;
 pub mod find;
+pub mod folder;
+pub mod lines;
+pub mod pipe;
+pub mod prefix;
+pub mod raw;
 pub mod read;
+pub mod select;
 
 use crate::net::codec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// The longest item that is given as a line, in bytes.
+/// The longest item that is given as a line, in bytes without its end. The driver holds thousands of items at a time.
 pub const TEXT_MAX: usize = 4 << 20;
 
 /// Bytes of lines after which a batch has no more of them, however few they are.
@@ -32,6 +42,10 @@ pub enum Item {
         path: String,
         /// Its length in bytes.
         length: u64,
+        /// When it was changed last, in nanoseconds since 1970, where the file system says so.
+        modified: Option<u64>,
+        /// The CRC32C of the whole file, where a result names it.
+        crc32c: Option<u32>,
         /// Which of its bytes; all if none are named.
         part: Option<Extent>,
     },
@@ -39,10 +53,14 @@ pub enum Item {
     Object {
         /// The store.
         store: String,
-        /// The object's key there.
+        /// The object's key there. Of a user's input it may be one that no store writes.
         key: String,
         /// Its length in bytes.
         length: u64,
+        /// The version that was listed, where the store has ETags.
+        etag: Option<String>,
+        /// The CRC32C of the whole object, where a result names it.
+        crc32c: Option<u32>,
         /// Which of its bytes; all if none are named.
         part: Option<Extent>,
     },
@@ -78,6 +96,19 @@ pub struct Extent {
     pub to: u64,
     /// The lines that begin in it, and not its bytes.
     pub lines: bool,
+    /// It begins at 0, and is of a text that is unpacked if its first bytes say that it is packed with gzip or zstd. The
+    /// range counts the unpacked bytes then.
+    pub unpack: bool,
+}
+
+impl Extent {
+    /// All lines of a text that may be packed.
+    pub const ALL_LINES: Extent = Extent {
+        from: 0,
+        to: u64::MAX,
+        lines: true,
+        unpack: true,
+    };
 }
 
 impl fmt::Display for Extent {
@@ -108,8 +139,8 @@ impl fmt::Display for Item {
             }
         };
         match part {
-            Some(part) => write!(f, " ({part})"),
-            None => Ok(()),
+            Some(part) if *part != Extent::ALL_LINES => write!(f, " ({part})"),
+            _ => Ok(()),
         }
     }
 }
@@ -124,17 +155,35 @@ impl Item {
         }
     }
 
-    /// Which of its bytes it is, or all of them; of what is neither a file nor an object, none.
-    pub fn extent(&self) -> Option<Extent> {
+    /// The length in bytes of the file or object that it is, or is of.
+    pub fn length(&self) -> Option<u64> {
         match self {
+            Item::File { length, .. } | Item::Object { length, .. } => Some(*length),
             Item::Text(_) | Item::Range { .. } | Item::Listed { .. } | Item::Batch { .. } => None,
-            Item::File { length, part, .. } | Item::Object { length, part, .. } => {
-                Some(part.unwrap_or(Extent {
-                    from: 0,
-                    to: *length,
-                    lines: false,
-                }))
-            }
+        }
+    }
+
+    /// The part of a file or object that it is, if it is not all of it.
+    pub fn part(&self) -> Option<Extent> {
+        match self {
+            Item::File { part, .. } | Item::Object { part, .. } => *part,
+            Item::Text(_) | Item::Range { .. } | Item::Listed { .. } | Item::Batch { .. } => None,
+        }
+    }
+
+    /// The same file or object, and this part of it.
+    pub fn with_part(mut self, extent: Option<Extent>) -> Item {
+        if let Item::File { part, .. } | Item::Object { part, .. } = &mut self {
+            *part = extent;
+        }
+        self
+    }
+
+    /// The bytes of a line that is not UTF-8, which its name for people does not show.
+    pub fn binary(&self) -> Option<&[u8]> {
+        match self {
+            Item::Text(text) if std::str::from_utf8(text).is_err() => Some(text),
+            _ => None,
         }
     }
 

@@ -1,24 +1,21 @@
 //! How a worker reads an item.
 
+use super::pipe::Pipe;
+use super::raw::{Place, RawError, RawReader, SharedReader, Source};
 use super::{Extent, Item, list_from_bytes};
 use crate::job::context::{BlockingStore, Context};
 use crate::job::program::ProgramError;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use crate::unpack::{Packing, Unpacker, foreign_packing, is_damage};
+use std::io::{self, Chain, Cursor, Read, Write};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-
-/// Bytes of an object that are read at once.
-const READ_LEN: u64 = 8 << 20;
-
-/// Bytes behind an extent of an object that are read with it.
-const BEYOND: u64 = 64 << 10;
-
-/// Bytes of a file that are read at once: they stay in the processor's cache.
-const FILE_READ_LEN: u64 = 512 << 10;
+use std::path::Path;
+use tracing::warn;
 
 /// Bytes of numbers that are read at once, about.
 const RANGE_READ_LEN: usize = 64 << 10;
+
+/// Bytes of an unpacked text that are read at once.
+const UNPACKED_READ_LEN: u64 = 512 << 10;
 
 /// Takes an extent out of a stream of bytes that begins at [`Cut::first`]. Pure.
 struct Cut {
@@ -105,23 +102,27 @@ impl Sources {
                 let items = list_from_bytes(&list).map_err(ProgramError::new)?;
                 self.open_all(context, &items)?
             }
-            Item::File { path, part, .. } => Input::File(path.into(), *part),
+            Item::File { .. } => Input::of_file(item).expect("it is a file"),
             Item::Object {
                 store,
                 key,
                 length,
+                etag,
+                crc32c,
                 part,
-            } => Input::Object {
-                store: self.store(context, store)?.clone(),
-                key: key.clone(),
+            } => Input::Bytes(Source {
+                place: Place::Object {
+                    store: self.store(context, store)?.clone(),
+                    key: key.clone(),
+                    etag: etag.clone(),
+                },
                 length: *length,
+                crc32c: *crc32c,
                 part: *part,
-            },
+            }),
         })
     }
-}
 
-impl Sources {
     fn open_all(&mut self, context: &Context, items: &[Item]) -> Result<Input, ProgramError> {
         let inputs = items.iter().map(|item| self.open(context, item));
         Ok(Input::Batch(inputs.collect::<Result<_, _>>()?))
@@ -137,43 +138,121 @@ pub enum Input {
     Range(Range<u64>),
     /// Several, one after the other.
     Batch(Vec<Input>),
-    /// A file.
-    File(PathBuf, Option<Extent>),
-    /// An object.
-    Object {
-        /// Its store.
-        store: BlockingStore,
-        /// Its key.
-        key: String,
-        /// Its length.
-        length: u64,
-        /// Which of its bytes.
-        part: Option<Extent>,
-    },
+    /// A file or an object, or a part of it.
+    Bytes(Source),
+    /// What can be read once, in this process; unpacked, if that is wanted and it is packed.
+    Pipe(Pipe, Unpack),
+}
+
+/// Whether what is packed is unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unpack {
+    /// It is.
+    Yes,
+    /// Its bytes are given as they come.
+    No,
 }
 
 impl Input {
-    /// The path of a whole file.
-    pub fn path(&self) -> Option<&Path> {
+    /// A file, for which no store is needed.
+    pub fn of_file(item: &Item) -> Option<Input> {
+        let Item::File {
+            path,
+            length,
+            modified,
+            crc32c,
+            part,
+        } = item
+        else {
+            return None;
+        };
+        Some(Input::Bytes(Source {
+            place: Place::File {
+                path: path.into(),
+                modified: *modified,
+            },
+            length: *length,
+            crc32c: *crc32c,
+            part: *part,
+        }))
+    }
+
+    /// The path of a whole file, once it is known to be the one that was listed.
+    ///
+    /// # Errors
+    /// When it is another one by now, in words.
+    pub fn path(&self) -> Result<Option<&Path>, String> {
         match self {
-            Input::File(path, None) => Some(path),
-            _ => None,
+            Input::Bytes(source) if source.part.is_none() && source.path().is_some() => {
+                source.check()?;
+                Ok(source.path())
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Its name in messages.
+    pub fn name(&self) -> String {
+        match self {
+            Input::Bytes(source) => source.name(),
+            Input::Pipe(pipe, _) => pipe.name(),
+            _ => "an item".into(),
+        }
+    }
+
+    /// Its name in messages, and the number of the line, counted from 1, that has byte `at` of the (unpacked) text. It is
+    /// read from its beginning for that.
+    pub fn place_of(&self, at: u64) -> String {
+        let Input::Bytes(source) = self else {
+            return format!("the line at byte {at} of {}", self.name());
+        };
+        let name = source.name();
+        let whole = Source {
+            part: Some(Extent::ALL_LINES),
+            ..source.clone()
+        };
+        let mut reading = Input::Bytes(whole).read();
+        let (mut line, mut left) = (1, at);
+        while left > 0
+            && let Ok(Some(bytes)) = reading.more()
+        {
+            let before = &bytes[..bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX))];
+            line += memchr::memchr_iter(b'\n', before).count();
+            left -= before.len() as u64;
+        }
+        match left {
+            0 => format!("line {line} of {name}"),
+            _ => format!("the line at byte {at} of {name}"),
         }
     }
 
     /// Begins to read it.
     pub fn read(self) -> Reading {
-        let part = match &self {
-            Input::Text(_) | Input::Range(_) | Input::Batch(_) => None,
-            Input::File(_, part) | Input::Object { part, .. } => *part,
+        let mut cut = None;
+        let stage = match self {
+            Input::Text(mut text) => {
+                text.push(b'\n');
+                Stage::Text(text)
+            }
+            Input::Range(range) => Stage::Range(range),
+            Input::Batch(inputs) => Stage::Batch(inputs.into_iter(), None),
+            Input::Pipe(pipe, unpack) => Stage::Pipe(pipe, unpack),
+            Input::Bytes(source) => {
+                cut = source.part.map(Cut::new);
+                let from = source.part.map_or(0, Cut::first);
+                // Of a text that is read from its beginning, the first bytes say whether it is packed.
+                let is_text = source.part.is_some_and(|part| part.unpack);
+                let reader = RawReader::new(source, from);
+                match is_text {
+                    true => Stage::Unknown(reader),
+                    false => Stage::Raw(reader),
+                }
+            }
         };
         Reading {
-            input: self,
-            inner: None,
-            file: None,
-            at: part.map_or(0, Cut::first),
-            cut: part.map(Cut::new),
-            taken: 0,
+            stage,
+            position: cut.as_ref().map_or(0, |cut| cut.at),
+            cut,
             room: Vec::new(),
             over: false,
         }
@@ -197,105 +276,218 @@ impl Input {
 
 /// An item that is being read.
 pub struct Reading {
-    input: Input,
-    /// Of a batch, the one that is being read.
-    inner: Option<Box<Reading>>,
-    file: Option<File>,
-    at: u64,
+    stage: Stage,
     cut: Option<Cut>,
-    /// Numbers of a range that were read, or items of a batch.
-    taken: u64,
+    /// Where in the stream the bytes end that were given last.
+    position: u64,
     room: Vec<u8>,
     over: bool,
 }
 
+enum Stage {
+    Text(Vec<u8>),
+    Range(Range<u64>),
+    /// The items that are left, and the one that is being read.
+    Batch(std::vec::IntoIter<Input>, Option<Box<Reading>>),
+    /// What was not opened yet.
+    Pipe(Pipe, Unpack),
+    Stream(String, Packing, Box<dyn Read + Send>),
+    /// A text of which nothing was read yet.
+    Unknown(RawReader),
+    Raw(RawReader),
+    Unpacked(Box<UnpackedText>),
+    Over,
+}
+
+struct UnpackedText {
+    name: String,
+    raw: SharedReader,
+    unpacker: Unpacker<Chain<Cursor<Vec<u8>>, SharedReader>>,
+}
+
 impl Reading {
-    /// The next bytes of it, or none at its end.
+    /// The next bytes of it, or none at its end, once it is known that all were of what was listed.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When it cannot be read, or was changed.
     pub fn more(&mut self) -> Result<Option<&[u8]>, String> {
         let mut wanted = 0..0;
         while wanted.is_empty() && !self.over {
             self.fill()?;
-            self.at += self.room.len() as u64;
+            let before = self.cut.as_ref().map_or(self.position, |cut| cut.at);
             (wanted, self.over) = match &mut self.cut {
                 _ if self.room.is_empty() => (0..0, true),
                 None => (0..self.room.len(), false),
                 Some(cut) => cut.take(&self.room),
             };
+            self.position = before + wanted.end as u64;
         }
-        Ok(Some(&self.room[wanted]).filter(|bytes| !bytes.is_empty()))
+        if wanted.is_empty() {
+            self.finish()?;
+            return Ok(None);
+        }
+        Ok(Some(&self.room[wanted]))
     }
 
-    /// Reads what is at `at`; nothing at the end.
+    /// Where in the file or object, or in its unpacked text, the bytes end that were given last.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Raw(mut reader) => reader.finish(),
+            Stage::Unpacked(text) => {
+                let ignored = text.unpacker.ignored_bytes();
+                if ignored > 0 {
+                    warn!(
+                        "{}: {ignored} bytes behind the packed data are ignored",
+                        text.name
+                    );
+                }
+                text.raw.finish()
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads what comes next; nothing at the end.
     fn fill(&mut self) -> Result<(), String> {
         self.room.clear();
-        match &self.input {
-            Input::Text(text) => {
-                if self.at == 0 {
-                    self.room.extend_from_slice(text);
-                    self.room.push(b'\n');
+        let enough = self.cut.as_ref().map_or(u64::MAX, |cut| cut.to);
+        match &mut self.stage {
+            Stage::Over => Ok(()),
+            Stage::Text(text) => {
+                self.room = std::mem::take(text);
+                self.stage = Stage::Over;
+                Ok(())
+            }
+            Stage::Range(range) => {
+                while range.start < range.end && self.room.len() < RANGE_READ_LEN {
+                    writeln!(self.room, "{}", range.start).expect("memory takes it");
+                    range.start += 1;
                 }
                 Ok(())
             }
-            Input::Range(range) => {
-                let mut next = range.start + self.taken;
-                while next < range.end && self.room.len() < RANGE_READ_LEN {
-                    writeln!(self.room, "{next}").expect("memory takes it");
-                    next += 1;
+            Stage::Batch(inputs, inner) => loop {
+                if inner.is_none() {
+                    *inner = inputs.next().map(|input| Box::new(input.read()));
                 }
-                self.taken = next - range.start;
-                Ok(())
-            }
-            Input::Batch(inputs) => {
-                while let Some(input) = inputs.get(self.taken as usize) {
-                    let inner = self
-                        .inner
-                        .get_or_insert_with(|| Box::new(input.clone().read()));
-                    if let Some(bytes) = inner.more()? {
-                        self.room.extend_from_slice(bytes);
-                        break;
+                let Some(reading) = inner else {
+                    return Ok(());
+                };
+                if let Some(bytes) = reading.more()? {
+                    self.room.extend_from_slice(bytes);
+                    return Ok(());
+                }
+                *inner = None;
+            },
+            Stage::Pipe(pipe, unpack) => {
+                let name = pipe.name();
+                let reader = pipe.open();
+                let reader = reader.map_err(|error| format!("cannot read {name}: {error}"))?;
+                self.stage = match unpack {
+                    Unpack::No => Stage::Stream(name, Packing::Plain, reader),
+                    Unpack::Yes => {
+                        let unpacker = Unpacker::new(reader);
+                        let unpacker = unpacker
+                            .map_err(|error| unpack_error(&name, Packing::Plain, &error))?;
+                        let packing = packing_of(unpacker.head(), &name)?;
+                        Stage::Stream(name, packing, Box::new(unpacker))
                     }
-                    self.inner = None;
-                    self.taken += 1;
-                }
+                };
+                self.fill()
+            }
+            Stage::Stream(name, packing, reader) => {
+                let read = reader.take(UNPACKED_READ_LEN).read_to_end(&mut self.room);
+                read.map_err(|error| unpack_error(name, *packing, &error))?;
                 Ok(())
             }
-            Input::File(path, _) => fill_from(&mut self.file, path, self.at, &mut self.room)
-                .map_err(|error| format!("cannot read {}: {error}", path.display())),
-            Input::Object {
-                store, key, length, ..
-            } => {
-                // Of a small part, a little more: its last line may go on.
-                let wanted = self.cut.as_ref().map_or(u64::MAX, |cut| cut.to + BEYOND);
-                let end = (self.at + READ_LEN)
-                    .min(wanted.max(self.at + BEYOND))
-                    .min(*length);
-                let bytes = store.get_range(key, self.at.min(end)..end);
-                self.room = bytes.map_err(|error| error.to_string())?.into();
-                Ok(())
+            Stage::Raw(reader) => reader.next(&mut self.room, enough),
+            Stage::Unpacked(text) => text.next(&mut self.room),
+            Stage::Unknown(reader) => {
+                reader.next(&mut self.room, enough)?;
+                let name = reader.source().name();
+                let packing = packing_of(&self.room, &name)?;
+                let Stage::Unknown(reader) = std::mem::replace(&mut self.stage, Stage::Over) else {
+                    unreachable!("it was matched above");
+                };
+                if packing == Packing::Plain {
+                    self.stage = Stage::Raw(reader);
+                    return Ok(());
+                }
+                let raw = SharedReader::new(reader);
+                let head = Cursor::new(std::mem::take(&mut self.room));
+                let unpacker = Unpacker::new(head.chain(raw.clone()));
+                let unpacker = unpacker.map_err(|error| unpack_error(&name, packing, &error))?;
+                let mut text = Box::new(UnpackedText {
+                    name,
+                    raw,
+                    unpacker,
+                });
+                let read = text.next(&mut self.room);
+                self.stage = Stage::Unpacked(text);
+                read
             }
         }
     }
 }
 
-/// Reads what is next in a file, which is opened at `at` first.
-fn fill_from(open: &mut Option<File>, path: &Path, at: u64, room: &mut Vec<u8>) -> io::Result<()> {
-    let file = match open {
-        Some(file) => file,
-        None => {
-            let mut file = File::open(path)?;
-            file.seek(SeekFrom::Start(at))?;
-            open.insert(file)
-        }
+impl UnpackedText {
+    fn next(&mut self, room: &mut Vec<u8>) -> Result<(), String> {
+        let packing = self.unpacker.packing();
+        let read = (&mut self.unpacker)
+            .take(UNPACKED_READ_LEN)
+            .read_to_end(room);
+        read.map_err(|error| unpack_error(&self.name, packing, &error))?;
+        Ok(())
+    }
+}
+
+/// What the first bytes of a text say that it is packed with.
+///
+/// # Errors
+/// When that is nothing that is unpacked here, in words.
+pub fn packing_of(head: &[u8], name: &str) -> Result<Packing, String> {
+    // Three letters alone may be those of a text. Of a stream only a few first bytes are known.
+    let is_bzip2 = |head: &[u8]| {
+        let rest = head.get(4..10.min(head.len())).unwrap_or_default();
+        rest.len() > 1 && b"1AY&SY".starts_with(rest)
     };
-    file.take(FILE_READ_LEN).read_to_end(room).map(drop)
+    match foreign_packing(head) {
+        Some("bzip2") if !is_bzip2(head) => Ok(Packing::Plain),
+        Some(form) => Err(format!(
+            "{name} is packed with {form}, which is not read; unpack it first, or pack it with gzip or zstd"
+        )),
+        None => Ok(Packing::of(head)),
+    }
+}
+
+/// Why a packed text cannot be read, in words.
+pub(super) fn unpack_error(name: &str, packing: Packing, error: &io::Error) -> String {
+    let packing = packing.name();
+    if let Some(raw) = error
+        .get_ref()
+        .and_then(|cause| cause.downcast_ref::<RawError>())
+    {
+        return raw.to_string();
+    }
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return format!(
+            "the {packing} data of {name} end early; the file is truncated, copy or download it again"
+        );
+    }
+    match is_damage(error) {
+        true => format!(
+            "the {packing} data of {name} are damaged ({error}); copy or download the file again"
+        ),
+        false => format!("cannot read {name}: {error}"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::find::pieces;
+    use super::super::cut::pieces;
     use super::*;
 
     #[test]

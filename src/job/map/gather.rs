@@ -118,6 +118,8 @@ impl Gatherer {
             store: self.store.url().into(),
             key,
             length,
+            etag: None,
+            crc32c: None,
             part: None,
         }
     }

@@ -332,7 +332,7 @@ fn as_argument(item: &Item, input: &Input, folder: &Path) -> Result<Vec<OsString
         _ => (std::slice::from_ref(item), std::slice::from_ref(input)),
     };
     let each = items.iter().zip(inputs).enumerate();
-    each.map(|(number, one)| match (one, one.1.path()) {
+    each.map(|(number, one)| match (one, one.1.path()?) {
         ((Item::Text(text), _), _) => Ok(OsString::from_vec(text.clone())),
         (_, Some(path)) => Ok(path.into()),
         ((_, input), None) => save(

@@ -208,7 +208,7 @@ pub async fn run(
         more: Default::default(),
     };
     let count = items.count(spec.batch);
-    let each = items.each(spec.batch)?;
+    let each = items.each(spec.batch);
     let (sender, tasks) = mpsc::channel(AHEAD);
     let (repeat, mut repeated) = mpsc::channel(AHEAD);
     let known = progress.known.take();

@@ -2,11 +2,12 @@
 //! its own in order. So the outputs, one after the other, are the whole in order (sample sort, as in Frazer and McKellar 1970; the ranges
 //! are chosen from a sample of all ranks).
 //!
-//! [`record`] is what records are, [`mod@share`] which of them a rank reads, [`shuffle`] how they travel, [`run`] those in memory, [`spill`] those that do not fit there; [`generate`] and [`check`] are for tests and benchmarks. Records are compared byte by byte, in whole:
+//! [`record`] is what records are, [`mod@share`] which of them a rank reads, [`reader`] how, [`shuffle`] how they travel, [`run`] those in memory, [`spill`] those that do not fit there; [`generate`] and [`check`] are for tests and benchmarks. Records are compared byte by byte, in whole:
 //! the result does not depend on the number of workers.
 
 pub mod check;
 pub mod generate;
+pub mod reader;
 pub mod record;
 pub mod run;
 pub mod share;
@@ -14,12 +15,13 @@ pub mod shuffle;
 pub mod spill;
 
 use crate::job::context::{BlockingStore, Context};
-use crate::job::items::read::{Input, Reading, Sources};
+use crate::job::items::read::{Input, Sources};
 use crate::job::items::{self, Item};
 use crate::job::output::{OutputFolder, OutputPart, ResultFile, Target, part_key};
 use crate::job::program::{Program, ProgramError};
 use crate::net::codec::{self, REPORT_MAX};
-use record::{Format, LINE_MAX, Splitters};
+use reader::RecordReader;
+use record::{Format, Splitters};
 use serde::{Deserialize, Serialize};
 use share::{share, windows};
 use shuffle::{Shuffle, Source, agree};
@@ -40,6 +42,9 @@ const WINDOW_LEN: u64 = 4096;
 
 /// Of a sampled key so many bytes are kept.
 const KEY_MAX: usize = 64;
+
+/// Bytes after which no more of a window are read, however few records they are: the beginning of a long line is its key.
+const SAMPLED_MAX: usize = 1 << 20;
 
 /// What the driver asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,15 +155,23 @@ pub fn extension(format: Format) -> &'static str {
 fn sample(context: &mut Context, format: Format, mine: &[Item]) -> Result<Splitters, ProgramError> {
     let mut keys: Vec<Vec<u8>> = Vec::new();
     let mut sources = Sources::default();
-    for window in windows(mine, WINDOWS, WINDOW_LEN, format) {
-        let input = sources.open(context, &window)?;
+    for window in windows(mine, WINDOWS, WINDOW_LEN, RECORDS_PER_WINDOW, format) {
+        let input = sources.open(context, &window.item)?;
         let mut bytes = Vec::new();
         let mut reading = input.read();
-        while let Some(more) = reading.more().map_err(ProgramError::new)? {
+        while bytes.len() < SAMPLED_MAX
+            && let Some(more) = reading.more().map_err(ProgramError::new)?
+        {
             bytes.extend_from_slice(more);
         }
-        let whole = format.whole(&bytes);
-        for record in format.each(&bytes[..whole]).take(RECORDS_PER_WINDOW) {
+        let whole = match (format.whole(&bytes), format) {
+            (0, Format::Lines | Format::Keyed | Format::Grouped) if !bytes.is_empty() => {
+                bytes.push(b'\n');
+                bytes.len()
+            }
+            (whole, _) => whole,
+        };
+        for record in format.each(&bytes[..whole]).take(window.records) {
             let key = format.group(record);
             keys.push(key[..key.len().min(KEY_MAX)].to_vec());
         }
@@ -167,14 +180,7 @@ fn sample(context: &mut Context, format: Format, mine: &[Item]) -> Result<Splitt
 }
 
 /// The records of a rank's share, whole ones at a time.
-struct ShareReader {
-    inputs: std::vec::IntoIter<Input>,
-    format: Format,
-    reading: Option<Reading>,
-    /// What was read, of which so many bytes were given.
-    held: Vec<u8>,
-    given: usize,
-}
+struct ShareReader(RecordReader);
 
 impl ShareReader {
     fn new(context: &Context, mine: &[Item], format: Format) -> Result<ShareReader, ProgramError> {
@@ -183,53 +189,12 @@ impl ShareReader {
             .iter()
             .map(|item| sources.open(context, item))
             .collect();
-        Ok(ShareReader {
-            inputs: inputs?.into_iter(),
-            format,
-            reading: None,
-            held: Vec::new(),
-            given: 0,
-        })
+        Ok(ShareReader(RecordReader::new(inputs?, format)))
     }
 }
 
 impl Source for ShareReader {
     fn next(&mut self, _: &mut Context) -> Result<Option<&[u8]>, ProgramError> {
-        self.held.drain(..self.given);
-        self.given = 0;
-        while self.given == 0 {
-            if self.held.len() > LINE_MAX {
-                return Err(ProgramError::new(format!(
-                    "a line has more than {LINE_MAX} bytes; are these lines?"
-                )));
-            }
-            let Some(reading) = &mut self.reading else {
-                let Some(input) = self.inputs.next() else {
-                    return Ok(None);
-                };
-                self.reading = Some(input.read());
-                continue;
-            };
-            match reading.more().map_err(ProgramError::new)? {
-                Some(bytes) => self.held.extend_from_slice(bytes),
-                None => {
-                    self.reading = None;
-                    match (self.held.is_empty(), self.format) {
-                        (true, _) => {}
-                        // The last line of a text may have no end.
-                        (false, Format::Lines | Format::Keyed | Format::Grouped) => {
-                            self.held.push(b'\n')
-                        }
-                        (false, Format::Fixed(length)) => {
-                            return Err(ProgramError::new(format!(
-                                "an input ends within a record of {length} bytes"
-                            )));
-                        }
-                    }
-                }
-            }
-            self.given = self.format.whole(&self.held);
-        }
-        Ok(Some(&self.held[..self.given]))
+        self.0.next_records().map_err(ProgramError::new)
     }
 }

@@ -2,8 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The longest line, in bytes.
-pub const LINE_MAX: usize = 1 << 20;
+/// The longest line, in bytes without its end: a whole chromosome fits. A text without line ends is found by it before it fills
+/// the memory of a worker, and a message between ranks has room for it.
+pub const LINE_MAX: usize = 256 << 20;
+
+/// The longest record of a fixed length, in bytes.
+pub const RECORD_MAX: usize = 1 << 20;
 
 /// How records lie in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

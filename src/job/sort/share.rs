@@ -3,9 +3,10 @@
 use super::record::Format;
 use crate::job::items::{Extent, Item};
 
-/// What a rank reads of whole files or objects that lie behind each other: an equal share of their bytes, in whole records.
+/// What a rank reads of inputs that lie behind each other: an equal share of their bytes, in whole records. An input that is a
+/// part already cannot be divided.
 pub fn share(inputs: &[Item], rank: u32, ranks: u32, format: Format) -> Vec<Item> {
-    let length = |item: &Item| item.extent().map_or(0, |whole| whole.to);
+    let length = |item: &Item| item.length().unwrap_or(0);
     let total: u64 = inputs.iter().map(length).sum();
     let bound = |rank: u32| (u128::from(total) * u128::from(rank) / u128::from(ranks)) as u64;
     let (from, to) = (bound(rank), bound(rank + 1));
@@ -15,7 +16,12 @@ pub fn share(inputs: &[Item], rank: u32, ranks: u32, format: Format) -> Vec<Item
         let length = length(input);
         let end = begin + length;
         let part = (from.max(begin) - begin, to.clamp(begin, end) - begin);
-        if part.0 < part.1 {
+        if input.part().is_some() {
+            // The rank in whose share it begins reads all of it.
+            if length > 0 && (from..to).contains(&begin) {
+                mine.push(input.clone());
+            }
+        } else if part.0 < part.1 {
             // A record belongs to the rank in whose share it begins.
             let (from, to) = match format {
                 Format::Lines | Format::Keyed | Format::Grouped => part,
@@ -33,25 +39,56 @@ pub fn share(inputs: &[Item], rank: u32, ranks: u32, format: Format) -> Vec<Item
     mine
 }
 
-/// Places in a share that a sample is taken from: so many, evenly spread, of about so many bytes each.
-pub fn windows(mine: &[Item], count: u64, length: u64, format: Format) -> Vec<Item> {
-    let extents: Vec<(&Item, Extent)> = mine
-        .iter()
-        .filter_map(|item| Some((item, item.extent()?)))
-        .collect();
-    let total: u64 = extents.iter().map(|(_, part)| part.to - part.from).sum();
+/// A place that a sample is taken from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// It.
+    pub item: Item,
+    /// Records at its beginning that are sampled.
+    pub records: usize,
+}
+
+/// Places in a share that a sample is taken from: so many, evenly spread, of about so many bytes and so many records each. Of
+/// an input that cannot be divided the beginning stands for all of it.
+pub fn windows(
+    mine: &[Item],
+    count: u64,
+    length: u64,
+    records: usize,
+    format: Format,
+) -> Vec<Window> {
+    let total: u64 = mine.iter().map(range_len).sum();
     if total <= count * length {
-        return mine.to_vec();
+        let each = records.max(records * count as usize / mine.len().max(1));
+        let window = |item: &Item| Window {
+            item: item.clone(),
+            records: match is_divisible(item) {
+                true => records,
+                false => each,
+            },
+        };
+        return mine.iter().map(window).collect();
     }
-    let mut found = Vec::new();
+    let mut found: Vec<Window> = Vec::new();
     for number in 0..count {
         let mut at = total / count * number;
-        for (item, part) in &extents {
-            let here = part.to - part.from;
+        for item in mine {
+            let here = range_len(item);
             if at >= here {
                 at -= here;
                 continue;
             }
+            if !is_divisible(item) {
+                match found.last_mut() {
+                    Some(last) if last.item == *item => last.records += records,
+                    _ => found.push(Window {
+                        item: item.clone(),
+                        records,
+                    }),
+                }
+                break;
+            }
+            let part = item.part().expect("a share consists of parts");
             let from = part.from
                 + match format {
                     Format::Lines | Format::Keyed | Format::Grouped => at,
@@ -61,24 +98,36 @@ pub fn windows(mine: &[Item], count: u64, length: u64, format: Format) -> Vec<It
                 Format::Lines | Format::Keyed | Format::Grouped => length,
                 Format::Fixed(record) => length.next_multiple_of(record.into()),
             };
-            found.push(of(item, from, (from + wanted).min(part.to), format));
+            found.push(Window {
+                item: of(item, from, (from + wanted).min(part.to), format),
+                records,
+            });
             break;
         }
     }
     found
 }
 
+/// True if a range of its bytes can be read without what lies ahead of it.
+fn is_divisible(item: &Item) -> bool {
+    item.part().is_some_and(|part| !part.unpack)
+}
+
+/// Bytes of a part of an input, as they lie.
+fn range_len(item: &Item) -> u64 {
+    match item.part() {
+        Some(part) if !part.unpack => part.to - part.from,
+        _ => item.length().unwrap_or(0),
+    }
+}
+
 fn of(item: &Item, from: u64, to: u64, format: Format) -> Item {
-    let extent = Extent {
+    item.clone().with_part(Some(Extent {
         from,
         to,
         lines: !matches!(format, Format::Fixed(_)),
-    };
-    let mut item = item.clone();
-    if let Item::File { part, .. } | Item::Object { part, .. } = &mut item {
-        *part = Some(extent);
-    }
-    item
+        unpack: false,
+    }))
 }
 
 #[cfg(test)]
@@ -89,6 +138,8 @@ mod tests {
         let file = |(number, length): (usize, &u64)| Item::File {
             path: format!("/{number}"),
             length: *length,
+            modified: None,
+            crc32c: None,
             part: None,
         };
         lengths.iter().enumerate().map(file).collect()
@@ -109,7 +160,7 @@ mod tests {
                             panic!("{item}");
                         };
                         let input: usize = path[1..].parse().unwrap();
-                        let part = item.extent().unwrap();
+                        let part = item.part().unwrap();
                         assert_eq!(part.from, found[input], "in order, without gaps");
                         found[input] = part.to;
                         if let Format::Fixed(length) = format {
@@ -127,13 +178,18 @@ mod tests {
         let inputs = inputs(&[100_000, 50_000, 200_000]);
         for format in [Format::Lines, Format::Fixed(100)] {
             let mine = share(&inputs, 1, 3, format);
-            let found = windows(&mine, 8, 1000, format);
+            let found = windows(&mine, 8, 1000, 3, format);
             assert_eq!(found.len(), 8);
-            for window in &found {
-                let part = window.extent().unwrap();
+            for Window {
+                item: window,
+                records,
+            } in &found
+            {
+                assert_eq!(*records, 3);
+                let part = window.part().unwrap();
                 assert!(part.to - part.from <= 1000 && part.from < part.to);
                 let inside = |item: &Item| {
-                    let all = item.extent().unwrap();
+                    let all = item.part().unwrap();
                     let (Item::File { path: a, .. }, Item::File { path: b, .. }) = (item, window)
                     else {
                         return false;
@@ -142,7 +198,39 @@ mod tests {
                 };
                 assert!(mine.iter().any(inside));
             }
-            assert_eq!(windows(&mine, 1000, 1000, format), mine);
+            let whole = windows(&mine, 1000, 1000, 3, format);
+            assert!(whole.iter().map(|window| &window.item).eq(&mine));
+        }
+    }
+
+    #[test]
+    fn an_input_that_cannot_be_divided_is_read_by_one_rank() {
+        let mut inputs = inputs(&[1000, 50, 700, 5000]);
+        for place in [1, 2] {
+            inputs[place] = inputs[place].clone().with_part(Some(Extent::ALL_LINES));
+        }
+        for ranks in 1..9 {
+            let mut readers = [0; 2];
+            let mut bytes = 0;
+            for rank in 0..ranks {
+                let mine = share(&inputs, rank, ranks, Format::Lines);
+                for item in &mine {
+                    match item.part() {
+                        Some(Extent::ALL_LINES) => {
+                            readers[usize::from(item.length() == Some(700))] += 1;
+                        }
+                        Some(part) => bytes += part.to - part.from,
+                        None => panic!("{item} is no share"),
+                    }
+                }
+                let sampled = windows(&mine, 64, 10, 2, Format::Lines);
+                let of_whole = |window: &Window| window.item.part() == Some(Extent::ALL_LINES);
+                for window in sampled.iter().filter(|window| of_whole(window)) {
+                    assert!(mine.contains(&window.item));
+                    assert!(window.records >= 2);
+                }
+            }
+            assert_eq!((readers, bytes), ([1, 1], 6000), "{ranks} ranks");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Sorted runs in a store, and records merged from them.
 
-use super::record::{Format, LINE_MAX, prefix};
+use super::record::{Format, prefix};
 use super::run::Run;
 use crate::job::context::{BlockingStore, BlockingWriter};
 use crate::job::program::ProgramError;
@@ -221,10 +221,9 @@ impl Reader<'_> {
                     ))),
                 };
             }
-            if self.held.len() > LINE_MAX {
-                return Err(ProgramError::new("a spilled line has no end"));
-            }
-            let end = (self.read + self.read_len).min(self.length);
+            // Of a long record twice as much each time, so that it is not copied over and over.
+            let step = self.read_len.max(self.held.len() as u64);
+            let end = (self.read + step).min(self.length);
             let next = self.store.get_range(&self.key, self.read..end)?;
             self.read = end;
             self.held = match self.held.is_empty() {

@@ -15,7 +15,7 @@ use crate::net::codec::{self, REPORT_MAX};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::time::Instant;
-use words::{Counts, Words};
+use words::{Counts, WORD_MAX, Words};
 
 /// The program that workers of a word count run.
 pub const PROGRAM: Program = Program {
@@ -160,10 +160,19 @@ impl Counter {
                 return Ok(());
             };
             let input: Input = self.sources.open(context, piece)?;
-            let mut reading = input.read();
+            let mut reading = input.clone().read();
+            let mut at = 0;
             while let Some(bytes) = reading.more().map_err(ProgramError::new)? {
                 self.read += bytes.len() as u64;
                 self.counts.count(bytes);
+                if self.counts.is_overlong() {
+                    // The word began in what was counted before.
+                    return Err(ProgramError::new(format!(
+                        "{} has a word of more than {WORD_MAX} bytes, the most of a word; is this a text?",
+                        input.place_of(at)
+                    )));
+                }
+                at = reading.position();
             }
             // The end of a file ends a word; that of a piece is the end of a line.
             self.counts.end();

@@ -18,8 +18,8 @@ pub enum Words {
 /// Bytes up to this make a word that is its own key.
 const SHORT: usize = 8;
 
-/// The longest word that is told apart, in bytes; of a longer one, this is its beginning, and the rest another.
-pub const WORD_MAX: usize = 64 << 10;
+/// The longest word, in bytes. A file that has nothing between its words is found by it before it fills the memory of a worker.
+pub const WORD_MAX: usize = 256 << 20;
 
 impl Words {
     /// The highest bit of each of eight bytes that ends a word.
@@ -83,6 +83,8 @@ pub struct Counts {
     bytes: Vec<u8>,
     /// A word that goes on in the next bytes.
     begun: Vec<u8>,
+    word_max: usize,
+    is_overlong: bool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -106,7 +108,14 @@ impl Counts {
             long_used: 0,
             bytes: Vec::new(),
             begun: Vec::new(),
+            word_max: WORD_MAX,
+            is_overlong: false,
         }
+    }
+
+    /// True once a word had more than [`WORD_MAX`] bytes; the counts are of no use then.
+    pub fn is_overlong(&self) -> bool {
+        self.is_overlong
     }
 
     /// Different words.
@@ -154,17 +163,11 @@ impl Counts {
         self.begun.clear();
     }
 
-    fn begin(&mut self, mut bytes: &[u8]) {
-        while self.begun.len() + bytes.len() > WORD_MAX {
-            let (head, rest) = bytes.split_at(WORD_MAX - self.begun.len());
-            self.put(head);
-            self.end();
-            bytes = rest;
+    fn begin(&mut self, bytes: &[u8]) {
+        if self.begun.len() + bytes.len() > self.word_max {
+            self.is_overlong = true;
+            return;
         }
-        self.put(bytes);
-    }
-
-    fn put(&mut self, bytes: &[u8]) {
         let lower = self.words == Words::LettersLower;
         let bytes = bytes.iter();
         self.begun.extend(bytes.map(|byte| {
@@ -376,10 +379,31 @@ mod tests {
                 assert!(counts.is_empty());
             }
         }
-        let mut counts = Counts::new(Words::Letters);
-        counts.count(&vec![b'x'; WORD_MAX + 5]);
-        counts.count(b"y ");
-        let found: Vec<usize> = counts.sorted().iter().map(|(word, _)| word.len()).collect();
-        assert_eq!(found, [WORD_MAX, 6]);
+    }
+
+    #[test]
+    fn long_words_are_whole_and_the_limit_is_exact_wherever_the_text_is_cut() {
+        let long = vec![b'x'; 200_000];
+        for step in [1, 4096, 131_072, long.len()] {
+            let mut counts = Counts::new(Words::Letters);
+            long.chunks(step).for_each(|piece| counts.count(piece));
+            counts.count(b" ");
+            assert!(counts.sorted() == [(long.clone(), 1)], "in steps of {step}");
+            assert!(!counts.is_overlong());
+        }
+        for (length, step) in [
+            (1000, 1),
+            (1000, 300),
+            (1000, 2000),
+            (1001, 1),
+            (1001, 300),
+            (1001, 2000),
+        ] {
+            let mut counts = Counts::new(Words::Space);
+            counts.word_max = 1000;
+            let text = [&vec![b'y'; length][..], b" z\n"].concat();
+            text.chunks(step).for_each(|piece| counts.count(piece));
+            assert_eq!(counts.is_overlong(), length > 1000, "{length} by {step}");
+        }
     }
 }

@@ -200,11 +200,11 @@ impl MapJob<'_> {
         let (fleet, ranks) = (&self.args.fleet, self.spec.workers);
         let output = self.output.filter(|_| self.combine.is_none());
         let job = DataJob::new(
-            fleet,
+            (self.ui, fleet),
             (JobId::random(), self.spec.id),
             "reduce",
             ranks,
-            inputs,
+            Items::Named(inputs.to_vec()),
         )
         .await?;
         // What a combination reads outlives the reduction.
@@ -266,6 +266,8 @@ impl MapJob<'_> {
             store: target.store.clone(),
             key: format!("{}{}", target.prefix, rank.file.name),
             length: rank.file.bytes,
+            etag: None,
+            crc32c: None,
             part: None,
         });
         Ok(parts.collect())

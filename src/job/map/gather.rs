@@ -1,10 +1,11 @@
 //! Outputs of a map on their way to whatever goes on with them: short ones are put together, long ones lie in the job's store already.
 
 use super::Output;
+use super::json::insert_tail;
 use super::run::ItemOutcome;
 use crate::job::items::Item;
 use crate::store::{Store, StoreError, Writer};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
 /// Bytes of short outputs that are one object.
@@ -81,16 +82,16 @@ impl Gatherer {
                 }
             }
         }
-        let line = json!({
-            "number": outcome.number,
-            "item": outcome.item,
-            "problem": outcome.problem,
-            "exit": outcome.exit,
-            "failures": outcome.failures,
-            "bytes": length,
-            "stderr": String::from_utf8_lossy(&outcome.stderr),
-        });
-        self.report.extend_from_slice(line.to_string().as_bytes());
+        let mut line = Map::new();
+        line.insert("number".into(), outcome.number.into());
+        outcome.insert_item(&mut line);
+        line.insert("problem".into(), json!(outcome.problem));
+        line.insert("exit".into(), json!(outcome.exit));
+        line.insert("failures".into(), outcome.failures.into());
+        line.insert("bytes".into(), length.into());
+        insert_tail(&mut line, "stderr", &outcome.stderr);
+        let line = Value::from(line).to_string();
+        self.report.extend_from_slice(line.as_bytes());
         self.report.push(b'\n');
         if self.report.len() >= REPORT_PIECE {
             self.write_report()?;

@@ -1,11 +1,12 @@
 //! Any program on many items: each worker takes the next item, runs the program on it, and gives back what it printed.
 //!
 //! [`run`] is the driver's side, [`gather`] where outputs go that something else goes on with, [`journal`] what is
-//! done already. What the items are is in
+//! done already, [`json`] how bytes stand in JSON. What the items are is in
 //! [`crate::job::items`], how the program runs in [`crate::job::command`]; who gets what is the farm's affair ([`crate::job::farm`]).
 
 pub mod gather;
 pub mod journal;
+pub mod json;
 pub mod run;
 
 use crate::job::command::Command;

@@ -1,6 +1,7 @@
 //! The driver's side of a map: items in, outcomes out, in the order of the items.
 
 use super::journal::{Journal, JournalError, Known};
+use super::json::insert_bytes;
 use super::{Answer, Arguments, Output, PROGRAM};
 use crate::job::driver::{JobError, SwitchAccess};
 use crate::job::farm::driver::{FarmEvent, FarmOutcome, FarmSpec, Further, Outcome, Task};
@@ -75,6 +76,8 @@ pub struct ItemOutcome {
     pub number: u64,
     /// The item, for people.
     pub item: String,
+    /// The item's bytes, if it is a line that is not UTF-8.
+    pub item_binary: Option<Vec<u8>>,
     /// What went wrong at last, if it failed.
     pub problem: Option<String>,
     /// The exit code, if its program ended by itself.
@@ -132,13 +135,20 @@ impl Held {
 }
 
 impl ItemOutcome {
+    /// Adds the item to an object of JSON: what it is called, or the bytes of a line that is not UTF-8.
+    pub fn insert_item(&self, fields: &mut serde_json::Map<String, serde_json::Value>) {
+        let bytes = self.item_binary.as_deref();
+        insert_bytes(fields, "item", bytes.unwrap_or(self.item.as_bytes()));
+    }
+
     /// What it counts for in [`Held`].
     fn cost(&self) -> usize {
         let output = match &self.output {
             Output::Inline(bytes) => bytes.len(),
             Output::Stored { .. } => 0,
         };
-        OUTCOME_COST + output + self.stderr.len() + self.item.len()
+        let item = self.item.len() + self.item_binary.as_ref().map_or(0, Vec::len);
+        OUTCOME_COST + output + self.stderr.len() + item
     }
 }
 
@@ -325,6 +335,7 @@ fn feed(
                 .blocking_send(ItemOutcome {
                     number,
                     item: item.to_string(),
+                    item_binary: item.binary().map(<[u8]>::to_vec),
                     problem: None,
                     exit: done.answer.exit,
                     failures: done.failures,
@@ -399,6 +410,7 @@ impl InOrder<'_> {
         self.told(ItemOutcome {
             number,
             item: item.to_string(),
+            item_binary: item.binary().map(<[u8]>::to_vec),
             problem: answer.problem,
             exit: answer.exit,
             failures: outcome.failures,

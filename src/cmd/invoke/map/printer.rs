@@ -4,10 +4,11 @@ use crate::cmd::invoke::data::copy_object;
 use crate::cmd::ui;
 use crate::job::map::Output;
 use crate::job::map::gather::{Gathered, Gatherer};
+use crate::job::map::json::{insert_bytes, insert_tail};
 use crate::job::map::run::{Held, ItemOutcome};
 use crate::job::output::ResultFile;
 use crate::store::Store;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 use std::sync::Arc;
 use tokio::runtime::Handle;
@@ -143,37 +144,37 @@ impl Printer {
     }
 
     fn as_json(&self, outcome: &ItemOutcome) -> anyhow::Result<Value> {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let output = match &outcome.output {
-            Output::Inline(bytes) => match self.outputs {
-                Outputs::Gathered(_) => json!({ "bytes": bytes.len() }),
-                _ => json!({ "output": text(bytes), "bytes": bytes.len() }),
-            },
-            Output::Stored { key, bytes, .. } => match self.outputs {
-                Outputs::Gathered(_) => json!({ "bytes": bytes }),
-                Outputs::Kept(_) => json!({ "object": key, "bytes": bytes }),
-                Outputs::Printed => {
-                    let mut copied = Vec::new();
-                    self.copy(key, *bytes, &mut copied)?;
-                    json!({ "output": text(&copied), "bytes": bytes })
+        let mut line = Map::new();
+        line.insert("number".into(), outcome.number.into());
+        outcome.insert_item(&mut line);
+        line.insert("exit".into(), json!(outcome.exit));
+        line.insert("failures".into(), outcome.failures.into());
+        line.insert("seconds".into(), outcome.took.as_secs_f64().into());
+        let length = match (&outcome.output, &self.outputs) {
+            (Output::Inline(bytes), outputs) => {
+                if !matches!(outputs, Outputs::Gathered(_)) {
+                    insert_bytes(&mut line, "output", bytes);
                 }
-            },
-        };
-        let mut line = json!({
-            "number": outcome.number,
-            "item": outcome.item,
-            "exit": outcome.exit,
-            "failures": outcome.failures,
-            "seconds": outcome.took.as_secs_f64(),
-        });
-        if let (Some(line), Value::Object(output)) = (line.as_object_mut(), output) {
-            line.extend(output);
-            if let Some(problem) = &outcome.problem {
-                line.insert("problem".into(), problem.clone().into());
-                line.insert("stderr".into(), text(&outcome.stderr).into());
+                bytes.len() as u64
             }
+            (Output::Stored { bytes, .. }, Outputs::Gathered(_)) => *bytes,
+            (Output::Stored { key, bytes, .. }, Outputs::Kept(_)) => {
+                line.insert("object".into(), key.clone().into());
+                *bytes
+            }
+            (Output::Stored { key, bytes, .. }, Outputs::Printed) => {
+                let mut copied = Vec::new();
+                self.copy(key, *bytes, &mut copied)?;
+                insert_bytes(&mut line, "output", &copied);
+                *bytes
+            }
+        };
+        line.insert("bytes".into(), length.into());
+        if let Some(problem) = &outcome.problem {
+            line.insert("problem".into(), problem.clone().into());
+            insert_tail(&mut line, "stderr", &outcome.stderr);
         }
-        Ok(line)
+        Ok(line.into())
     }
 
     /// Copies a long output out of the job's store.

@@ -178,10 +178,10 @@ fn mentions_checksum(message: &str) -> bool {
 
 /// Why there is no answer, and what to do about it.
 fn without_answer<E: Error + 'static>(error: &SdkError<E>) -> (Refusal, Cow<'static, str>) {
-    if let Some(error) = error_within::<rustls::Error>(error) {
-        if let Some(advice) = certificate_advice(error) {
-            return (Refusal::Untrusted, advice.into());
-        }
+    if let Some(error) = error_within::<rustls::Error>(error)
+        && let Some(advice) = certificate_advice(error)
+    {
+        return (Refusal::Untrusted, advice.into());
     }
     if let Some(error) = error_within::<CredentialsError>(error) {
         return match error {

@@ -612,6 +612,11 @@ impl Process {
         }
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
     /// True of the process with this number.
     pub fn is(&self, id: u32) -> bool {
         self.id == id

@@ -10,14 +10,14 @@ use crate::job::farm::driver::{self, FarmEvent, FarmSpec, Further};
 use crate::job::farm::schedule::Policy;
 use crate::job::farm::stdio::{Said, read_calls};
 use crate::net::token::JobId;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 /// Calls that wait for the driver.
 const AHEAD: usize = 4096;
@@ -154,18 +154,18 @@ impl PoolArgs {
 fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
     let interrupted = interrupted();
     let stdout = io::stdout().as_fd().try_clone_to_owned()?;
-    // What is no pipe has no reader that could go.
-    let reader = AsyncFd::try_with_interest(stdout, Interest::ERROR).ok();
+    let (tell, told) = oneshot::channel();
+    // It waits as long as the process lives. What is no pipe has no reader that could go.
+    let waiting = std::thread::Builder::new().name("reader".into());
+    waiting.spawn(move || {
+        let mut polled = [PollFd::new(&stdout, PollFlags::empty())];
+        while poll(&mut polled, None) == Err(Errno::INTR) {}
+        let _ended = tell.send(());
+    })?;
     Ok(async move {
-        let reader_is_gone = async {
-            match &reader {
-                Some(reader) => drop(reader.ready(Interest::ERROR).await),
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = interrupted => {}
-            () = reader_is_gone => {}
+            Ok(()) = told => {}
         }
     })
 }

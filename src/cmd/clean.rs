@@ -371,6 +371,7 @@ mod tests {
             key,
             bytes: 1,
             modified: now - Duration::from_secs(hours * 3600),
+            etag: None,
         };
         let entries = vec![
             entry(format!("map/{a}/outputs/1"), 30),

@@ -146,6 +146,7 @@ mod tests {
             send_offsets: vec![0, 2, 2].into(),
             send_index: vec![0, 1].into(),
             weights: None,
+            out_weights: None,
         };
         let entry = serde_json::json!({
             "key": "p", "bytes": 1, "crc32c": 1, "vertices": 3, "edges": 3, "ghosts": 1,

@@ -73,6 +73,7 @@ async fn ten_thousand_connections_join_one_job_and_pass_a_barrier() {
         let part = Part {
             operation,
             root: None,
+            shape: 0,
             total: 0,
             data: &[],
         };

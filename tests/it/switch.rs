@@ -1141,7 +1141,7 @@ fn packs_that_disagree_about_a_collective_end_the_job() {
 }
 
 /// An announcement of an exchange.
-fn announcement(source: u32, call: u64, exchange: Exchange, root: Option<u32>) -> Frame {
+fn exchange_announcement(source: u32, call: u64, exchange: Exchange, root: Option<u32>) -> Frame {
     let part = Part {
         operation: Operation::Exchange(exchange).code(),
         root,
@@ -1160,16 +1160,22 @@ fn announcement(source: u32, call: u64, exchange: Exchange, root: Option<u32>) -
 fn different_exchanges_end_the_job_though_nobody_waits_for_an_answer() {
     let mut bench = Bench::new();
     let (driver, packs) = bench.begun(RED, 2);
-    let same = |source, call| announcement(source, call, Exchange::AllToAll, None);
+    let same = |source, call| exchange_announcement(source, call, Exchange::AllToAll, None);
     assert_eq!(bench.send(packs[0], same(0, 0)), []);
     assert_eq!(bench.send(packs[1], same(1, 0)), []);
     assert_eq!(
-        bench.send(packs[0], announcement(0, 1, Exchange::Scatter, Some(0))),
+        bench.send(
+            packs[0],
+            exchange_announcement(0, 1, Exchange::Scatter, Some(0))
+        ),
         []
     );
     // It waits for nothing, and is gone when the other comes.
     bench.send(packs[0], leave(None));
-    let said = bench.send(packs[1], announcement(1, 1, Exchange::Scatter, Some(1)));
+    let said = bench.send(
+        packs[1],
+        exchange_announcement(1, 1, Exchange::Scatter, Some(1)),
+    );
     let words = "rank 1: collective segment 1: rank 1 calls scatter from rank 1, but rank 0 calls scatter from rank 0; all ranks must make the same calls";
     for member in [driver, packs[1]] {
         let told = |(to, said): &(ConnectionId, Said)| {

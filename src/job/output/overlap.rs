@@ -159,6 +159,8 @@ mod tests {
         Item::File {
             path: path.to_str().unwrap().into(),
             length: 1,
+            modified: None,
+            crc32c: None,
             part: None,
         }
     }
@@ -229,6 +231,8 @@ mod tests {
             store: store.into(),
             key: key.into(),
             length: 1,
+            etag: None,
+            crc32c: None,
             part: None,
         };
         for (input, store, key) in [

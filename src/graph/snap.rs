@@ -436,9 +436,12 @@ fn id_column(text: &[u8]) -> Result<(u64, &[u8]), Misread<'_>> {
     id_of(column).map(|id| (id, &text[column.len()..]))
 }
 
-/// The number that digits are; none for no digits and for more than 2^64 - 1.
+/// The number that digits are; none for no digits, other characters, and more than 2^64 - 1.
 fn value(digits: &[u8]) -> Option<u64> {
-    let add = |value: u64, digit: &u8| value.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
+    let add = |value: u64, character: &u8| {
+        let digit = char::from(*character).to_digit(10)?;
+        value.checked_mul(10)?.checked_add(digit.into())
+    };
     let value = digits.iter().try_fold(0, add);
     value.filter(|_| !digits.is_empty())
 }

@@ -5,14 +5,16 @@ use crate::job::command::Command;
 use crate::job::command::exec::{self, Exec, Feed};
 use crate::job::context::Context;
 use crate::job::items;
-use crate::job::output::{OutputFolder, OutputPart, ResultFile, Target, part_key};
+use crate::job::output::{Target, part_key};
 use crate::job::program::{Program, ProgramError};
+use crate::job::sort::part::{Part, Parts, WrittenPart};
 use crate::job::sort::record::Format;
 use crate::job::sort::shuffle::Shuffle;
-use crate::job::sort::{exchange, extension, finish};
+use crate::job::sort::{exchange, extension, finish_part};
 use crate::net::codec::{self, REPORT_MAX};
 use crate::private;
 use crate::store::StoreError;
+use crate::store::sealed::SealedKey;
 use serde::{Deserialize, Serialize};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -30,8 +32,8 @@ pub const FORMAT: Format = Format::Grouped;
 /// What the driver asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arguments {
-    /// What is read: the key of the list of inputs in the job's store.
-    pub inputs: String,
+    /// What is read: the list of inputs in the job's store.
+    pub inputs: SealedKey,
     /// The program that each rank runs once, unless there are no lines for it.
     pub command: Command,
     /// Where the parts go.
@@ -50,7 +52,7 @@ pub struct Reduced {
     /// Lines that it read, and their bytes.
     pub read: (u64, u64),
     /// The part that it wrote: what its program printed.
-    pub file: ResultFile,
+    pub part: WrittenPart,
     /// Bytes that it wrote to the job's store since they did not fit into memory.
     pub spilled: u64,
     /// How often its program failed.
@@ -64,8 +66,8 @@ fn reduce(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     let invocation = context.remaining();
     let program = arguments.command.prepare(context)?;
     let store = context.store()?;
-    let mut output = OutputFolder::open(context, &arguments.output)?;
-    let inputs = store.get(&arguments.inputs)?;
+    let mut output = Parts::open(context, &arguments.output)?;
+    let inputs = store.get_sealed(&arguments.inputs)?;
     let inputs = items::list_from_bytes(&inputs).map_err(ProgramError::new)?;
     let place = (&store, &arguments.spill[..]);
     let (mut shuffle, seconds) = exchange(context, &inputs, FORMAT, place, arguments.memory)?;
@@ -105,7 +107,7 @@ fn reduce(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     };
     let reduced = Reduced {
         read: shuffle.read(),
-        file: finish(context, &mut output, part)?,
+        part: finish_part(context, &mut output, part)?,
         spilled: shuffle.spilled(),
         failures,
         seconds: [seconds[0], seconds[1], exchanged.elapsed().as_secs_f64()],
@@ -119,9 +121,10 @@ fn run(
     exec: &Exec,
     program: &Path,
     shuffle: &mut Shuffle,
-    mut part: OutputPart,
-) -> Result<Result<OutputPart, String>, ProgramError> {
+    mut part: Part,
+) -> Result<Result<Part, String>, ProgramError> {
     let mut broken: Option<StoreError> = None;
+    let mut damaged: Option<ProgramError> = None;
     let feed = |stdin: &mut Feed| {
         let mut stdin = BufWriter::with_capacity(1 << 16, stdin);
         let mut stopped: Option<io::Error> = None;
@@ -133,7 +136,13 @@ fn run(
         });
         match (stopped, given) {
             (Some(error), _) => Err(error),
-            (None, Err(error)) => Ok(Err(error.to_string())),
+            (None, Err(error)) => {
+                let words = error.to_string();
+                if matches!(error, ProgramError::Store(StoreError::Damaged { .. })) {
+                    damaged = Some(error);
+                }
+                Ok(Err(words))
+            }
             (None, Ok(())) => stdin.flush().map(Ok),
         }
     };
@@ -147,6 +156,10 @@ fn run(
     let ran = exec::run(exec, feed, &mut take, &|| context.has_ended());
     if let Some(error) = broken {
         return Err(error.into());
+    }
+    // Another run of the program would not get these lines either.
+    if let Some(error) = damaged {
+        return Err(error);
     }
     let name = program.file_name().map(PathBuf::from).unwrap_or_default();
     let name = name.display();

@@ -294,6 +294,13 @@ impl SealedWriter {
         Ok(())
     }
 
+    /// Gives up what was written.
+    pub async fn abort(self) {
+        if let Some(writer) = self.writer {
+            writer.abort().await;
+        }
+    }
+
     /// Gives the object its name.
     ///
     /// # Errors

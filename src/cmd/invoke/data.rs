@@ -10,6 +10,7 @@ use crate::job::items::list_to_bytes;
 use crate::job::output::{Claim, Target};
 use crate::net::token::JobId;
 use crate::store::Store;
+use crate::store::sealed::{Seal, SealedKey};
 use serde::Serialize;
 use std::io::{self, Write};
 use std::time::Instant;
@@ -123,6 +124,8 @@ pub(super) struct DataJob<'a> {
     pub(super) base: String,
     /// The same of its results, where they do not go to an output.
     results: String,
+    /// The list of inputs, in its store.
+    pub(super) inputs: SealedKey,
 }
 
 impl<'a> DataJob<'a> {
@@ -136,7 +139,14 @@ impl<'a> DataJob<'a> {
     ) -> anyhow::Result<DataJob<'a>> {
         let store = fleet.open_store("--store", &fleet.store).await?;
         let base = format!("{program}/{record}/");
-        let job = DataJob {
+        let inputs = match put_list(ui, &store, &base, inputs).await {
+            Ok(inputs) => inputs,
+            Err(error) => {
+                delete_own(ui, &store, &base).await;
+                return Err(error);
+            }
+        };
+        Ok(DataJob {
             fleet,
             id,
             program,
@@ -145,23 +155,8 @@ impl<'a> DataJob<'a> {
             store,
             results: base.clone(),
             base,
-        };
-        match job.put_list(ui, inputs).await {
-            Ok(()) => Ok(job),
-            Err(error) => {
-                job.clean(ui).await;
-                Err(error)
-            }
-        }
-    }
-
-    async fn put_list(&self, ui: &Ui, inputs: Items) -> anyhow::Result<()> {
-        let key = format!("{}input", self.base);
-        let Items::Named(items) = copy_piped(ui, inputs, &self.store, &key).await? else {
-            unreachable!("what is found is named, or piped and copied");
-        };
-        let list = list_to_bytes(&items).map_err(UsageError)?;
-        Ok(self.store.put(&self.list(), list).await?)
+            inputs,
+        })
     }
 
     /// Its time began then, since it goes on with something else.
@@ -175,11 +170,6 @@ impl<'a> DataJob<'a> {
             results: prefix.into(),
             ..self
         }
-    }
-
-    /// The key of the list.
-    pub(super) fn list(&self) -> String {
-        format!("{}inputs", self.base)
     }
 
     /// What the names of spilled runs begin with.
@@ -249,6 +239,15 @@ impl<'a> DataJob<'a> {
     }
 }
 
+/// Writes the list of inputs into the job's store.
+async fn put_list(ui: &Ui, store: &Store, base: &str, inputs: Items) -> anyhow::Result<SealedKey> {
+    let Items::Named(items) = copy_piped(ui, inputs, store, &format!("{base}input")).await? else {
+        unreachable!("what is found is named, or piped and copied");
+    };
+    let list = list_to_bytes(&items).map_err(UsageError)?;
+    Ok(store.put_sealed(&format!("{base}inputs"), &list).await?)
+}
+
 /// Deletes what a job kept in its store under a prefix. What cannot be deleted is a warning: the job's outcome is settled.
 pub(super) async fn delete_own(ui: &Ui, store: &Store, prefix: &str) {
     if let Err(error) = store.delete_all(prefix).await {
@@ -261,12 +260,15 @@ pub(super) async fn delete_own(ui: &Ui, store: &Store, prefix: &str) {
 /// Bytes of an object that are copied at once.
 const COPY_LEN: u64 = 8 << 20;
 
-/// Writes the parts of a result in the job's store to stdout, one after the other.
-pub(super) async fn print_parts(store: &Store, target: &Target) -> anyhow::Result<()> {
+/// Writes the sealed parts of a result in the job's store to stdout, one after the other.
+pub(super) async fn print_parts(
+    store: &Store,
+    parts: impl IntoIterator<Item = SealedKey>,
+) -> anyhow::Result<()> {
     let print = async {
         let mut out = io::stdout().lock();
-        for entry in store.list(&format!("{}part-", target.prefix)).await? {
-            copy_object(store, &entry.key, entry.bytes, &mut out).await?;
+        for SealedKey { key, seal } in parts {
+            copy_sealed(store, &key, &seal, &mut out).await?;
         }
         Ok::<(), anyhow::Error>(out.flush()?)
     };
@@ -276,17 +278,22 @@ pub(super) async fn print_parts(store: &Store, target: &Target) -> anyhow::Resul
     }
 }
 
-/// Writes an object of so many bytes.
-pub(super) async fn copy_object(
+/// Writes the payload of a sealed object. Bytes are checked before they are written.
+pub(super) async fn copy_sealed(
     store: &Store,
     key: &str,
-    bytes: u64,
+    seal: &Seal,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
     let mut at = 0;
-    while at < bytes {
-        let end = (at + COPY_LEN).min(bytes);
-        out.write_all(&store.get_range(key, at..end).await?)?;
+    let mut bytes = Vec::new();
+    while at < seal.bytes {
+        let end = (at + COPY_LEN).min(seal.bytes);
+        bytes.clear();
+        store
+            .get_sealed_range(key, seal, at..end, &mut bytes)
+            .await?;
+        out.write_all(&bytes)?;
         at = end;
     }
     Ok(())

@@ -51,7 +51,7 @@ Of a folder or a prefix that a job of lswitch wrote, the parts that its result.j
 but hidden ones and markers such as _SUCCESS. With --json, what is not UTF-8 is base64: output_base64 stands for output,
 item_base64 for item, stderr_base64 for stderr.
 
-A job that did not come to its end, or in which items have failed, is gone on with by the same command and --resume JOB.")]
+If a job was interrupted or items failed, run the same command with --resume JOB: only unfinished items run.")]
 pub struct MapArgs {
     /// The program: a file, which travels to the workers, or the name of one that they have
     #[arg(long, value_name = "PROGRAM")]
@@ -98,9 +98,15 @@ pub struct MapArgs {
     #[arg(long, requires = "output")]
     overwrite: bool,
 
-    /// Go on with a job that did not come to its end: only what is missing is run
+    /// Resume a job that has not come to its end: only items that are not done are run. Program, arguments, --split,
+    /// --batch-size and items must be those that the job had
     #[arg(long, value_name = "JOB")]
     resume: Option<String>,
+
+    /// Resume a job although the program or its arguments have changed, or its journal is damaged: outputs that it has
+    /// are kept, and items that have changed are run again
+    #[arg(long, requires = "resume")]
+    resume_anyway: bool,
 
     /// How often an item is tried again after it has failed
     #[arg(long, value_name = "COUNT", default_value_t = 2)]
@@ -261,7 +267,7 @@ impl MapArgs {
             store,
             output,
         };
-        let mut progress = match job.progress().await {
+        let mut progress = match job.progress(items.count(self.batch_size)).await {
             Ok(progress) => progress,
             Err(error) => {
                 // Where the journal is this job's by now, so are the outputs.

@@ -150,7 +150,7 @@ impl SortArgs {
         let job = DataJob::new((ui, &self.fleet), (id, id), "sort", ranks, inputs).await?;
         let memory = self.memory.bytes(&self.fleet, ranks);
         let arguments = |output| Arguments {
-            inputs: job.list(),
+            inputs: job.inputs.clone(),
             format,
             output,
             memory,

@@ -154,7 +154,7 @@ impl WordcountArgs {
         let job = DataJob::new(fleet, (id, id), "wordcount", ranks, pieces).await?;
         let memory = self.memory.bytes(&self.fleet, ranks);
         let arguments = |output| Arguments {
-            pieces: job.list(),
+            pieces: job.inputs.clone(),
             words: match self.words {
                 WordKind::LettersLower => Words::LettersLower,
                 WordKind::Letters => Words::Letters,
@@ -165,19 +165,25 @@ impl WordcountArgs {
             spill: job.spill(),
         };
         let finished = async {
-            let (outcome, target) = job.drive(ui, claim, arguments, self.retries).await?;
+            let (outcome, _) = job.drive(ui, claim, arguments, self.retries).await?;
             let counted: Vec<Counted> =
                 decode_results(&outcome.results).map_err(|error| anyhow!(error))?;
             let summary = self.summary(&outcome, &counted);
             match claim {
                 Some(claim) => {
-                    let files = counted.iter().map(|rank| rank.file.clone()).collect();
+                    let files = counted
+                        .iter()
+                        .filter_map(|rank| rank.part.file().cloned())
+                        .collect();
                     claim
                         .finish(files, summary.clone())
                         .await
                         .map_err(refused)?;
                 }
-                None => print_parts(&job.store, &target).await?,
+                None => {
+                    let parts = counted.iter().filter_map(|rank| rank.part.sealed());
+                    print_parts(&job.store, parts.cloned()).await?;
+                }
             }
             Ok((outcome, summary))
         };

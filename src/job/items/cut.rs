@@ -5,6 +5,7 @@ use super::folder::read_error;
 use super::read::packing_of;
 use super::{Extent, Item};
 use crate::store::Store;
+use crate::store::sealed::SealedKey;
 use crate::unpack::{MAGIC_LEN, Packing};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -98,7 +99,7 @@ async fn parts_of(
     if length == 0 {
         return Ok(Vec::new());
     }
-    let is_object = matches!(item, Item::Object { .. });
+    let is_object = matches!(item, Item::Object { .. } | Item::Sealed { .. });
     if is_object && length <= piece.unwrap_or(SMALL_OBJECT_LEN) {
         return Ok(vec![Some(Extent::ALL_LINES)]);
     }
@@ -193,6 +194,12 @@ async fn look(
         (Item::Object { key, etag, .. }, Some(store)) => {
             let version = store.get_version(key, range, etag.as_deref()).await?;
             Ok(version.bytes.into())
+        }
+        (Item::Sealed { object, .. }, Some(store)) => {
+            let SealedKey { key, seal } = object;
+            let mut bytes = Vec::new();
+            store.get_sealed_range(key, seal, range, &mut bytes).await?;
+            Ok(bytes)
         }
         _ => Ok(Vec::new()),
     }

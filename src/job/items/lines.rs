@@ -177,6 +177,7 @@ impl Iterator for Batches {
                         Item::Text(text) => text.len() + 8,
                         Item::File { path, .. } => path.len() + 64,
                         Item::Object { store, key, .. } => store.len() + key.len() + 128,
+                        Item::Sealed { store, object, .. } => store.len() + object.key.len() + 48,
                         Item::Range { .. } | Item::Listed { .. } | Item::Batch { .. } => 0,
                     };
                     items.push(item);

@@ -15,6 +15,7 @@ pub mod read;
 pub mod select;
 
 use crate::net::codec;
+use crate::store::sealed::SealedKey;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -64,6 +65,15 @@ pub enum Item {
         /// Which of its bytes; all if none are named.
         part: Option<Extent>,
     },
+    /// What a job wrote into its own store and reads again, or some lines of it.
+    Sealed {
+        /// The store.
+        store: String,
+        /// The object's key there, and its seal.
+        object: SealedKey,
+        /// Which bytes of its payload; all if none are named.
+        part: Option<Extent>,
+    },
     /// Numbers, one after the other; each is as a line.
     Range {
         /// The first.
@@ -75,8 +85,8 @@ pub enum Item {
     Listed {
         /// The store.
         store: String,
-        /// The object's key there; [`list_to_bytes`] made it.
-        key: String,
+        /// The list there, sealed; [`list_to_bytes`] made it.
+        list: SealedKey,
     },
     /// Several that are given together, and are none of them a batch.
     Batch {
@@ -123,7 +133,17 @@ impl fmt::Display for Item {
         let part = match self {
             Item::Text(text) => return f.write_str(&String::from_utf8_lossy(text)),
             Item::Range { from, to } => return write!(f, "{from}..{to}"),
-            Item::Listed { store, key } => return write!(f, "all that {store}/{key} lists"),
+            Item::Listed { store, list } => {
+                return write!(f, "all that {store}/{} lists", list.key);
+            }
+            Item::Sealed {
+                store,
+                object,
+                part,
+            } => {
+                write!(f, "{store}/{}", object.key)?;
+                part
+            }
             Item::Batch { first, items } => {
                 return write!(f, "items {first}..{}", first + items.len() as u64);
             }
@@ -159,6 +179,7 @@ impl Item {
     pub fn length(&self) -> Option<u64> {
         match self {
             Item::File { length, .. } | Item::Object { length, .. } => Some(*length),
+            Item::Sealed { object, .. } => Some(object.seal.bytes),
             Item::Text(_) | Item::Range { .. } | Item::Listed { .. } | Item::Batch { .. } => None,
         }
     }
@@ -166,14 +187,18 @@ impl Item {
     /// The part of a file or object that it is, if it is not all of it.
     pub fn part(&self) -> Option<Extent> {
         match self {
-            Item::File { part, .. } | Item::Object { part, .. } => *part,
+            Item::File { part, .. } | Item::Object { part, .. } | Item::Sealed { part, .. } => {
+                *part
+            }
             Item::Text(_) | Item::Range { .. } | Item::Listed { .. } | Item::Batch { .. } => None,
         }
     }
 
     /// The same file or object, and this part of it.
     pub fn with_part(mut self, extent: Option<Extent>) -> Item {
-        if let Item::File { part, .. } | Item::Object { part, .. } = &mut self {
+        if let Item::File { part, .. } | Item::Object { part, .. } | Item::Sealed { part, .. } =
+            &mut self
+        {
             *part = extent;
         }
         self

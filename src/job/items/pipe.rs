@@ -4,6 +4,7 @@
 use super::Item;
 use super::find::ItemsError;
 use crate::store::Store;
+use crate::store::sealed::SealedKey;
 use bytes::Bytes;
 use std::fs::File;
 use std::io::{self, Read};
@@ -53,7 +54,7 @@ impl Pipe {
         })
     }
 
-    /// Copies all of it into an object, which is the item then. When this is dropped before its end, the thread that reads may
+    /// Copies all of it into a sealed object, which is the item then. When this is dropped before its end, the thread that reads may
     /// stay until the pipe gives something, and writes nothing more.
     ///
     /// # Errors
@@ -82,8 +83,8 @@ impl Pipe {
                 }
             }
         });
-        let mut writer = store.writer(key)?;
-        let (mut length, mut crc32c) = (0, 0);
+        // The pieces are read one by one, maybe long after: each is checked then.
+        let mut writer = store.sealed_writer(key)?;
         while let Some(piece) = pieces.recv().await {
             let piece = match piece {
                 Ok(piece) => piece,
@@ -92,17 +93,14 @@ impl Pipe {
                     return Err(ItemsError::Read { path: name, source });
                 }
             };
-            length += piece.len() as u64;
-            crc32c = crc32c::crc32c_append(crc32c, &piece);
-            writer = writer.write(piece).await?;
+            writer.push(&piece).await?;
         }
-        writer.finish().await?;
-        Ok(Item::Object {
+        Ok(Item::Sealed {
             store: store.url().into(),
-            key: key.into(),
-            length,
-            etag: None,
-            crc32c: Some(crc32c),
+            object: SealedKey {
+                key: key.into(),
+                seal: writer.finish().await?,
+            },
             part: None,
         })
     }

@@ -3,6 +3,7 @@
 
 use super::Extent;
 use crate::job::context::BlockingStore;
+use crate::store::sealed::SealedKey;
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -40,6 +41,11 @@ pub(super) enum Place {
         key: String,
         etag: Option<String>,
     },
+    /// What a job wrote into its own store: each block is checked as it is read.
+    Sealed {
+        store: BlockingStore,
+        object: SealedKey,
+    },
 }
 
 impl Source {
@@ -48,6 +54,7 @@ impl Source {
         match &self.place {
             Place::File { path, .. } => path.display().to_string(),
             Place::Object { store, key, .. } => store.version_url(key),
+            Place::Sealed { store, object } => store.object_url(&object.key),
         }
     }
 
@@ -55,7 +62,7 @@ impl Source {
     pub fn path(&self) -> Option<&Path> {
         match &self.place {
             Place::File { path, .. } => Some(path),
-            Place::Object { .. } => None,
+            Place::Object { .. } | Place::Sealed { .. } => None,
         }
     }
 
@@ -125,12 +132,19 @@ impl RawReader {
     /// Puts the next bytes into `room`, none at the end. Bytes behind `enough` are not needed unless a line goes on there.
     pub(super) fn next(&mut self, room: &mut Vec<u8>, enough: u64) -> Result<(), String> {
         room.clear();
+        let end = (self.at + OBJECT_READ_LEN)
+            .min(enough.saturating_add(BEYOND).max(self.at + BEYOND))
+            .min(self.source.length);
         match &mut self.source.place {
             Place::File { .. } => self.next_of_file(room)?,
+            Place::Sealed { store, object } => {
+                if self.at < end {
+                    let read =
+                        store.get_sealed_range(&object.key, &object.seal, self.at..end, room);
+                    read.map_err(|error| error.to_string())?;
+                }
+            }
             Place::Object { store, key, etag } => {
-                let end = (self.at + OBJECT_READ_LEN)
-                    .min(enough.saturating_add(BEYOND).max(self.at + BEYOND))
-                    .min(self.source.length);
                 if self.at < end {
                     let version = store.get_version(key, self.at..end, etag.as_deref());
                     let version = version.map_err(|error| error.to_string())?;

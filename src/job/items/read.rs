@@ -97,12 +97,25 @@ impl Sources {
             Item::Text(text) => Input::Text(text.clone()),
             Item::Range { from, to } => Input::Range(*from..*to),
             Item::Batch { items, .. } => self.open_all(context, items)?,
-            Item::Listed { store, key } => {
-                let list = self.store(context, store)?.get(key)?;
+            Item::Listed { store, list } => {
+                let list = self.store(context, store)?.get_sealed(list)?;
                 let items = list_from_bytes(&list).map_err(ProgramError::new)?;
                 self.open_all(context, &items)?
             }
             Item::File { .. } => Input::of_file(item).expect("it is a file"),
+            Item::Sealed {
+                store,
+                object,
+                part,
+            } => Input::Bytes(Source {
+                place: Place::Sealed {
+                    store: self.store(context, store)?.clone(),
+                    object: object.clone(),
+                },
+                length: object.seal.bytes,
+                crc32c: None,
+                part: *part,
+            }),
             Item::Object {
                 store,
                 key,

@@ -4,7 +4,8 @@ use super::Output;
 use super::json::insert_tail;
 use super::run::ItemOutcome;
 use crate::job::items::Item;
-use crate::store::{Store, StoreError, Writer};
+use crate::store::sealed::{SealedKey, SealedWriter};
+use crate::store::{Store, StoreError};
 use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
@@ -34,8 +35,11 @@ pub struct Gatherer {
     held: Vec<u8>,
     outputs: Vec<Item>,
     report: Vec<u8>,
-    reported: u64,
-    writer: Option<Writer>,
+    writer: Option<SealedWriter>,
+}
+
+fn report_key(prefix: &str) -> String {
+    format!("{prefix}report")
 }
 
 impl Gatherer {
@@ -52,8 +56,7 @@ impl Gatherer {
             held: Vec::new(),
             outputs: Vec::new(),
             report: Vec::new(),
-            reported: 0,
-            writer: Some(store.writer(&format!("{prefix}report"))?),
+            writer: Some(store.sealed_writer(&report_key(prefix))?),
         })
     }
 
@@ -75,10 +78,14 @@ impl Gatherer {
                         self.put()?;
                     }
                 }
-                Output::Stored { key, bytes, .. } => {
+                Output::Stored {
+                    key, bytes, seal, ..
+                } => {
                     length = *bytes;
                     self.put()?;
-                    self.outputs.push(self.object(key.clone(), *bytes));
+                    let seal = seal.expect("the job's own store has sealed outputs alone");
+                    let key = key.clone();
+                    self.outputs.push(self.item(SealedKey { key, seal }));
                 }
             }
         }
@@ -106,21 +113,21 @@ impl Gatherer {
     pub fn finish(mut self) -> Result<Gathered, StoreError> {
         self.put()?;
         self.write_report()?;
-        let writer = self.writer.take().expect("it is put back after each piece");
-        self.runtime.block_on(writer.finish())?;
+        let writer = self.writer.take().expect("it is taken here alone");
+        let report = SealedKey {
+            key: report_key(&self.prefix),
+            seal: self.runtime.block_on(writer.finish())?,
+        };
         Ok(Gathered {
-            report: self.object(format!("{}report", self.prefix), self.reported),
+            report: self.item(report),
             outputs: self.outputs,
         })
     }
 
-    fn object(&self, key: String, length: u64) -> Item {
-        Item::Object {
+    fn item(&self, object: SealedKey) -> Item {
+        Item::Sealed {
             store: self.store.url().into(),
-            key,
-            length,
-            etag: None,
-            crc32c: None,
+            object,
             part: None,
         }
     }
@@ -131,16 +138,14 @@ impl Gatherer {
         }
         let key = format!("{}{:08}", self.prefix, self.outputs.len());
         let bytes = std::mem::take(&mut self.held);
-        self.outputs
-            .push(self.object(key.clone(), bytes.len() as u64));
-        self.runtime.block_on(self.store.put(&key, bytes.into()))
+        let object = self.runtime.block_on(self.store.put_sealed(&key, &bytes))?;
+        self.outputs.push(self.item(object));
+        Ok(())
     }
 
     fn write_report(&mut self) -> Result<(), StoreError> {
         let piece = std::mem::take(&mut self.report);
-        self.reported += piece.len() as u64;
-        let writer = self.writer.take().expect("it is put back after each piece");
-        self.writer = Some(self.runtime.block_on(writer.write(piece.into()))?);
-        Ok(())
+        let writer = self.writer.as_mut().expect("it is not finished");
+        self.runtime.block_on(writer.push(&piece))
     }
 }

@@ -1,14 +1,18 @@
-//! What is done of a map, in a file of the driver's machine: a map that did not come to its end is gone on with from there.
+//! What is done of a map, in a file of the driver's machine, from which `--resume` continues a job that has not come to its end.
 //!
-//! The file begins with `lswjnl`, a zero and the version. Entries follow: a u32 length and a u32 CRC-32 of what comes then, an entry in the project's codec.
-//! An entry that is cut off or damaged, and all behind it, was never written. Whoever uses the file has a lock on it.
+//! The file ([`file`]) is a list of entries, each vouched for by a checksum. It belongs to one process at a time, which has
+//! a lock on it.
 
+mod file;
+
+use super::identity::Identity;
 use super::{ANSWER_MAX, Answer, Output};
 use crate::job::items::Item;
 use crate::net::codec;
+use crate::random;
+use file::{Chain, Foreign, HEAD, HEADER, Next};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -21,14 +25,8 @@ use thiserror::Error;
 const LOCK_TRIES: u32 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// What the file begins with: its kind and its version.
-const MAGIC: &[u8; 8] = b"lswjnl\x00\x02";
-
 /// The most bytes of an entry.
 const ENTRY_MAX: usize = ANSWER_MAX + 4096;
-
-/// Bytes ahead of each entry.
-const HEAD: usize = 8;
 
 /// Why a journal cannot be used.
 #[derive(Debug, Error)]
@@ -42,17 +40,41 @@ pub enum JournalError {
         source: io::Error,
     },
     /// Somebody has it.
-    #[error("{0} is in use: the job still runs, or is gone on with elsewhere")]
+    #[error("{0} is in use: the job still runs, or another process has resumed it")]
     Busy(String),
     /// Outputs were to go elsewhere.
-    #[error("the job's outputs went {0}; go on with the same --output")]
+    #[error("the job's outputs went {0}; resume it with the same --output")]
     Elsewhere(String),
     /// It is something else.
-    #[error("{0} is no journal of this release")]
+    #[error("{0} is no journal of this release; start the job anew, without --resume")]
     Foreign(String),
+    /// It is not what was written.
+    #[error(
+        "{path} is damaged at byte {at}, behind {done} of the items that were done: {problem}. Start the job anew, without --resume; or take --resume-anyway, which runs all items again that were recorded behind this place"
+    )]
+    Damaged {
+        /// The file.
+        path: String,
+        /// Where its first damaged entry is.
+        at: u64,
+        /// Items that were recorded before.
+        done: u64,
+        /// What is wrong there.
+        problem: &'static str,
+    },
+    /// The job is another one than it was.
+    #[error(
+        "{difference}. Give what the job had, or start the job anew, without --resume; or take --resume-anyway, which keeps the {done} outputs that it has"
+    )]
+    Differs {
+        /// In what.
+        difference: String,
+        /// Items that were done.
+        done: u64,
+    },
     /// An item is another one than it was.
     #[error(
-        "item {number} is now {item}, and was something else when it was done; go on with the items that the job had, or start another one"
+        "item {number} is now {item}, and was something else when it was done, or has been written since. Give the items that the job had, or start the job anew, without --resume; or take --resume-anyway, which runs this item again"
     )]
     Changed {
         /// Which, counted from 0.
@@ -77,6 +99,8 @@ pub struct Begun {
     pub prefix: String,
     /// Where all outputs go instead, if they do.
     pub output: Option<String>,
+    /// What its outputs depend on.
+    pub identity: Identity,
 }
 
 /// An item that is done.
@@ -84,7 +108,7 @@ pub struct Begun {
 pub struct Done {
     /// Which, counted from 0.
     pub number: u64,
-    /// What the item's bytes hash to.
+    /// What it was: see [`super::identity::item_identity`].
     item: [u8; 8],
     /// How often it failed before.
     pub failures: u32,
@@ -100,20 +124,41 @@ pub struct Journal {
     file: BufWriter<File>,
     begun: Vec<Begun>,
     entries: u64,
+    chain: Chain,
 }
 
 /// What a journal had when it was opened.
 pub struct Known {
+    path: PathBuf,
     file: File,
     places: BTreeMap<u64, Place>,
+    /// An item that is another one now is run again, and is no error.
+    anyway: bool,
+    /// Which of the jobs that worked on it differ from the one that begins.
+    differs: Vec<bool>,
+}
+
+/// What a user should know of a journal that was taken over.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Remarks {
+    /// Its last entry was never finished: the item is run again.
+    pub is_torn: bool,
+    /// It is damaged, and what is recorded behind that place is run again.
+    pub damage: Option<String>,
+    /// In what the job that begins differs from one that worked on it.
+    pub difference: Option<String>,
 }
 
 /// Where an item's last entry is.
 struct Place {
     at: u64,
     length: u32,
-    /// The key of its output, if that is in a store.
-    stored: Option<String>,
+    /// The file's checksum ahead of the entry, and with it.
+    chain: (Chain, Chain),
+    /// Which of the jobs that worked on this has done it.
+    job: usize,
+    /// The key and the length of its output, if that is in a store.
+    stored: Option<(String, u64)>,
 }
 
 impl Journal {
@@ -127,53 +172,93 @@ impl Journal {
         let file = options.read(true).write(true).create_new(true).open(path);
         let file = file.map_err(failed)?;
         lock(&file, path)?;
+        let header = file::header(u64::from_le_bytes(random::bytes()));
         let mut journal = Journal {
             path: path.into(),
             file: BufWriter::new(file),
             begun: Vec::new(),
             entries: 0,
+            chain: Chain::begin(&header).expect("it was just made"),
         };
-        journal.file.write_all(MAGIC).map_err(failed)?;
+        journal.file.write_all(&header).map_err(failed)?;
         journal.begin(begun).map_err(failed)?;
         Ok(journal)
     }
 
-    /// Takes over the journal of a job that did not come to its end: it lies at `to` then.
+    /// Takes over the journal of the job called `job`, which did not come to its end: it lies at `to` then. A journal that is
+    /// damaged, or of a job that differs, is refused and stays where it is, unless it is to be taken `anyway`.
     ///
     /// # Errors
-    /// When there is none, somebody uses it, outputs went elsewhere, or it cannot be written.
+    /// When there is none, another process uses it, it is refused, or it cannot be written.
     pub fn take_over(
         from: &Path,
         to: &Path,
         begun: Begun,
-    ) -> Result<(Journal, Known), JournalError> {
+        job: &str,
+        anyway: bool,
+    ) -> Result<(Journal, Known, Remarks), JournalError> {
         let failed = |source| file_error(from, source);
         let file = OpenOptions::new().read(true).write(true).open(from);
         let mut file = file.map_err(failed)?;
         lock(&file, from)?;
-        let (places, before, end) = read(&file, from)?;
-        if let Some(other) = before.iter().find(|job| job.output != begun.output) {
+        let found = read(&file, from)?;
+        let done = found.places.len() as u64;
+        let mut remarks = Remarks::default();
+        match found.end {
+            FileEnd::Whole => {}
+            FileEnd::Torn => remarks.is_torn = true,
+            FileEnd::Damaged(problem) => {
+                let (path, at) = (from.display().to_string(), found.length);
+                let damaged = JournalError::Damaged {
+                    path,
+                    at,
+                    done,
+                    problem,
+                };
+                if !anyway {
+                    return Err(damaged);
+                }
+                remarks.damage = Some(format!("byte {at}: {problem}"));
+            }
+        }
+        if let Some(other) = found.jobs.iter().find(|job| job.output != begun.output) {
             let place = match &other.output {
                 Some(output) => format!("to {output}"),
                 None => "to nowhere but the driver".into(),
             };
             return Err(JournalError::Elsewhere(place));
         }
-        file.set_len(end).map_err(failed)?;
+        let differences = found.jobs.iter().map(|before| {
+            let identity = &before.identity;
+            identity.difference(&begun.identity, job)
+        });
+        let differences: Vec<Option<String>> = differences.collect();
+        let differs = differences.iter().map(Option::is_some).collect();
+        if let Some(difference) = differences.into_iter().flatten().next() {
+            if !anyway {
+                return Err(JournalError::Differs { difference, done });
+            }
+            remarks.difference = Some(difference);
+        }
+        file.set_len(found.length).map_err(failed)?;
         file.seek(SeekFrom::End(0)).map_err(failed)?;
         std::fs::rename(from, to).map_err(failed)?;
         let known = Known {
+            path: to.into(),
             file: file.try_clone().map_err(failed)?,
-            places,
+            places: found.places,
+            anyway,
+            differs,
         };
         let mut journal = Journal {
             path: to.into(),
             file: BufWriter::new(file),
-            begun: before,
-            entries: known.places.len() as u64,
+            begun: found.jobs,
+            entries: done,
+            chain: found.chain,
         };
         journal.begin(begun).map_err(failed)?;
-        Ok((journal, known))
+        Ok((journal, known, remarks))
     }
 
     fn begin(&mut self, begun: Begun) -> io::Result<()> {
@@ -184,19 +269,21 @@ impl Journal {
 
     fn add(&mut self, entry: &Entry) -> io::Result<()> {
         let body = codec::encode::<ENTRY_MAX>(entry).map_err(io::Error::other)?;
-        self.file.write_all(&(body.len() as u32).to_le_bytes())?;
-        self.file.write_all(&crc32fast::hash(&body).to_le_bytes())?;
-        self.file.write_all(&body)
+        let (chain, head) = self.chain.add(&body);
+        self.file.write_all(&head)?;
+        self.file.write_all(&body)?;
+        self.chain = chain;
+        Ok(())
     }
 
-    /// An item is done. It is sure to be in the file after [`flush`](Self::flush).
+    /// An item is done: that of this identity. It is sure to be in the file after [`flush`](Self::flush).
     ///
     /// # Errors
     /// When the file does not take it.
     pub fn done(
         &mut self,
         number: u64,
-        item: &[u8],
+        item: [u8; 8],
         failures: u32,
         took: Duration,
         answer: &Answer,
@@ -204,7 +291,7 @@ impl Journal {
         self.entries += 1;
         self.add(&Entry::Done(Done {
             number,
-            item: hash(item),
+            item,
             failures,
             took,
             answer: answer.clone(),
@@ -251,38 +338,63 @@ impl Known {
 
     /// The keys of outputs in stores.
     pub fn stored(&self) -> impl Iterator<Item = &str> {
-        self.places
-            .values()
-            .filter_map(|place| place.stored.as_deref())
+        let places = self.places.values();
+        places.filter_map(|place| Some(&place.stored.as_ref()?.0[..]))
     }
 
-    /// Forgets items whose output is in a store where it is no more, as `is_there` says of its key.
-    pub fn keep_stored(&mut self, is_there: impl Fn(&str) -> bool) {
-        let whole = |place: &Place| place.stored.as_deref().is_none_or(&is_there);
-        self.places.retain(|_, place| whole(place));
+    /// The key of an item's output, if that is in a store.
+    pub fn stored_key(&self, number: u64) -> Option<&str> {
+        let place = self.places.get(&number)?;
+        Some(&place.stored.as_ref()?.0)
     }
 
-    /// What became of an item, if it was done.
+    /// How many of them were done by a job that differs from the one that begins.
+    pub fn former(&self) -> usize {
+        let places = self.places.values();
+        places.filter(|place| self.differs[place.job]).count()
+    }
+
+    /// Forgets items whose output is in a store and is not there any more, as `is_there` says of its key and its length.
+    pub fn keep_stored(&mut self, is_there: impl Fn(&str, u64) -> bool) {
+        self.places.retain(|_, place| match &place.stored {
+            Some((key, bytes)) => is_there(key, *bytes),
+            None => true,
+        });
+    }
+
+    /// What became of an item of this identity, if it was done.
     ///
     /// # Errors
-    /// When it is another item now, or the file cannot be read.
+    /// When it is another item now, unless that is wanted, or the file cannot be read or has changed.
     pub fn get(
         &self,
         number: u64,
         item: &Item,
-        bytes: &[u8],
+        identity: [u8; 8],
     ) -> Result<Option<Done>, JournalError> {
         let Some(place) = self.places.get(&number) else {
             return Ok(None);
         };
         let mut body = vec![0; place.length as usize];
         let read = self.file.read_exact_at(&mut body, place.at);
-        read.map_err(|source| file_error(Path::new("the journal"), source))?;
-        match codec::decode::<Entry, ENTRY_MAX>(&body) {
-            Ok(Entry::Done(done)) if done.item == hash(bytes) => Ok(Some(done)),
-            _ => Err(JournalError::Changed {
+        read.map_err(|source| file_error(&self.path, source))?;
+        let entry = codec::decode::<Entry, ENTRY_MAX>(&body);
+        match (place.chain.0.add(&body).0 == place.chain.1, entry) {
+            (true, Ok(Entry::Done(done))) if done.item == identity => Ok(Some(done)),
+            (true, Ok(Entry::Done(_))) if self.anyway => Ok(None),
+            (true, Ok(Entry::Done(_))) => Err(JournalError::Changed {
                 number,
                 item: item.to_string(),
+            }),
+            _ => Err(JournalError::Damaged {
+                path: self.path.display().to_string(),
+                at: place.at - HEAD as u64,
+                done: self
+                    .places
+                    .values()
+                    .filter(|other| other.at < place.at)
+                    .count() as u64,
+                problem: "an entry has changed since it was read first",
             }),
         }
     }
@@ -307,151 +419,95 @@ fn lock(file: &File, path: &Path) -> Result<(), JournalError> {
     Err(JournalError::Busy(path.display().to_string()))
 }
 
-fn hash(item: &[u8]) -> [u8; 8] {
-    let whole = Sha256::digest(item);
-    *whole.first_chunk().expect("SHA-256 has 32 bytes")
+/// What is in a journal's file.
+struct Found {
+    /// Where the items' entries are.
+    places: BTreeMap<u64, Place>,
+    /// The jobs that worked on it.
+    jobs: Vec<Begun>,
+    /// Bytes up to the end of the last whole entry, and their checksum.
+    length: u64,
+    chain: Chain,
+    end: FileEnd,
 }
 
-/// Where items' entries are, the jobs that worked on it, and where whole entries end.
-type Contents = (BTreeMap<u64, Place>, Vec<Begun>, u64);
+/// How a journal's file ends.
+enum FileEnd {
+    /// With a whole entry.
+    Whole,
+    /// Within an entry that was never finished.
+    Torn,
+    /// With something else than what was written.
+    Damaged(&'static str),
+}
 
-fn read(file: &File, path: &Path) -> Result<Contents, JournalError> {
+fn read(file: &File, path: &Path) -> Result<Found, JournalError> {
     let failed = |source| file_error(path, source);
+    let foreign = || JournalError::Foreign(path.display().to_string());
+    let size = file.metadata().map_err(failed)?.len();
     let mut reader = BufReader::with_capacity(1 << 20, file);
     reader.seek(SeekFrom::Start(0)).map_err(failed)?;
-    let mut magic = [0; MAGIC.len()];
-    if reader.read_exact(&mut magic).is_err() || magic != *MAGIC {
-        return Err(JournalError::Foreign(path.display().to_string()));
+    let mut header = [0; HEADER];
+    if reader.read_exact(&mut header).is_err() {
+        return Err(foreign());
     }
-    let (mut places, mut jobs) = (BTreeMap::new(), Vec::new());
-    let mut at = MAGIC.len() as u64;
+    let chain = Chain::begin(&header).map_err(|why| match why {
+        Foreign::Kind | Foreign::Version => foreign(),
+        Foreign::Changed => JournalError::Damaged {
+            path: path.display().to_string(),
+            at: 0,
+            done: 0,
+            problem: "its header does not fit its checksum",
+        },
+    })?;
+    let mut found = Found {
+        places: BTreeMap::new(),
+        jobs: Vec::new(),
+        length: HEADER as u64,
+        chain,
+        end: FileEnd::Whole,
+    };
     loop {
-        let mut head = [0; HEAD];
-        if reader.read_exact(&mut head).is_err() {
-            return Ok((places, jobs, at));
-        }
-        let [length, sum] = [0, 4].map(|place| {
-            u32::from_le_bytes([
-                head[place],
-                head[place + 1],
-                head[place + 2],
-                head[place + 3],
-            ])
-        });
-        let mut body = Vec::new();
-        if length as usize <= ENTRY_MAX {
-            let taken = (&mut reader).take(length.into()).read_to_end(&mut body);
-            taken.map_err(failed)?;
-        }
-        let whole = body.len() == length as usize && crc32fast::hash(&body) == sum;
-        let Some(entry) = whole
-            .then(|| codec::decode::<Entry, ENTRY_MAX>(&body).ok())
-            .flatten()
-        else {
-            return Ok((places, jobs, at));
+        let rest = size.saturating_sub(found.length);
+        let next = file::next(&mut reader, found.chain, rest, ENTRY_MAX).map_err(failed)?;
+        let (body, chain) = match next {
+            Next::Body(body, chain) => (body, chain),
+            Next::End => return Ok(found),
+            Next::Torn => {
+                found.end = FileEnd::Torn;
+                return Ok(found);
+            }
+            Next::Damaged(problem) => {
+                found.end = FileEnd::Damaged(problem);
+                return Ok(found);
+            }
         };
-        match entry {
-            Entry::Begun(begun) => jobs.push(begun),
-            Entry::Done(done) => {
+        match codec::decode::<Entry, ENTRY_MAX>(&body) {
+            Ok(Entry::Begun(begun)) => found.jobs.push(begun),
+            Ok(Entry::Done(done)) if !found.jobs.is_empty() => {
                 let place = Place {
-                    at: at + HEAD as u64,
-                    length,
+                    at: found.length + HEAD as u64,
+                    length: body.len() as u32,
+                    chain: (found.chain, chain),
+                    job: found.jobs.len() - 1,
                     stored: match done.answer.output {
-                        Output::Stored { key, .. } => Some(key),
+                        Output::Stored {
+                            key, bytes, seal, ..
+                        } => Some((key, seal.map_or(bytes, |seal| seal.object_bytes()))),
                         Output::Inline(_) => None,
                     },
                 };
-                places.insert(done.number, place);
+                found.places.insert(done.number, place);
+            }
+            _ => {
+                found.end = FileEnd::Damaged("an entry is none of this release");
+                return Ok(found);
             }
         }
-        at += HEAD as u64 + u64::from(length);
+        found.length += (HEAD + body.len()) as u64;
+        found.chain = chain;
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn answer(text: &str) -> Answer {
-        Answer {
-            problem: None,
-            exit: Some(0),
-            output: Output::Inline(text.into()),
-            stderr: Vec::new(),
-            is_unstorable: false,
-        }
-    }
-
-    fn item(number: u64) -> Item {
-        Item::Text(number.to_string().into_bytes())
-    }
-
-    fn begun(prefix: &str) -> Begun {
-        Begun {
-            prefix: prefix.into(),
-            output: None,
-        }
-    }
-
-    fn add(journal: &mut Journal, number: u64) {
-        let bytes = item(number).to_bytes().unwrap();
-        let took = Duration::from_millis(number);
-        let answer = answer(&format!("out {number}"));
-        journal.done(number, &bytes, 1, took, &answer).unwrap();
-    }
-
-    #[test]
-    fn what_was_done_is_known_wherever_the_file_is_cut_off() {
-        let folder = tempfile::tempdir().unwrap();
-        let (first, second) = (folder.path().join("first"), folder.path().join("second"));
-        let mut journal = Journal::create(&first, begun("a/")).unwrap();
-        assert!(journal.is_empty());
-        for number in [3, 0, 7, 3] {
-            add(&mut journal, number);
-        }
-        journal.flush().unwrap();
-        assert!(matches!(
-            Journal::take_over(&first, &second, begun("b/")),
-            Err(JournalError::Busy(_))
-        ));
-        assert!(
-            Journal::create(&first, begun("a/")).is_err(),
-            "there is one"
-        );
-        drop(journal);
-        let whole = std::fs::read(&first).unwrap();
-        let mut most = 0;
-        for length in 0..=whole.len() {
-            std::fs::write(&first, &whole[..length]).unwrap();
-            let Ok((mut journal, known)) = Journal::take_over(&first, &second, begun("b/")) else {
-                assert!(length < MAGIC.len());
-                continue;
-            };
-            assert!(known.len() >= most, "no entry is lost");
-            most = known.len();
-            for number in [0, 3, 7] {
-                let bytes = item(number).to_bytes().unwrap();
-                if let Some(done) = known.get(number, &item(number), &bytes).unwrap() {
-                    assert_eq!(done.answer, answer(&format!("out {number}")));
-                    assert_eq!((done.number, done.failures), (number, 1));
-                }
-            }
-            // It is gone on with behind the last whole entry.
-            add(&mut journal, 9);
-            journal.flush().unwrap();
-            drop((journal, known));
-            let third = folder.path().join("third");
-            let (journal, known) = Journal::take_over(&second, &third, begun("c/")).unwrap();
-            assert_eq!(known.len(), most + 1);
-            let prefixes: Vec<&str> = journal.prefixes().collect();
-            assert!(prefixes.ends_with(&["b/", "c/"]), "{prefixes:?}");
-            assert!(
-                known
-                    .get(9, &item(8), &item(8).to_bytes().unwrap())
-                    .is_err()
-            );
-            journal.delete().unwrap();
-        }
-        assert_eq!(most, 3);
-    }
-}
+mod tests;

@@ -1,17 +1,18 @@
 //! Any program on many items: each worker takes the next item, runs the program on it, and gives back what it printed.
 //!
 //! [`run`] is the driver's side, [`gather`] where outputs go that something else goes on with, [`journal`] what is
-//! done already, [`json`] how bytes stand in JSON. What the items are is in
+//! done already, [`identity`] what must be the same for that to hold, [`json`] how bytes stand in JSON. What the items are is in
 //! [`crate::job::items`], how the program runs in [`crate::job::command`]; who gets what is the farm's affair ([`crate::job::farm`]).
 
 pub mod gather;
+pub mod identity;
 pub mod journal;
 pub mod json;
 pub mod run;
 
 use crate::job::command::Command;
 use crate::job::command::exec::{self, End, Exec};
-use crate::job::context::{BlockingStore, BlockingWriter, Context};
+use crate::job::context::{BlockingSealedWriter, BlockingStore, Context};
 use crate::job::farm::schedule::Ending;
 use crate::job::farm::worker::{Ended, serve};
 use crate::job::items::Item;
@@ -21,6 +22,7 @@ use crate::job::program::{Program, ProgramError};
 use crate::net::codec;
 use crate::private;
 use crate::store::StoreError;
+use crate::store::sealed::Seal;
 use bytes::Bytes;
 
 use serde::{Deserialize, Serialize};
@@ -93,6 +95,8 @@ pub enum Output {
         bytes: u64,
         /// The CRC32C of the bytes.
         crc32c: u32,
+        /// The seal of an output in the job's store, which is read again; one in the store for outputs is a plain file.
+        seal: Option<Seal>,
     },
 }
 
@@ -414,7 +418,7 @@ enum StoredOutput {
     /// For the user.
     File(OutputPart),
     /// For the job itself.
-    Own(BlockingWriter),
+    Sealed(BlockingSealedWriter),
 }
 
 /// Bytes that go to the store at once.
@@ -437,20 +441,18 @@ impl Sink<'_> {
     }
 
     fn store_gathered(&mut self) -> Result<(), Unstored> {
-        let writer = match (self.writer.take(), &*self.place) {
+        let mut writer = match (self.writer.take(), &*self.place) {
             (Some(writer), _) => writer,
             (None, Place::Output(folder)) => StoredOutput::File(folder.create(&self.key)?),
-            (None, Place::Own(store)) => StoredOutput::Own(store.writer(&self.key)?),
+            (None, Place::Own(store)) => StoredOutput::Sealed(store.sealed_writer(&self.key)?),
         };
         let piece = std::mem::take(&mut self.gathered);
         self.crc32c = crc32c::crc32c_append(self.crc32c, &piece);
-        self.writer = Some(match writer {
-            StoredOutput::File(mut part) => {
-                part.push(&piece)?;
-                StoredOutput::File(part)
-            }
-            StoredOutput::Own(writer) => StoredOutput::Own(writer.write(piece.into())?),
-        });
+        match &mut writer {
+            StoredOutput::File(part) => part.push(&piece)?,
+            StoredOutput::Sealed(writer) => writer.push(&piece)?,
+        }
+        self.writer = Some(writer);
         Ok(())
     }
 
@@ -475,16 +477,15 @@ impl Sink<'_> {
                     key: file.name,
                     bytes: file.bytes,
                     crc32c: file.crc32c,
+                    seal: None,
                 })
             }
-            (StoredOutput::Own(writer), _) => {
-                writer.finish()?;
-                Ok(Output::Stored {
-                    key: self.key,
-                    bytes: self.taken,
-                    crc32c: self.crc32c,
-                })
-            }
+            (StoredOutput::Sealed(writer), _) => Ok(Output::Stored {
+                seal: Some(writer.finish()?),
+                key: self.key,
+                bytes: self.taken,
+                crc32c: self.crc32c,
+            }),
             (StoredOutput::File(_), Place::Own(_)) => unreachable!("files go to outputs alone"),
         }
     }

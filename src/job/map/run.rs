@@ -1,5 +1,6 @@
 //! The driver's side of a map: items in, outcomes out, in the order of the items.
 
+use super::identity::item_identity;
 use super::journal::{Journal, JournalError, Known};
 use super::json::insert_bytes;
 use super::{Answer, Arguments, Output, PROGRAM};
@@ -11,11 +12,13 @@ use crate::job::items::Item;
 use crate::job::items::find::{Items, ItemsError};
 use crate::lambda::launch::Launcher;
 use crate::net::token::JobId;
+use crate::store::Store;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 use tracing::warn;
@@ -189,6 +192,8 @@ pub struct Progress {
     pub known: Option<Known>,
     /// Where it is written that an item is done.
     pub journal: Option<Journal>,
+    /// The output in which each item has a file, if there is one. Workers replace no file that is there.
+    pub output: Option<Store>,
 }
 
 /// Runs a map to its end. What was done already is told with the rest.
@@ -221,8 +226,11 @@ pub async fn run(
     let each = items.each(spec.batch);
     let (sender, tasks) = mpsc::channel(AHEAD);
     let (repeat, mut repeated) = mpsc::channel(AHEAD);
-    let known = progress.known.take();
-    let reading = tokio::task::spawn_blocking(move || feed(each, known, &sender, &repeat));
+    let known = progress
+        .known
+        .take()
+        .map(|known| (known, progress.output.clone()));
+    let reading = tokio::task::spawn_blocking(move || feed(each, known, (&sender, &repeat)));
     let mut order = InOrder {
         next: 0,
         early: BTreeMap::new(),
@@ -319,15 +327,23 @@ pub async fn run(
 /// Gives the items to the driver one by one, as tasks, but for those that are done. Ends early when nobody takes them any more.
 fn feed(
     items: impl Iterator<Item = Result<Item, ItemsError>>,
-    known: Option<Known>,
-    sender: &mpsc::Sender<Task>,
-    repeat: &mpsc::Sender<ItemOutcome>,
+    known: Option<(Known, Option<Store>)>,
+    (sender, repeat): (&mpsc::Sender<Task>, &mpsc::Sender<ItemOutcome>),
 ) -> Result<(), MapError> {
     for (number, item) in (0..).zip(items) {
         let item = item?;
         let payload = item.to_bytes().map_err(ItemsError::Nothing)?;
+        let identity = item_identity(&payload);
         let done = match &known {
-            Some(known) => known.get(number, &item, &payload)?,
+            Some((known, output)) => {
+                let done = known.get(number, &item, identity)?;
+                if let (None, Some(output), Some(key)) = (&done, output, known.stored_key(number)) {
+                    // The file of what the item was before; a worker would take it for the item's output.
+                    let deleted = Handle::current().block_on(output.delete(key));
+                    deleted.map_err(ItemsError::from)?;
+                }
+                done
+            }
             None => None,
         };
         let open = match done {
@@ -403,8 +419,9 @@ impl InOrder<'_> {
         if answer.problem.is_none()
             && let Some(journal) = &mut self.journal
         {
+            let identity = item_identity(&outcome.given);
             let (failures, took) = (outcome.failures, outcome.took);
-            let written = journal.done(number, &outcome.given, failures, took, &answer);
+            let written = journal.done(number, identity, failures, took, &answer);
             self.journal_failed(written);
         }
         self.told(ItemOutcome {
@@ -425,7 +442,7 @@ impl InOrder<'_> {
     fn journal_failed(&mut self, written: io::Result<()>) {
         if let Err(error) = written {
             warn!(
-                "what is done is no longer written down, so that --resume will repeat it: {error}"
+                "the journal takes no more entries, so that --resume will repeat what is done from now on: {error}"
             );
             self.journal = None;
         }

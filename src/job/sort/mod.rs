@@ -2,11 +2,12 @@
 //! its own in order. So the outputs, one after the other, are the whole in order (sample sort, as in Frazer and McKellar 1970; the ranges
 //! are chosen from a sample of all ranks).
 //!
-//! [`record`] is what records are, [`mod@share`] which of them a rank reads, [`reader`] how, [`shuffle`] how they travel, [`run`] those in memory, [`spill`] those that do not fit there; [`generate`] and [`check`] are for tests and benchmarks. Records are compared byte by byte, in whole:
+//! [`record`] is what records are, [`mod@share`] which of them a rank reads, [`reader`] how, [`shuffle`] how they travel, [`run`] those in memory, [`spill`] those that do not fit there, [`part`] what a rank writes that may be read again; [`generate`] and [`check`] are for tests and benchmarks. Records are compared byte by byte, in whole:
 //! the result does not depend on the number of workers.
 
 pub mod check;
 pub mod generate;
+pub mod part;
 pub mod reader;
 pub mod record;
 pub mod run;
@@ -20,6 +21,8 @@ use crate::job::items::{self, Item};
 use crate::job::output::{OutputFolder, OutputPart, ResultFile, Target, part_key};
 use crate::job::program::{Program, ProgramError};
 use crate::net::codec::{self, REPORT_MAX};
+use crate::store::sealed::SealedKey;
+use part::{Part, Parts, WrittenPart};
 use reader::RecordReader;
 use record::{Format, Splitters};
 use serde::{Deserialize, Serialize};
@@ -49,8 +52,8 @@ const SAMPLED_MAX: usize = 1 << 20;
 /// What the driver asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arguments {
-    /// What is read: the key of the list of inputs in the job's store.
-    pub inputs: String,
+    /// What is read: the list of inputs in the job's store.
+    pub inputs: SealedKey,
     /// How records lie in them.
     pub format: Format,
     /// Where the parts go.
@@ -80,7 +83,7 @@ fn sort(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     let arguments: Arguments = context.arguments()?;
     let store = context.store()?;
     let mut output = OutputFolder::open(context, &arguments.output)?;
-    let inputs = store.get(&arguments.inputs)?;
+    let inputs = store.get_sealed(&arguments.inputs)?;
     let inputs = items::list_from_bytes(&inputs).map_err(ProgramError::new)?;
     let format = arguments.format;
     let place = (&store, &arguments.spill[..]);
@@ -140,6 +143,19 @@ pub fn finish(
 ) -> Result<ResultFile, ProgramError> {
     context.comm().barrier()?;
     output.complete_alone(part)
+}
+
+/// The same for a part that goes to an output, or is read by the job again.
+///
+/// # Errors
+/// As [`finish`].
+pub fn finish_part(
+    context: &mut Context,
+    parts: &mut Parts,
+    part: Part,
+) -> Result<WrittenPart, ProgramError> {
+    context.comm().barrier()?;
+    parts.complete(part)
 }
 
 /// How the parts of an output are called.

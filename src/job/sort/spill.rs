@@ -2,80 +2,25 @@
 
 use super::record::{Format, prefix};
 use super::run::Run;
-use crate::job::context::{BlockingStore, BlockingWriter};
+use crate::job::context::BlockingStore;
 use crate::job::program::ProgramError;
 use crate::store::StoreError;
+use crate::store::sealed::{SEALED_BLOCK_LEN, Seal};
 use bytes::Bytes;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Bytes that are written at once.
-const WRITE_LEN: usize = 1 << 20;
-
-/// The least and the most of a run that is read at once, in bytes.
-const READ_MIN: u64 = 128 << 10;
+/// The least and the most of a run that is read at once, in bytes: whole blocks, which are checked as they are read.
+const READ_MIN: u64 = 2 * SEALED_BLOCK_LEN;
 const READ_MAX: u64 = 4 << 20;
-
-/// An object that grows record by record.
-pub struct Output {
-    writer: Option<BlockingWriter>,
-    gathered: Vec<u8>,
-    bytes: u64,
-}
-
-impl Output {
-    /// An empty object.
-    ///
-    /// # Errors
-    /// As [`BlockingStore::writer`].
-    pub fn create(store: &BlockingStore, key: &str) -> Result<Output, StoreError> {
-        Ok(Output {
-            writer: Some(store.writer(key)?),
-            gathered: Vec::with_capacity(WRITE_LEN + (64 << 10)),
-            bytes: 0,
-        })
-    }
-
-    /// Adds bytes.
-    ///
-    /// # Errors
-    /// When the store does not take them.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.gathered.extend_from_slice(bytes);
-        if self.gathered.len() >= WRITE_LEN {
-            self.write()?;
-        }
-        Ok(())
-    }
-
-    fn write(&mut self) -> Result<(), StoreError> {
-        self.bytes += self.gathered.len() as u64;
-        let room = Vec::with_capacity(self.gathered.capacity());
-        let piece = std::mem::replace(&mut self.gathered, room);
-        let writer = self.writer.take().expect("it is put back below");
-        self.writer = Some(writer.write(piece.into())?);
-        Ok(())
-    }
-
-    /// Gives it its name; and its length in bytes.
-    ///
-    /// # Errors
-    /// When the store does not.
-    pub fn finish(mut self) -> Result<u64, StoreError> {
-        self.write()?;
-        let writer = self.writer.take().expect("it was just written to");
-        writer.finish()?;
-        Ok(self.bytes)
-    }
-}
 
 /// Runs that were written to a store since they did not fit into memory. They are deleted with this.
 pub struct Spill<'a> {
     store: &'a BlockingStore,
     prefix: String,
     format: Format,
-    /// The length of each in bytes.
-    runs: Vec<u64>,
+    /// What each run must be when it is read again.
+    runs: Vec<Seal>,
 }
 
 impl Drop for Spill<'_> {
@@ -100,7 +45,7 @@ impl<'a> Spill<'a> {
 
     /// Bytes that were written.
     pub fn bytes(&self) -> u64 {
-        self.runs.iter().sum()
+        self.runs.iter().map(|run| run.bytes).sum()
     }
 
     /// True if nothing was.
@@ -118,7 +63,7 @@ impl<'a> Spill<'a> {
     /// When the store does not take it.
     pub fn add(&mut self, run: &mut Run) -> Result<(), StoreError> {
         run.sort();
-        let mut output = Output::create(self.store, &self.key(self.runs.len()))?;
+        let mut output = self.store.sealed_writer(&self.key(self.runs.len()))?;
         for record in run.each() {
             output.push(record)?;
         }
@@ -137,12 +82,13 @@ impl<'a> Spill<'a> {
         mut take: impl FnMut(&[u8]) -> Result<(), ProgramError>,
     ) -> Result<(), ProgramError> {
         let read_len = (memory / self.runs.len().max(1) as u64).clamp(READ_MIN, READ_MAX);
+        let read_len = read_len - read_len % SEALED_BLOCK_LEN;
         let mut readers = Vec::new();
-        for (number, length) in self.runs.iter().enumerate() {
+        for (number, seal) in self.runs.iter().enumerate() {
             readers.push(Reader {
                 store: self.store,
                 key: self.key(number),
-                length: *length,
+                seal: *seal,
                 read_len,
                 format: self.format,
                 read: 0,
@@ -190,10 +136,10 @@ struct HeapKey {
 struct Reader<'a> {
     store: &'a BlockingStore,
     key: String,
-    length: u64,
+    seal: Seal,
     read_len: u64,
     format: Format,
-    /// Bytes of the object that were read.
+    /// Bytes of the run that were read.
     read: u64,
     /// Those that were not taken.
     held: Bytes,
@@ -212,7 +158,7 @@ impl Reader<'_> {
             if whole {
                 return Ok(true);
             }
-            if self.read == self.length {
+            if self.read == self.seal.bytes {
                 return match self.held.is_empty() {
                     true => Ok(false),
                     false => Err(ProgramError::new(format!(
@@ -221,15 +167,17 @@ impl Reader<'_> {
                     ))),
                 };
             }
-            // Of a long record twice as much each time, so that it is not copied over and over.
+            // Of a long record twice as much each time, so that it is not copied over and over; and whole blocks.
             let step = self.read_len.max(self.held.len() as u64);
-            let end = (self.read + step).min(self.length);
-            let next = self.store.get_range(&self.key, self.read..end)?;
+            let step = step - step % SEALED_BLOCK_LEN;
+            let end = (self.read + step).min(self.seal.bytes);
+            let mut held = Vec::with_capacity(self.held.len() + (end - self.read) as usize);
+            held.extend_from_slice(&self.held);
+            let range = self.read..end;
+            self.store
+                .get_sealed_range(&self.key, &self.seal, range, &mut held)?;
             self.read = end;
-            self.held = match self.held.is_empty() {
-                true => next,
-                false => [&self.held[..], &next].concat().into(),
-            };
+            self.held = held.into();
         }
     }
 
@@ -241,5 +189,74 @@ impl Reader<'_> {
             prefix: prefix(&key),
             key,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aws::AwsSettings;
+    use crate::store::Store;
+    use std::fs;
+    use std::path::PathBuf;
+
+    /// A spill of so many runs over a store in `folder`, each of three blocks and a bit, and the files of its runs.
+    fn spill<'a>(
+        store: &'a BlockingStore,
+        folder: &tempfile::TempDir,
+    ) -> (Spill<'a>, Vec<PathBuf>) {
+        let mut spill = Spill::new(store, "sort/spill-".into(), Format::Fixed(10));
+        for number in 0..3 {
+            let mut run = Run::new(Format::Fixed(10));
+            for record in 0..20_000 {
+                run.push(format!("{:010}", record * 3 + number).as_bytes());
+            }
+            spill.add(&mut run).unwrap();
+        }
+        let files = (0..3).map(|number| folder.path().join(format!("sort/spill-{number:05}")));
+        (spill, files.collect())
+    }
+
+    fn merged(spill: &Spill) -> Result<Vec<u8>, ProgramError> {
+        let mut records = Vec::new();
+        spill.merge(1 << 20, |record| {
+            records.extend_from_slice(record);
+            Ok(())
+        })?;
+        Ok(records)
+    }
+
+    #[test]
+    fn runs_come_in_order_or_the_damaged_one_is_named() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let location = folder.path().to_str().unwrap();
+        let store = runtime.block_on(Store::open(location, &AwsSettings::default()));
+        let store = BlockingStore::new(store.unwrap(), runtime.handle().clone());
+        let expected: String = (0..60_000).map(|number| format!("{number:010}")).collect();
+        let (runs, files) = spill(&store, &folder);
+        assert!(merged(&runs).unwrap() == expected.as_bytes());
+
+        let right: Vec<Vec<u8>> = files.iter().map(|file| fs::read(file).unwrap()).collect();
+        let (mut flipped, mut end) = (right[1].clone(), right[1].clone());
+        flipped[150_000] ^= 4;
+        *end.last_mut().unwrap() ^= 1;
+        let emptied: &[u8] = &[];
+        let cut = &right[1][..right[1].len() - 10];
+        for changed in [&flipped, &end, cut, emptied, &right[2]] {
+            fs::write(&files[1], changed).unwrap();
+            let error = merged(&runs).unwrap_err().to_string();
+            let words = ["spill-00001 is damaged", "run the job again"];
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        }
+        fs::remove_file(&files[1]).unwrap();
+        let error = merged(&runs).unwrap_err().to_string();
+        assert!(error.contains("there is no object"), "{error}");
+        // The same records under the same key, of a spill before.
+        drop(runs);
+        let (runs, _) = spill(&store, &folder);
+        fs::write(&files[1], &right[1]).unwrap();
+        let error = merged(&runs).unwrap_err().to_string();
+        assert!(error.contains("it is another object"), "{error}");
     }
 }

@@ -6,12 +6,14 @@ pub mod words;
 use crate::job::context::Context;
 use crate::job::items::read::{Input, Sources};
 use crate::job::items::{self, Item};
-use crate::job::output::{OutputFolder, ResultFile, Target, part_key};
+use crate::job::output::{Target, part_key};
 use crate::job::program::{Program, ProgramError};
-use crate::job::sort::finish;
+use crate::job::sort::finish_part;
+use crate::job::sort::part::{Parts, WrittenPart};
 use crate::job::sort::record::Format;
 use crate::job::sort::shuffle::{Shuffle, Source, agree};
 use crate::net::codec::{self, REPORT_MAX};
+use crate::store::sealed::SealedKey;
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::time::Instant;
@@ -35,8 +37,8 @@ const TAKEN: &str = "wordcount: pieces taken";
 /// What the driver asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arguments {
-    /// What is read: the key of the list of pieces in the job's store.
-    pub pieces: String,
+    /// What is read: the list of pieces in the job's store.
+    pub pieces: SealedKey,
     /// What a word is.
     pub words: Words,
     /// Where the parts go.
@@ -59,14 +61,14 @@ pub struct Counted {
     /// Seconds that it counted, and exchanged and wrote.
     pub seconds: [f64; 2],
     /// The part that it wrote.
-    pub file: ResultFile,
+    pub part: WrittenPart,
 }
 
 fn count(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
     let arguments: Arguments = context.arguments()?;
     let store = context.store()?;
-    let mut output = OutputFolder::open(context, &arguments.output)?;
-    let pieces = store.get(&arguments.pieces)?;
+    let mut output = Parts::open(context, &arguments.output)?;
+    let pieces = store.get_sealed(&arguments.pieces)?;
     let pieces = items::list_from_bytes(&pieces).map_err(ProgramError::new)?;
     let begun = Instant::now();
     let mut counter = Counter {
@@ -121,7 +123,7 @@ fn count(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
         Ok(())
     })?;
     put(&last.0, last.1)?;
-    let file = finish(context, &mut output, part)?;
+    let part = finish_part(context, &mut output, part)?;
     let counted = Counted {
         read: counter.read,
         written,
@@ -130,7 +132,7 @@ fn count(context: &mut Context) -> Result<Vec<u8>, ProgramError> {
             (counted - begun).as_secs_f64(),
             counted.elapsed().as_secs_f64(),
         ],
-        file,
+        part,
     };
     codec::encode::<REPORT_MAX>(&counted).map_err(ProgramError::new)
 }

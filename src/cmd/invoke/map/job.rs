@@ -4,6 +4,7 @@ use super::MapArgs;
 use super::printer::{Collected, Outputs, Printer};
 use crate::cmd::invoke::data::{DataJob, delete_own, print_parts};
 use crate::cmd::invoke::fleet::{failed, refused};
+use crate::cmd::record::all::short;
 use crate::cmd::record::{Folder, all};
 use crate::cmd::ui::{self, Ui};
 use crate::cmd::{InPart, UsageError, hold, interrupted, raise_descriptor_limit};
@@ -13,7 +14,8 @@ use crate::job::items::find::Items;
 use crate::job::items::{Item, list_to_bytes};
 use crate::job::map::Arguments;
 use crate::job::map::gather::{Gathered, Gatherer};
-use crate::job::map::journal::{Begun, Journal};
+use crate::job::map::identity::Identity;
+use crate::job::map::journal::{Begun, Journal, JournalError, Remarks};
 use crate::job::map::run::{
     self, Held, MapError, MapEvent, MapOutcome, MapSpec, Progress, Tolerance,
 };
@@ -22,10 +24,11 @@ use crate::job::reduce::{self, Reduced};
 use crate::job::report::decode_results;
 use crate::job::sort::extension;
 use crate::net::token::JobId;
-use crate::store::Store;
+use crate::store::sealed::SealedKey;
+use crate::store::{Entry, Store};
 use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::runtime::Handle;
@@ -46,11 +49,14 @@ pub(super) struct MapJob<'a> {
 }
 
 impl MapJob<'_> {
-    /// What is done already, and where it is written what is.
-    pub(super) async fn progress(&self) -> anyhow::Result<Progress> {
+    /// What is done already of `count` items, if that is known, and where it is written what is.
+    pub(super) async fn progress(&self, count: Option<u64>) -> anyhow::Result<Progress> {
+        let cut = (self.args.split, self.spec.batch, count);
+        let is_near = !self.args.fleet.is_far();
         let begun = Begun {
             prefix: self.base.into(),
             output: self.spec.arguments.output.clone(),
+            identity: Identity::of(&self.spec.arguments, cut, is_near),
         };
         let made = Folder::of(self.spec.id).and_then(|folder| {
             folder.make()?;
@@ -63,8 +69,8 @@ impl MapJob<'_> {
                     .say(format!("--resume will not work for this job: {error:#}"));
             }
             return Ok(Progress {
-                known: None,
                 journal: journal.ok(),
+                ..Progress::default()
             });
         };
         let (folder, facts) = all::find(job)?;
@@ -75,36 +81,74 @@ impl MapJob<'_> {
             );
             return Err(UsageError(what).into());
         }
-        let (journal, mut known) = Journal::take_over(&earlier, &made?, begun)
-            .with_context(|| format!("cannot go on with job {job}"))?;
+        let anyway = self.args.resume_anyway;
+        let taken = Journal::take_over(&earlier, &made?, begun, short(&job), anyway);
+        let (journal, mut known, remarks) = taken.map_err(|error| match error {
+            JournalError::Differs { .. } | JournalError::Elsewhere(_) => {
+                UsageError(format!("--resume {}: {error}", short(&job))).into()
+            }
+            other => anyhow!(other).context(format!("cannot resume job {job}")),
+        })?;
         let stored = self.stored(&journal).await;
         let there = stored.with_context(|| {
             format!("what is done is job {}'s now: --resume that", self.spec.id)
         })?;
-        known.keep_stored(|key| there.contains(key));
-        if let (Some(output), false) = (self.output, self.args.goes_on()) {
+        known.keep_stored(|key, bytes| there.get(key) == Some(&bytes));
+        if let Some(output) = self.kept() {
             // What was stored and not recorded may be of other arguments; it is run again.
             let known: BTreeSet<&str> = known.stored().collect();
             output.keep_items(&known).await.map_err(refused)?;
         }
-        self.ui
-            .say(format!("{} items were done by job {job}", known.len()));
+        self.ui.say(match known.len() {
+            1 => format!("1 item was done by job {job}"),
+            done => format!("{done} items were done by job {job}"),
+        });
+        self.remark(remarks, known.former());
         Ok(Progress {
             known: Some(known),
             journal: Some(journal),
+            output: self.kept().map(|output| output.store().clone()),
         })
     }
 
-    /// The keys of outputs in stores.
-    async fn stored(&self, journal: &Journal) -> anyhow::Result<BTreeSet<String>> {
-        let mut there = BTreeSet::new();
-        if let (Some(output), false) = (self.output, self.args.goes_on()) {
+    /// The output, if each item has a file there.
+    fn kept(&self) -> Option<&Claim> {
+        self.output.filter(|_| !self.args.goes_on())
+    }
+
+    /// Says what of the journal is not as one may expect.
+    fn remark(&self, remarks: Remarks, former: usize) {
+        if remarks.is_torn {
+            self.ui.say(
+                "the journal ends within an entry, as when the driver is killed; that item is run again",
+            );
+        }
+        if let Some(damage) = remarks.damage {
+            self.ui.say(format!(
+                "--resume-anyway: the journal is damaged ({damage}); items that were recorded behind this place are run again"
+            ));
+        }
+        if let Some(difference) = remarks.difference {
+            let outputs = match former {
+                1 => "1 output is".into(),
+                _ => format!("{former} outputs are"),
+            };
+            self.ui.say(format!(
+                "--resume-anyway: {outputs} of the job as it was: {difference}"
+            ));
+        }
+    }
+
+    /// The keys and the lengths of outputs in stores.
+    async fn stored(&self, journal: &Journal) -> anyhow::Result<BTreeMap<String, u64>> {
+        let mut there = BTreeMap::new();
+        let length = |entry: Entry| (entry.key, entry.bytes);
+        if let Some(output) = self.kept() {
             let entries = output.store().list("").await?;
-            there.extend(entries.into_iter().map(|entry| entry.key));
+            there.extend(entries.into_iter().map(length));
         }
         for prefix in journal.prefixes() {
-            let entries = self.store.list(prefix).await?;
-            there.extend(entries.into_iter().map(|entry| entry.key));
+            there.extend(self.store.list(prefix).await?.into_iter().map(length));
         }
         Ok(there)
     }
@@ -214,7 +258,7 @@ impl MapJob<'_> {
             self.spec.policy.retries,
         );
         let arguments = |output| reduce::Arguments {
-            inputs: job.list(),
+            inputs: job.inputs.clone(),
             command: command.clone(),
             output,
             memory,
@@ -232,7 +276,7 @@ impl MapJob<'_> {
             "lswitch": crate::RELEASE,
             "lines": sum(|rank| rank.read.0),
             "line_bytes": sum(|rank| rank.read.1),
-            "written_bytes": sum(|rank| rank.file.bytes),
+            "written_bytes": sum(|rank| rank.part.bytes()),
             "spilled_bytes": sum(|rank| rank.spilled),
             "failures": sum(|rank| rank.failures.into()),
             "workers": job.results.len(),
@@ -244,12 +288,19 @@ impl MapJob<'_> {
                 "ranks": reduced.iter().map(|rank| rank.seconds).collect::<Vec<_>>(),
             },
         });
+        let parts: Vec<SealedKey> = reduced
+            .iter()
+            .filter_map(|rank| rank.part.sealed().cloned())
+            .collect();
         if self.combine.is_none() {
-            let files = reduced.iter().map(|rank| rank.file.clone()).collect();
+            let files = reduced
+                .iter()
+                .filter_map(|rank| rank.part.file().cloned())
+                .collect();
             match self.output {
                 Some(_) => self.finish(files, summary.clone()).await?,
                 None if self.args.json => {}
-                None => print_parts(self.store, &target).await?,
+                None => print_parts(self.store, parts.iter().cloned()).await?,
             }
         }
         if self.args.json {
@@ -262,12 +313,9 @@ impl MapJob<'_> {
             ui::seconds(job.run),
             ui::bytes(job.bytes)
         ));
-        let parts = reduced.iter().map(|rank| Item::Object {
+        let parts = parts.into_iter().map(|object| Item::Sealed {
             store: target.store.clone(),
-            key: format!("{}{}", target.prefix, rank.file.name),
-            length: rank.file.bytes,
-            etag: None,
-            crc32c: None,
+            object,
             part: None,
         });
         Ok(parts.collect())
@@ -310,12 +358,10 @@ impl MapJob<'_> {
             ..self.spec.clone()
         };
         let list = format!("{}combined/inputs", self.base);
-        self.store
-            .put(&list, list_to_bytes(&inputs).map_err(UsageError)?)
-            .await?;
+        let inputs = list_to_bytes(&inputs).map_err(UsageError)?;
         let items = Items::Named(vec![Item::Listed {
             store: self.store.url().into(),
-            key: list,
+            list: self.store.put_sealed(&list, &inputs).await?,
         }]);
         let outputs = match self.output {
             Some(_) => Outputs::Kept(Vec::new()),

@@ -1,6 +1,6 @@
 //! What a map shows: outputs and failures, in the order of the items.
 
-use crate::cmd::invoke::data::copy_object;
+use crate::cmd::invoke::data::copy_sealed;
 use crate::cmd::ui;
 use crate::job::map::Output;
 use crate::job::map::gather::{Gathered, Gatherer};
@@ -8,6 +8,7 @@ use crate::job::map::json::{insert_bytes, insert_tail};
 use crate::job::map::run::{Held, ItemOutcome};
 use crate::job::output::ResultFile;
 use crate::store::Store;
+use crate::store::sealed::Seal;
 use serde_json::{Map, Value, json};
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -102,9 +103,12 @@ impl Printer {
         }
         match (&mut self.outputs, &outcome.output) {
             (Outputs::Gathered(gatherer), _) => gatherer.take(&outcome)?,
-            (Outputs::Kept(files), Output::Stored { key, bytes, crc32c })
-                if outcome.problem.is_none() =>
-            {
+            (
+                Outputs::Kept(files),
+                Output::Stored {
+                    key, bytes, crc32c, ..
+                },
+            ) if outcome.problem.is_none() => {
                 files.push(ResultFile {
                     name: key.clone(),
                     bytes: *bytes,
@@ -121,7 +125,7 @@ impl Printer {
         }
         match &outcome.output {
             Output::Inline(bytes) => Ok(out.write_all(bytes)?),
-            Output::Stored { key, bytes, .. } => self.copy(key, *bytes, out),
+            Output::Stored { key, seal, .. } => self.copy(key, *seal, out),
         }
     }
 
@@ -162,9 +166,14 @@ impl Printer {
                 line.insert("object".into(), key.clone().into());
                 *bytes
             }
-            (Output::Stored { key, bytes, .. }, Outputs::Printed) => {
+            (
+                Output::Stored {
+                    key, bytes, seal, ..
+                },
+                Outputs::Printed,
+            ) => {
                 let mut copied = Vec::new();
-                self.copy(key, *bytes, &mut copied)?;
+                self.copy(key, *seal, &mut copied)?;
                 insert_bytes(&mut line, "output", &copied);
                 *bytes
             }
@@ -178,8 +187,9 @@ impl Printer {
     }
 
     /// Copies a long output out of the job's store.
-    fn copy(&self, key: &str, bytes: u64, out: &mut impl Write) -> anyhow::Result<()> {
+    fn copy(&self, key: &str, seal: Option<Seal>, out: &mut impl Write) -> anyhow::Result<()> {
+        let seal = seal.expect("the job's own store has sealed outputs alone");
         self.runtime
-            .block_on(copy_object(&self.store, key, bytes, out))
+            .block_on(copy_sealed(&self.store, key, &seal, out))
     }
 }

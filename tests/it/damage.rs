@@ -80,7 +80,9 @@ const CHANGES: [Change; 6] = [
     ),
     (
         "another object in its place",
-        |object, other| drop(fs::copy(other, object).unwrap()),
+        |object, other| {
+            fs::copy(other, object).unwrap();
+        },
         "is damaged: ",
     ),
     (
@@ -105,7 +107,7 @@ fn go(place: &Place, running: Running) -> Ended {
 #[test]
 fn spilled_runs_of_a_reduction_that_change_are_named() {
     let place = Place::new();
-    let lines: String = (0..500_000)
+    let lines: String = (0..500_000_u64)
         .map(|number| format!("{:012}\n", number * 7_919 % 1_000_003))
         .collect();
     place.write("lines", &lines);

@@ -33,6 +33,8 @@ pub struct Attach {
 impl Attach {
     /// Follows it.
     pub fn run(&self, ui: &Ui) -> anyhow::Result<()> {
+        // Before anything is printed that says what Ctrl-C does.
+        let stop = interrupted();
         let (folder, facts) = all::find(&self.job)?;
         let id = short(&facts.id);
         if !facts.detached {
@@ -45,7 +47,6 @@ impl Attach {
             ));
         }
         block_on(async {
-            let stop = interrupted();
             tokio::pin!(stop);
             let mut log = Follow::new(folder.log());
             let mut output = Follow::new(folder.output());

@@ -36,7 +36,7 @@ fn help_opens_with_examples_and_the_top_lists_the_exit_codes() {
             "0    done",
             "1    failed",
             "2    wrong usage",
-            "130  interrupted",
+            "129, 130, 131, 143\n       interrupted by SIGHUP, SIGINT",
         ],
     );
     for line in top.stdout.lines() {

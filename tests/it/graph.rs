@@ -306,7 +306,7 @@ fn a_part_with_right_checksums_and_wrong_content_never_panics() {
             .unwrap_err()
             .to_string()
     };
-    assert!(refusal(8, 1).contains("its format is version 1, and this lswitch reads version 3"));
+    assert!(refusal(8, 1).contains("its format is version 1, and this lswitch reads version 4"));
     assert!(refusal(20, 1).contains("which is not what its counts need"));
     assert!(refusal(20, 2).contains("flags 0x2"));
     assert!(refusal(12, 9).contains("it is part 9 of 3"));

@@ -395,6 +395,11 @@ impl Running {
         self.stdout.so_far()
     }
 
+    /// What it has printed to stderr so far.
+    pub fn stderr(&self) -> String {
+        self.stderr.so_far()
+    }
+
     /// The process's number.
     pub fn id(&self) -> u32 {
         self.child.id()

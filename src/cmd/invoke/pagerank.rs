@@ -1,9 +1,10 @@
 //! `lswitch invoke pagerank`.
 
+use super::data::delete_own;
 use super::fleet::FleetArgs;
 use super::graph::{GraphArgs, GraphProgram, Opened};
 use crate::cmd::ui::{Ui, print, print_json};
-use crate::cmd::{UsageError, block_on};
+use crate::cmd::{UsageError, block_on, hold};
 use crate::graph::{Dangling, Manifest, Precision, Restart};
 use crate::job::driver::JobOutcome;
 use crate::job::output::Target;
@@ -90,6 +91,8 @@ impl PagerankArgs {
                     false => "edges carry rank by their weights; --ignore-weights computes without",
                 });
             }
+            // What the job keeps is deleted before a signal ends this.
+            let _hold = hold();
             let restart = match &restart {
                 Some(restart) => Some(RestartObject::put(&opened.store, id, restart).await?),
                 None => None,
@@ -110,10 +113,8 @@ impl PagerankArgs {
                 },
             };
             let finished = self.on.run(ui, &opened, program).await;
-            if let Some(RestartObject { key, .. }) = &restart
-                && let Err(error) = opened.store.delete(key).await
-            {
-                ui.say(format!("{key} is left in --store: {error}"));
+            if restart.is_some() {
+                delete_own(ui, &opened.store, &format!("{}/{id}/", PROGRAM.name)).await;
             }
             let finished = finished?;
             if self.on.json {

@@ -1,7 +1,5 @@
 //! Running one program on one item: its input, its output as it comes, and an end whatever it does.
 
-use crate::process::ENVIRONMENT_VARIABLE;
-use crate::process::leash::Leashed;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Pid;
 use std::collections::VecDeque;
@@ -78,7 +76,7 @@ pub fn run(
     nobody_wants_it: &dyn Fn() -> bool,
 ) -> io::Result<Ran> {
     let deadline = Instant::now() + exec.within;
-    let (mut child, leashed) = start(exec)?;
+    let mut child = start(exec)?;
     let stdin = child.stdin.take().expect("it is piped");
     let mut stdout = child.stdout.take().expect("it is piped");
     let mut stderr = child.stderr.take().expect("it is piped");
@@ -158,11 +156,6 @@ pub fn run(
             (None, true) => End::TimedOut,
             (None, false) => End::Exited(status?),
         };
-        if let (End::Exited(status), Some(leashed)) = (&end, leashed)
-            && let Some(error) = leashed.failure(status.code(), &stderr)
-        {
-            return Err(error);
-        }
         Ok(Ran { end, stderr, input })
     })
 }
@@ -203,25 +196,12 @@ fn is_ready(pipe: &impl AsFd, what: PollFlags, within: Duration) -> bool {
     matches!(poll(&mut polled, Some(&within)), Ok(1..))
 }
 
-/// Starts the program. On this machine it dies with this process, whatever kills that: this thread waits for the program, and so
-/// outlives it. On AWS nothing outlives its environment.
-fn start(exec: &Exec) -> io::Result<(Child, Option<Leashed>)> {
+fn start(exec: &Exec) -> io::Result<Child> {
     let begun = Instant::now();
-    let is_local = std::env::var_os(ENVIRONMENT_VARIABLE).is_some();
     loop {
-        let leashed = match is_local {
-            true => Leashed::new(&exec.program, &exec.arguments),
-            false => None,
-        };
-        let (mut command, leashed) = match leashed {
-            Some((command, leashed)) => (command, Some(leashed)),
-            None => {
-                let mut command = Command::new(&exec.program);
-                command.args(&exec.arguments);
-                (command, None)
-            }
-        };
+        let mut command = Command::new(&exec.program);
         command
+            .args(&exec.arguments)
             .current_dir(&exec.folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -239,7 +219,7 @@ fn start(exec: &Exec) -> io::Result<(Child, Option<Leashed>)> {
             {
                 thread::sleep(Duration::from_millis(10));
             }
-            started => return Ok((started?, leashed)),
+            started => return started,
         }
     }
 }

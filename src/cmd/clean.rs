@@ -18,7 +18,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 /// What the keys begin with of what a job keeps in its store: one of these, its id, and more.
-const AREAS: [&str; 4] = [MAP, "sort", "wordcount", "reduce"];
+const AREAS: [&str; 5] = [MAP, "sort", "wordcount", "reduce", "pagerank"];
 
 /// The area whose objects another job may go on with.
 const MAP: &str = "map";

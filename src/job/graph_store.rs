@@ -158,7 +158,8 @@ mod tests {
         });
         let manifest: Manifest = serde_json::from_value(manifest).unwrap();
         assert_eq!(contradiction(&manifest, 1, &part), None);
-        let changes: [(fn(&mut Manifest), &str); 5] = [
+        type Change = fn(&mut Manifest);
+        let changes: [(Change, &str); 5] = [
             (
                 |m| m.parts[1].vertices = 4,
                 "it has 3 vertices, and the manifest says 4",

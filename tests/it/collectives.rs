@@ -566,7 +566,8 @@ async fn every_two_calls_that_differ_end_the_job_with_both_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn roots_within_one_pack_are_compared_too() {
     let net = Net::start().await;
-    let calls: [fn(&mut Comm, u32) -> Result<(), CommError>; 4] = [
+    type Call = fn(&mut Comm, u32) -> Result<(), CommError>;
+    let calls: [Call; 4] = [
         |comm, root| comm.broadcast(root, Bytes::new()).map(drop),
         |comm, root| comm.gather(root, Bytes::new()).map(drop),
         |comm, root| comm.reduce(root, Fold::Max, &[1.0f32]).map(drop),

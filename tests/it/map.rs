@@ -132,13 +132,12 @@ fn a_worker_that_is_killed_changes_nothing() {
     let mut killed = Vec::new();
     while killed.len() < 2 {
         std::thread::sleep(Duration::from_millis(300));
-        let workers: Vec<_> = children(id)
-            .into_iter()
-            .filter(|worker| worker.is_there())
-            .collect();
-        let worker = workers.first().expect("it has workers");
+        let worker = running.until_ok("it has a worker", || {
+            let mut workers = children(id).into_iter();
+            workers.find(|worker| worker.is_there() && !killed.contains(worker))
+        });
         worker.signal(Signal::KILL);
-        killed.push(worker.clone());
+        killed.push(worker);
     }
     let ended = running.wait().ok();
     let expected: String = (0..40).map(|number| format!("{number}\n")).collect();

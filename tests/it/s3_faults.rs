@@ -374,7 +374,7 @@ async fn a_certificate_that_is_not_trusted_is_said_at_once() {
         .envs(&server.env())
         .env("AWS_CA_BUNDLE", &other)
         .end();
-    assert_says(ended.fails_with(1), &["not trusted", "AWS_CA_BUNDLE"]);
+    assert_says(ended.fails_with(2), &["not trusted", "AWS_CA_BUNDLE"]);
     assert_eq!(server.broken_handshakes(), 1, "it is not tried again");
 
     place.write("none.pem", "no certificate\n");
@@ -405,7 +405,7 @@ async fn a_profile_that_is_not_there_is_named() {
             .env("AWS_PROFILE", variable)
             .end();
         assert_says(
-            ended.fails_with(1),
+            ended.fails_with(2),
             &["there is no profile \"nope\"", "work", "--profile"],
         );
     }
@@ -423,7 +423,7 @@ async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_interrupted_job_aborts_the_uploads_of_its_workers() {
     let place = Place::new();
-    for signal in [Signal::INT, Signal::TERM] {
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         // No part is ever stored, so that the upload cannot end by itself.
         let judge = |asked: &Asked| {
             if asked.has("partNumber") {
@@ -443,7 +443,7 @@ async fn an_interrupted_job_aborts_the_uploads_of_its_workers() {
         assert!(!server.uploads().is_empty());
         job.signal(signal);
         let ended = job.wait();
-        assert_eq!(ended.code, Some(130), "{ended}");
+        assert_eq!(ended.code, Some(code), "{ended}");
         assert!(server.uploads().is_empty(), "{signal:?}: {ended}");
     }
     place.assert_nothing_is_left_in_tmp();
@@ -500,7 +500,7 @@ async fn the_requester_pays_if_the_environment_says_so() {
     server.put("in/a", "text\n");
     let job = "invoke map --exec cat --items s3://bucket/in/ --workers 1";
     let refused = place.lswitch(job).envs(&server.env()).end();
-    assert_says(refused.fails_with(1), &["AWS_REQUEST_PAYER=requester"]);
+    assert_says(refused.fails_with(2), &["AWS_REQUEST_PAYER=requester"]);
     place
         .lswitch(job)
         .envs(&server.env())

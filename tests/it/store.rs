@@ -522,7 +522,10 @@ async fn a_writer_that_must_not_replace_leaves_an_object_alone() {
         // Nothing was ever written to this one.
         assert!(store.writer("e").unwrap().finish_new().await.unwrap());
         assert_eq!(store.get("e").await.unwrap(), "");
-        assert_eq!(store.unfinished().await.unwrap(), []);
+        // The server of these tests does not list uploads.
+        if store.folder().is_some() {
+            assert_eq!(store.unfinished().await.unwrap(), []);
+        }
     }
 }
 

@@ -312,7 +312,7 @@ fn all_six_algorithms_give_what_graphalytics_expects() {
         );
         place.lswitch(&arguments).arg(&edges).ok();
         for (program, settings, reference) in [
-            ("pagerank", "--iterations 2", "PR"),
+            ("pagerank", "--iterations 2 --ignore-weights", "PR"),
             ("bfs", "--source 1", "BFS"),
             ("sssp", "--source 1", "SSSP"),
             ("wcc", "", "WCC"),

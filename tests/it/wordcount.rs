@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Read;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -112,15 +111,13 @@ fn more_words_than_memory_holds_and_a_killed_worker_change_nothing() {
     assert!(again.stdout == expected);
 
     let running = count("--memory 2MiB").start();
-    std::thread::sleep(Duration::from_millis(150));
-    if let Some(worker) = children(running.id()).into_iter().next() {
-        worker.signal(Signal::KILL);
-        let ended = running.wait().ok();
-        assert!(ended.stdout == expected);
-        assert_says(&ended.stderr, &["the job is started again"]);
-    } else {
-        panic!("it has workers");
-    }
+    let worker = running.until_ok("it has a worker", || {
+        children(running.id()).into_iter().next()
+    });
+    worker.signal(Signal::KILL);
+    let ended = running.wait().ok();
+    assert!(ended.stdout == expected);
+    assert_says(&ended.stderr, &["the job is started again"]);
 }
 
 #[test]

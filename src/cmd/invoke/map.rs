@@ -275,9 +275,6 @@ impl MapArgs {
                 return Ok((Err(error), !own));
             }
         };
-        if let Some(output) = output {
-            output.adopt().await.map_err(refused)?;
-        }
         let outcome = match copy_piped(ui, items, store, &format!("{base}input")).await {
             Ok(items) => job.run(items, &mut progress).await,
             Err(error) => Err(error),

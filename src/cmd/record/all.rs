@@ -68,8 +68,11 @@ pub fn records() -> anyhow::Result<Vec<Record>> {
     Ok(records)
 }
 
-/// All records that can be read, the newest first, and the folders of those that cannot, and why.
-fn read_all() -> anyhow::Result<(Vec<Record>, Vec<(Folder, anyhow::Error)>)> {
+/// A folder whose record cannot be read, and why.
+type Unread = (Folder, anyhow::Error);
+
+/// All records that can be read, the newest first, and those that cannot.
+fn read_all() -> anyhow::Result<(Vec<Record>, Vec<Unread>)> {
     let (mut records, mut unread) = (Vec::new(), Vec::new());
     for folder in folders()? {
         match folder.read() {

@@ -233,9 +233,14 @@ impl Claim {
     /// Ends the claim, and forgets it if `forget`: otherwise it stays, as that of a job that can be resumed. The job's outcome does not
     /// depend on it, so that it cannot be deleted is given back for a warning.
     pub async fn release(mut self, forget: bool) -> Option<StoreError> {
-        if let Some((stop, beat)) = self.beat.take() {
+        if let Some((stop, mut beat)) = self.beat.take() {
             let _ = stop.send(());
-            let _ = tokio::time::timeout(LAST_BEAT_TIMEOUT, beat).await;
+            let last = tokio::time::timeout(LAST_BEAT_TIMEOUT, &mut beat).await;
+            if last.is_err() {
+                // It holds the lock of the key.
+                beat.abort();
+                let _ = beat.await;
+            }
         }
         match forget {
             true => self.store.delete(&self.key().await).await.err(),

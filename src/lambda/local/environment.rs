@@ -255,8 +255,8 @@ impl Group {
         }
         match state.leader {
             Some(leader) => signal_group(leader, signal),
-            None if signal != Signal::KILL => state.pending.push(signal),
-            None => {}
+            // SIGKILL too: the supervisor may be about to start it.
+            None => state.pending.push(signal),
         }
     }
 

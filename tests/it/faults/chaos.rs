@@ -145,12 +145,14 @@ impl Chaos {
         for folder in ["out", "store", "graph-copy"] {
             let _ = fs::remove_dir_all(self.place.path(folder));
         }
-        fs::create_dir(self.place.path("graph-copy")).unwrap();
-        for file in fs::read_dir(self.place.path("graph")).unwrap().flatten() {
-            let to = self.place.path("graph-copy").join(file.file_name());
-            if file.file_type().unwrap().is_file() {
-                fs::copy(file.path(), to).unwrap();
-            }
+        let graph = self.place.path("graph");
+        let mut files = Vec::new();
+        find_files(&graph, &mut files);
+        for file in files {
+            let name = file.strip_prefix(&graph).unwrap();
+            let to = self.place.path("graph-copy").join(name);
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::copy(file, to).unwrap();
         }
     }
 

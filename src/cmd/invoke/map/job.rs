@@ -89,6 +89,13 @@ impl MapJob<'_> {
             }
             other => anyhow!(other).context(format!("cannot resume job {job}")),
         })?;
+        // The journal is this job's now, and so is what it names. Workers of the former one find their claim no more.
+        if let Some(output) = self.output {
+            let adopted = output.adopt().await.map_err(refused);
+            adopted.with_context(|| {
+                format!("what is done is job {}'s now: --resume that", self.spec.id)
+            })?;
+        }
         let stored = self.stored(&journal).await;
         let there = stored.with_context(|| {
             format!("what is done is job {}'s now: --resume that", self.spec.id)
@@ -194,15 +201,15 @@ impl MapJob<'_> {
                 let gatherer = Gatherer::new(self.store, &prefix, self.reduce.is_some())?;
                 Outputs::Gathered(Box::new(gatherer))
             }
-            (false, Some(output)) => {
-                if self.args.resume.is_none() {
-                    output.clear().await.map_err(refused)?;
-                }
-                Outputs::Kept(Vec::new())
-            }
+            (false, Some(_)) => Outputs::Kept(Vec::new()),
             (false, None) => Outputs::Printed,
         };
-        let (outcome, collected) = self.drive(&self.spec, "", items, progress, outputs).await?;
+        // What a resumed job has stored stays.
+        let cleared = self.output.filter(|_| !self.args.goes_on());
+        let cleared = cleared.filter(|_| self.args.resume.is_none());
+        let (outcome, collected) = self
+            .drive((&self.spec, cleared), "", items, progress, outputs)
+            .await?;
         self.conclude(&outcome)?;
         let Gathered {
             mut outputs,
@@ -329,10 +336,7 @@ impl MapJob<'_> {
         report: Item,
     ) -> anyhow::Result<()> {
         let claim = match self.output {
-            Some(output) => {
-                output.clear().await.map_err(refused)?;
-                Some(output.key().await)
-            }
+            Some(output) => Some(output.key().await),
             None => None,
         };
         let spec = MapSpec {
@@ -370,7 +374,7 @@ impl MapJob<'_> {
         let mut progress = Progress::default();
         let what = "--combine";
         let (outcome, collected) = self
-            .drive(&spec, what, items, &mut progress, outputs)
+            .drive((&spec, self.output), what, items, &mut progress, outputs)
             .await?;
         if outcome.failed > 0 {
             anyhow::bail!("--combine has failed");
@@ -386,10 +390,11 @@ impl MapJob<'_> {
         Ok(())
     }
 
-    /// Runs a map. `what` is said of its item if there is only one.
+    /// Runs a map. `what` is said of its item if there is only one. An earlier result in `cleared` is deleted once workers can be
+    /// started: a job that cannot run changes nothing.
     async fn drive(
         &self,
-        spec: &MapSpec,
+        (spec, cleared): (&MapSpec, Option<&Claim>),
         what: &'static str,
         items: Items,
         progress: &mut Progress,
@@ -402,6 +407,13 @@ impl MapJob<'_> {
         let bar = ui.count_bar("items", count);
         // A worker that was lost may not be gone when the next one starts.
         let fleet = self.args.fleet.start(spec.workers as usize + 2).await?;
+        if let Some(output) = cleared
+            && let Err(error) = output.clear().await
+        {
+            bar.finish_and_clear();
+            self.args.fleet.end(fleet).await;
+            return Err(refused(error));
+        }
         let held = Arc::new(Held::default());
         let (tell, told) = mpsc::unbounded_channel();
         let printer = Printer {
@@ -455,7 +467,7 @@ impl MapJob<'_> {
             given_up,
         } = outcome;
         if self.args.json {
-            ui::print_json(&json!({
+            let printed = ui::print_json(&json!({
                 "job": self.spec.id.to_string(),
                 "lswitch": crate::RELEASE,
                 "done": done,
@@ -466,7 +478,14 @@ impl MapJob<'_> {
                 "bytes": farm.traffic.1,
                 "usage": self.args.fleet.usage(),
                 "seconds": { "launch": farm.launch.as_secs_f64(), "run": farm.run.as_secs_f64() },
-            }))?;
+            }));
+            match printed {
+                // What goes elsewhere is wanted, also when nobody reads the lines about it.
+                Err(error)
+                    if ui::is_closed_pipe(&error)
+                        && (self.output.is_some() || self.args.goes_on()) => {}
+                printed => printed?,
+            }
         }
         let what = match self.spec.batch {
             1 => "items",

@@ -64,17 +64,24 @@ impl Printer {
         mut self,
         mut told: mpsc::UnboundedReceiver<ItemOutcome>,
     ) -> anyhow::Result<Collected> {
+        // Of what goes elsewhere all is wanted, also when nobody reads the lines about it any more.
+        let is_printed = matches!(self.outputs, Outputs::Printed);
         let mut failure: Option<anyhow::Error> = None;
         let mut out = io::BufWriter::with_capacity(1 << 16, io::stdout());
         while let Some(outcome) = self.runtime.block_on(told.recv()) {
             self.held.taken(&outcome);
-            if failure.is_none() {
-                failure = self.one(outcome, &mut out).err();
+            if failure.is_none()
+                && let Err(error) = self.one(outcome, &mut out)
+            {
+                match ui::is_closed_pipe(&error) && !is_printed {
+                    true => self.broken = Some(io::ErrorKind::BrokenPipe.into()),
+                    false => failure = Some(error),
+                }
             }
             if told.is_empty() && self.broken.is_none() {
                 self.broken = out.flush().err();
             }
-            if failure.is_some() || self.broken.is_some() {
+            if failure.is_some() || (self.broken.is_some() && is_printed) {
                 self.held.end();
             }
         }
@@ -83,8 +90,10 @@ impl Printer {
         }
         match (failure, self.broken) {
             (Some(error), _) => Err(error),
-            (None, Some(error)) => Err(error.into()),
-            (None, None) => match self.outputs {
+            (None, Some(error)) if is_printed || error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(error.into())
+            }
+            (None, _) => match self.outputs {
                 Outputs::Gathered(gatherer) => Ok(Collected::Gathered(gatherer.finish()?)),
                 Outputs::Kept(files) => Ok(Collected::Files(files)),
                 Outputs::Printed => Ok(Collected::Nothing),
@@ -116,6 +125,9 @@ impl Printer {
                 });
             }
             (Outputs::Kept(_) | Outputs::Printed, _) => {}
+        }
+        if self.json && self.broken.is_some() {
+            return Ok(());
         }
         if self.json {
             return Ok(writeln!(out, "{}", self.as_json(&outcome)?)?);

@@ -1,7 +1,7 @@
 //! What an edge list says before its first edge: comments that are known, and a header row.
 
 use super::columns::{ColumnChoice, ColumnRequest, Delimiter, Layout, Places, Sides};
-use super::error::excerpt;
+use super::error::{Column, excerpt};
 use super::header;
 use super::konect::Konect;
 use super::snap::{self, Rows, id_of, is_comment, trimmed, unended};
@@ -123,12 +123,26 @@ impl Table {
         weighted: bool,
     ) -> Result<Table, String> {
         let is_edge = snap::edge(trimmed(first), false).is_ok();
-        if request.is_empty() && is_edge {
-            return Table::below_comment(first, &preamble.last_comment, weighted);
-        }
         let delimiter = request.delimiter.unwrap_or(Delimiter::of_line(first));
         let fields: Vec<&[u8]> = delimiter.fields(first).collect();
-        if is_header(&fields, request) {
+        let is_named = !(request.is_empty() && is_edge) && is_header(&fields, request);
+        if !is_named && request.source.is_none() && request.target.is_none() {
+            let comment = &preamble.last_comment;
+            if let Some(table) =
+                Table::below_comment(comment, fields.len(), delimiter, request, weighted)?
+            {
+                return Ok(table);
+            }
+        }
+        if request.is_empty() && is_edge {
+            return Ok(Table::new(
+                delimiter,
+                Places::first(weighted),
+                None,
+                request,
+            ));
+        }
+        if is_named {
             return Table::below_header(first, &fields, second, delimiter, request, weighted);
         }
         if request.has_names() {
@@ -165,24 +179,30 @@ impl Table {
         Ok(table)
     }
 
-    /// Without a header row; but the comment before may be one.
-    fn below_comment(first: &[u8], comment: &[u8], weighted: bool) -> Result<Table, String> {
-        let request = ColumnRequest::default();
-        let delimiter = Delimiter::of_line(first);
+    /// Without a header row; but the comment before may be one, if it names as many columns as there are.
+    fn below_comment(
+        comment: &[u8],
+        columns: usize,
+        delimiter: Delimiter,
+        request: &ColumnRequest,
+        weighted: bool,
+    ) -> Result<Option<Table>, String> {
         let names = names(Delimiter::of_line(comment).fields(comment));
-        let places = Places::first(weighted);
-        let plain = Table::new(delimiter, places, None, &request);
         // Only names that are beyond doubt: the comment may be anything.
-        let pair = header::known_pair(&names)
-            .filter(|_| names.len() == delimiter.fields(first).count())
-            .filter(|&pair| pair != (0, 1));
-        if pair.is_none() {
-            return Ok(plain);
+        let pair = header::known_pair(&names).filter(|_| names.len() == columns);
+        // With weights the names say which column has them, too.
+        if !pair.is_some_and(|pair| weighted || pair != (0, 1)) {
+            return Ok(None);
         }
-        let places = header::places(&names, &request, weighted)?;
-        let mut table = Table::new(delimiter, places, Some(names.len()), &request);
+        let places = match header::places(&names, request, weighted) {
+            Ok(places) if places != Places::first(weighted) => places,
+            Err(problem) if pair != Some((0, 1)) => return Err(problem),
+            // The columns are where they are without names.
+            _ => return Ok(None),
+        };
+        let mut table = Table::new(delimiter, places, Some(names.len()), request);
         table.name_columns(&names, places);
-        Ok(table)
+        Ok(Some(table))
     }
 
     fn below_header(
@@ -338,9 +358,16 @@ fn is_header(fields: &[&[u8]], request: &ColumnRequest) -> bool {
     if let (Some(ColumnChoice::Place(source)), Some(ColumnChoice::Place(target))) =
         (&request.source, &request.target)
     {
-        return [source, target].iter().all(|&&place| {
-            field(place).is_some_and(|field| !field.is_empty() && id_of(field).is_err())
-        });
+        // A number that is no id is a wrong edge, not a name.
+        let is_word = |field: &[u8]| {
+            let is_number = field
+                .first()
+                .is_none_or(|byte| byte.is_ascii_digit() || b"-+.".contains(byte));
+            !is_number && matches!(id_of(field), Err((Column::Word, _)))
+        };
+        return [source, target]
+            .iter()
+            .all(|&&place| field(place).is_some_and(is_word));
     }
     let (Some(first), Some(second)) = (field(0), field(1)) else {
         return false;
@@ -409,12 +436,43 @@ mod tests {
             ("1;2\n", (0, 1)),
             ("source|target\n1|2\n", (0, 1)),
             ("# ToNodeId FromNodeId\n1 2\n", (1, 0)),
+            ("# target;source\n1;2\n", (1, 0)),
             // R's row names.
             ("\"from\" \"to\"\n\"1\" 7 8\n", (1, 2)),
             ("\"\",\"from\",\"to\"\n\"1\",7,8\n", (1, 2)),
         ] {
             assert_eq!(places(text), Some(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn a_comment_names_the_column_of_weights_too() {
+        let none = ColumnRequest::default();
+        let table = choose("# source target time weight\n1 2 17 0.5\n", &none, true).unwrap();
+        let Rows::Table(Layout { places, .. }) = table.rows else {
+            panic!("its columns have names");
+        };
+        assert_eq!(
+            (places.source, places.target, places.weight),
+            (0, 1, Some(3))
+        );
+        let plain = choose("# FromNodeId ToNodeId\n1 2\n", &none, true).unwrap();
+        assert_eq!(plain.rows, Rows::Plain);
+    }
+
+    #[test]
+    fn numbers_that_are_no_ids_are_no_header() {
+        let request = ColumnRequest {
+            source: Some(ColumnChoice::Place(0)),
+            target: Some(ColumnChoice::Place(1)),
+            ..ColumnRequest::default()
+        };
+        for text in ["-1,-2\n3,4\n", "1.5,2.5\n3,4\n"] {
+            let table = choose(text, &request, false).unwrap();
+            assert_eq!(table.header, None, "{text}");
+        }
+        let table = choose("x,y\n3,4\n", &request, false).unwrap();
+        assert_eq!(table.header.as_deref(), Some("x,y"));
     }
 
     #[test]

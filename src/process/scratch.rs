@@ -15,7 +15,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::tree;
 use crate::random;
 
-/// What the names of temporary folders begin with: those of the local Lambda, of the Python client, and of packages that are made.
+/// What the names of temporary folders begin with: those of the local Lambda, and of the Python client.
 pub const PREFIXES: [&str; 2] = [LOCAL, "lswitch-executor-"];
 
 /// A local Lambda's.
@@ -83,7 +83,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = remove_folder(&self.path) {
+        if let Err(error) = remove_lock_last(&self.path) {
             let folder = self.path.display();
             tracing::warn!("cannot remove {folder}: {error}; \"lswitch clean\" will");
         }
@@ -153,7 +153,7 @@ impl Abandoned {
     /// When something in it cannot be removed.
     pub fn remove(self) -> io::Result<()> {
         tree::kill_marked(&self.path, KILL_TIMEOUT);
-        remove_folder(&self.path)
+        remove_lock_last(&self.path)
     }
 }
 
@@ -197,6 +197,20 @@ fn abandoned_in(place: &Path) -> Vec<Abandoned> {
         is_free.then_some(Abandoned { path, _lock: lock })
     })
     .collect()
+}
+
+/// Removes a scratch folder, its lock last: what a removal that was cut off has left is still found by it.
+fn remove_lock_last(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_name() == LOCK {
+            continue;
+        }
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => remove_folder(&entry.path())?,
+            _ => fs::remove_file(entry.path())?,
+        }
+    }
+    remove_folder(path)
 }
 
 /// Removes a folder and all in it, again while something that ends just now still writes into it.

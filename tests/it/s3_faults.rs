@@ -388,7 +388,7 @@ async fn a_certificate_that_is_not_trusted_is_said_at_once() {
             .envs(&server.env())
             .env("AWS_CA_BUNDLE", &bundle)
             .end();
-        let said = ended.fails_with(1);
+        let said = ended.fails_with(2);
         assert_says(said, &["AWS_CA_BUNDLE=", &bundle.to_string_lossy(), words]);
     }
 }

@@ -5,7 +5,7 @@ use super::{OutputError, RESULT_KEY, is_item_key, is_part_key};
 use crate::job::items::Item;
 use crate::store::Store;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// Refuses an output that is the folder or prefix in which an input lies: its files would be among the inputs of the same command the
 /// next time. A single file that is named by itself may lie beside the result, unless its name is that of a file of a result.
@@ -133,6 +133,7 @@ impl Root {
 fn real(path: &Path) -> PathBuf {
     let mut rest: Vec<OsString> = Vec::new();
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let absolute = without_missing_parents(&absolute);
     let mut known = absolute.as_path();
     loop {
         if let Ok(real) = known.canonicalize() {
@@ -143,10 +144,21 @@ fn real(path: &Path) -> PathBuf {
                 rest.push(name.into());
                 known = parent;
             }
-            // Only a path with ".." behind what does not exist comes here.
             _ => return absolute,
         }
     }
+}
+
+/// The path without each ".." behind a folder that does not exist, and without that folder: as it is once the folder was made.
+fn without_missing_parents(path: &Path) -> PathBuf {
+    let mut folded = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir if !folded.exists() => drop(folded.pop()),
+            component => folded.push(component),
+        }
+    }
+    folded
 }
 
 #[cfg(test)]

@@ -259,24 +259,44 @@ impl Upload {
         }
         self.parts.sort_by_key(CompletedPart::part_number);
         let parts = std::mem::take(&mut self.parts);
-        let all = CompletedMultipartUpload::builder().set_parts(Some(parts));
-        let completed = self
-            .s3
-            .client
-            .complete_multipart_upload()
-            .bucket(&self.s3.bucket)
-            .key(self.s3.key(&self.key))
-            .set_upload_id(self.id.clone())
-            .set_if_none_match(is_new.then(|| "*".to_owned()))
-            .multipart_upload(all.build())
-            .send()
-            .await;
-        match completed {
-            Ok(_) => Ok(Placed::Written),
+        let all = CompletedMultipartUpload::builder()
+            .set_parts(Some(parts))
+            .build();
+        let mut condition = is_new.then(|| "*".to_owned());
+        loop {
+            let completed = self
+                .s3
+                .client
+                .complete_multipart_upload()
+                .bucket(&self.s3.bucket)
+                .key(self.s3.key(&self.key))
+                .set_upload_id(self.id.clone())
+                .set_if_none_match(condition.clone())
+                .multipart_upload(all.clone())
+                .send()
+                .await;
+            let error = match completed {
+                Ok(_) => return Ok(Placed::Written),
+                Err(error) => error,
+            };
             // The server may have done it, and only its answer was lost. The SDK's next try then finds no upload.
-            Err(_) if self.is_there().await => Ok(Placed::Written),
-            Err(error) if is_new && status(&error) == Some(412) => Ok(Placed::Present),
-            Err(error) => Err(self.s3.explain("write", &self.url, &error)),
+            if self.is_there().await {
+                return Ok(Placed::Written);
+            }
+            match status(&error) {
+                Some(412) if is_new => return Ok(Placed::Present),
+                // A server that knows no writes on a condition: looking first is the best it has.
+                Some(501) if condition.is_some() => {
+                    let head = self.s3.client.head_object().bucket(&self.s3.bucket);
+                    let head = head.key(self.s3.key(&self.key)).send().await;
+                    match head.map_err(|error| self.s3.explain("read", &self.url, &error)) {
+                        Ok(_) => return Ok(Placed::Present),
+                        Err(StoreError::NotFound { .. }) => condition = None,
+                        Err(error) => return Err(error),
+                    }
+                }
+                _ => return Err(self.s3.explain("write", &self.url, &error)),
+            }
         }
     }
 

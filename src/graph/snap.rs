@@ -3,7 +3,7 @@
 //! A line is one edge, `source target`, between blanks or one comma, and perhaps a weight; more columns are ignored. Lines
 //! that are blank or start with `#` or `%` are skipped. Ids are any `u64`, perhaps in quotes or with `.0` behind them. What the
 //! lines before the first edge mean is the [`preamble`](super::preamble)'s matter, and other tables are a
-//! [`Layout`](super::columns::Layout)'s.
+//! [`Layout`]'s.
 //!
 //! Most lines are two short numbers, which are read eight digits at a time without a branch for each (D. Lemire and
 //! others, "Number Parsing at a Gigabyte per Second", Software: Practice and Experience 51, 2021). All others take

@@ -216,7 +216,7 @@ fn remove_lock_last(path: &Path) -> io::Result<()> {
 /// Removes a folder and all in it, again while something that ends just now still writes into it.
 ///
 /// # Errors
-/// When it is still there after [`REMOVE_TIMEOUT`].
+/// When it is still there after two seconds.
 pub fn remove_folder(path: &Path) -> io::Result<()> {
     let deadline = Instant::now() + REMOVE_TIMEOUT;
     loop {

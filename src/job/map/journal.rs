@@ -1,6 +1,6 @@
 //! What is done of a map, in a file of the driver's machine, from which `--resume` continues a job that has not come to its end.
 //!
-//! The file ([`file`]) is a list of entries, each vouched for by a checksum. It belongs to one process at a time, which has
+//! The file (journal/file.rs) is a list of entries, each vouched for by a checksum. It belongs to one process at a time, which has
 //! a lock on it.
 
 mod file;

@@ -177,7 +177,7 @@ impl<'a> DataJob<'a> {
         format!("{}spill-", self.base)
     }
 
-    /// Runs it, and again when a worker of it is lost, so many times at most. Each try has a target of its own: a new claim on the
+    /// Runs the job. If a worker is lost, the job is started again, at most `retries` times. Each try has a target of its own: a new claim on the
     /// output, or without an output another prefix in the job's store. So a worker of an earlier try writes into nobody's result.
     /// Gives the target of the try that went well.
     pub(super) async fn drive<A: Serialize>(

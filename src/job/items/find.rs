@@ -64,6 +64,11 @@ impl Notes {
         &self.0
     }
 
+    /// The lines as the end of an error's sentence.
+    fn as_suffix(&self) -> String {
+        self.0.iter().map(|line| format!("; {line}")).collect()
+    }
+
     pub(super) fn add(&mut self, line: String) {
         self.0.push(line);
     }
@@ -186,11 +191,7 @@ impl Items {
                 if items.is_empty() {
                     return nothing(format!(
                         "{what}: the folder has no files that are data{}",
-                        notes
-                            .lines()
-                            .iter()
-                            .map(|line| format!("; {line}"))
-                            .collect::<String>()
+                        notes.as_suffix()
                     ));
                 }
                 let items = Items::Named(cut(items, cutting, None).await?);
@@ -225,14 +226,7 @@ impl Items {
         let skip = usize::MAX;
         let Found { items, notes } = files.choose(skip, false)?;
         if items.is_empty() {
-            return nothing(format!(
-                "{what}: no file matches{}",
-                notes
-                    .lines()
-                    .iter()
-                    .map(|line| format!("; {line}"))
-                    .collect::<String>()
-            ));
+            return nothing(format!("{what}: no file matches{}", notes.as_suffix()));
         }
         let items = Items::Named(cut(items, cutting, None).await?);
         Ok(Found { items, notes })

@@ -2,7 +2,7 @@
 //!
 //! * [`supervisor`]: a small process between the local Lambda and each environment. It ends everything that descends from the
 //!   environment when the environment ends, or when the process that started it is gone, whatever killed it.
-//! * [`leash`]: a program that dies with the process that started it.
+//! * [`leash`]: how a supervisor starts what it watches, so that this dies with it.
 //! * [`tree`]: which processes descend from another one, or belong to a run.
 //! * [`scratch`]: temporary folders that a later run removes when their process could not.
 //!
